@@ -1,0 +1,18 @@
+-- 32_admission: the guards of the log
+
+CREATE FUNCTION cqrs_es.admit_event() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_admit_event';
+COMMENT ON FUNCTION cqrs_es.admit_event() IS
+    'row trigger of the log: holds INSERT and COPY to the rules of append_event';
+
+CREATE FUNCTION cqrs_es.refuse_change() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_refuse_change';
+COMMENT ON FUNCTION cqrs_es.refuse_change() IS
+    'statement trigger of the log: refuses UPDATE, DELETE and TRUNCATE';
+
+CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event();
+CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON cqrs_es.events
+    FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.refuse_change();

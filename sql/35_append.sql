@@ -1,0 +1,48 @@
+-- 35_append: the way in
+
+CREATE FUNCTION cqrs_es.append_event(
+    aggregate_type   text,
+    aggregate_id     text,
+    event_type       text,
+    payload          jsonb,
+    expected_version bigint DEFAULT NULL,
+    metadata         jsonb DEFAULT '{}',
+    event_id         uuid DEFAULT NULL,
+    event_version    text DEFAULT '1',
+    OUT version         bigint,
+    OUT global_position bigint
+) RETURNS record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_append_event';
+COMMENT ON FUNCTION cqrs_es.append_event(text, text, text, jsonb, bigint, jsonb, uuid, text) IS
+    'appends one event; expected_version: NULL any, 0 no such stream, n just this version, -1 the stream exists; returns the stream''s new version and the event''s global position';
+
+CREATE FUNCTION cqrs_es.append_events(
+    aggregate_type   text,
+    aggregate_id     text,
+    events           jsonb,
+    expected_version bigint DEFAULT NULL,
+    OUT version         bigint,
+    OUT global_position bigint
+) RETURNS record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_append_events';
+COMMENT ON FUNCTION cqrs_es.append_events(text, text, jsonb, bigint) IS
+    'appends a JSON array of {"type", "payload", "metadata", "id", "version"}, all or nothing; returns the stream''s new version and the last global position';
+
+CREATE FUNCTION cqrs_es.append_event_arrays(
+    aggregate_type   text,
+    aggregate_id     text,
+    event_types      text[],
+    payloads         jsonb[],
+    expected_version bigint DEFAULT NULL,
+    metadata         jsonb[] DEFAULT NULL,
+    event_ids        uuid[] DEFAULT NULL,
+    event_versions   text[] DEFAULT NULL,
+    OUT version         bigint,
+    OUT global_position bigint
+) RETURNS record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_append_event_arrays';
+COMMENT ON FUNCTION cqrs_es.append_event_arrays(text, text, text[], jsonb[], bigint, jsonb[], uuid[], text[]) IS
+    'append_events for drivers that send arrays more easily than nested JSON; arrays have one element per event';

@@ -1,0 +1,21 @@
+-- 60_snapshot: stored states.  Columns and types are such that the statements
+-- of the Rust crate postgres-es work on it.
+
+CREATE TABLE cqrs_es.snapshots (
+    aggregate_type   text COLLATE "C" NOT NULL,
+    aggregate_id     text COLLATE "C" NOT NULL,
+    tenant_id        text COLLATE "C" NOT NULL DEFAULT cqrs_es.current_tenant(),
+    last_sequence    bigint NOT NULL CHECK (last_sequence >= 0),
+    current_snapshot bigint NOT NULL CHECK (current_snapshot >= 0),
+    payload          jsonb NOT NULL,
+    fingerprint      bytea,
+    created_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (aggregate_type, aggregate_id, tenant_id)
+);
+COMMENT ON TABLE cqrs_es.snapshots IS
+    'states of aggregates, so that replay need not start at the first event';
+COMMENT ON COLUMN cqrs_es.snapshots.last_sequence IS 'the last event that is in the state';
+COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'how many times it was taken';
+COMMENT ON COLUMN cqrs_es.snapshots.fingerprint IS
+    'of the reducers that made it; a snapshot with another one is not used';
+SELECT pg_catalog.pg_extension_config_dump('cqrs_es.snapshots', '');

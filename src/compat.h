@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ * compat.h
+ *	  What differs between PostgreSQL 15, 16, 17 and 18.  The only file that
+ *	  looks at PG_VERSION_NUM.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_COMPAT_H
+#define CQRS_ES_COMPAT_H
+
+#include "access/genam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM < 150000
+#error "cqrs_es needs PostgreSQL 15 or newer"
+#endif
+
+/* 16 moved the varlena macros out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 16 replaced the per-catalog permission checks by object_*check */
+#if PG_VERSION_NUM >= 160000
+#define compat_class_ownercheck(relid, roleid) \
+	object_ownercheck(RelationRelationId, relid, roleid)
+#define compat_proc_aclcheck(procid, roleid, mode) \
+	object_aclcheck(ProcedureRelationId, procid, roleid, mode)
+#else
+#define compat_class_ownercheck(relid, roleid) pg_class_ownercheck(relid, roleid)
+#define compat_proc_aclcheck(procid, roleid, mode) pg_proc_aclcheck(procid, roleid, mode)
+#endif
+
+/* 17 gathered a backend's virtual transaction id in one struct */
+#if PG_VERSION_NUM >= 170000
+#define compat_my_lxid()	(MyProc->vxid.lxid)
+#else
+#define compat_my_lxid()	(MyProc->lxid)
+#endif
+
+/* 16 added onlySummarizing */
+#if PG_VERSION_NUM >= 160000
+#define compat_ExecInsertIndexTuples(rri, slot, estate, nodup, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters, false)
+#else
+#define compat_ExecInsertIndexTuples(rri, slot, estate, nodup, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters)
+#endif
+
+/* 18 added instrumentation to index scans, and deferrable_ok */
+#if PG_VERSION_NUM >= 180000
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel, false)
+#else
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
+#endif
+
+#endif							/* CQRS_ES_COMPAT_H */

@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ * context.h
+ *	  Metadata that every event of a transaction carries.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_CONTEXT_H
+#define CQRS_ES_CONTEXT_H
+
+#include "utils/jsonb.h"
+
+extern void ContextInit(void);
+extern Jsonb *ContextMetadata(Jsonb *metadata);
+
+#endif							/* CQRS_ES_CONTEXT_H */

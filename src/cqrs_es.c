@@ -1,0 +1,123 @@
+/*-------------------------------------------------------------------------
+ * cqrs_es.c
+ *	  Module entry, and the few helpers that every concept shares.
+ *
+ * cqrs_es turns PostgreSQL into an event store.  Following an event:
+ *
+ *	append.c (version check, idempotency) -> event_writer.c (straight path or
+ *	SQL) -> events.c (the table) -> dispatch.c (the one AFTER ROW trigger) ->
+ *	projection.c, fold.c (snapshot due?) -> commit -> horizon.c (settled?) ->
+ *	read.c hands it out.
+ *
+ * A plain INSERT or COPY takes the same way through admission.c, the one
+ * BEFORE ROW trigger.  Files are numbered by the SQL parts: a file uses only
+ * headers of its own row or of lower numbers.
+ *
+ *	00 cqrs_es, errors, compat	20 registry		40 horizon		65 fold
+ *	05 internal_query			25 position		50 read			75 projection
+ *	10 tenancy					27 event_id		55 reducer
+ *	15 context					30 events		60 snapshot
+ *								32 admission, 33 dispatch, 34 event_writer, 35 append
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+#include "context.h"
+#include "cqrs_es.h"
+#include "errors.h"
+#include "events.h"
+#include "fold.h"
+#include "horizon.h"
+#include "position.h"
+#include "projection.h"
+#include "registry.h"
+#include "tenancy.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+/*
+ * Table of contents: one Init per concept that has settings, callbacks or
+ * something to do after an append (DispatchRegister: in the order called).
+ */
+void
+_PG_init(void)
+{
+	TenancyInit();
+	ContextInit();
+	RegistryInit();
+	PositionInit();
+	EventsInit();
+	HorizonInit();
+	ProjectionInit();
+	FoldInit();
+	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
+}
+
+/* Bytewise equality of two untoasted texts. */
+bool
+TextEqual(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/* The oid of one of our own relations; an error when the extension is gone. */
+Oid
+CqrsEsRelid(const char *relname)
+{
+	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
+	Oid			relid = OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", CQRS_ES_SCHEMA, relname),
+				 errhint("Run CREATE EXTENSION cqrs_es in this database.")));
+	return relid;
+}
+
+/* "type/id", for messages; palloc'd. */
+char *
+StreamName(const StreamKey *key)
+{
+	return psprintf("%s/%s", text_to_cstring(key->aggregate_type),
+					text_to_cstring(key->aggregate_id));
+}
+
+/*
+ * An argument that must be a text of 1 to max_bytes bytes, detoasted.  `what`
+ * names it in messages ("aggregate type").  Keys are bounded because they
+ * share one index entry, which cannot exceed a third of a page.
+ * Raises 22004 (NULL), 22023 (empty), 22001 (too long).
+ */
+text *
+RequiredText(NullableDatum arg, const char *what, int max_bytes)
+{
+	text	   *value;
+
+	if (arg.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+	value = DatumGetTextPP(arg.value);
+	if (VARSIZE_ANY_EXHDR(value) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what)));
+	if (VARSIZE_ANY_EXHDR(value) > (Size) max_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long", what),
+				 errdetail("It has %zu bytes; at most %d are possible.",
+						   (Size) VARSIZE_ANY_EXHDR(value), max_bytes)));
+	return value;
+}

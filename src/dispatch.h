@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ * dispatch.h
+ *	  What happens in the appending transaction after an event is in the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_DISPATCH_H
+#define CQRS_ES_DISPATCH_H
+
+#include "events.h"
+
+/*
+ * Called for every new event, in the appending transaction, when the event
+ * and all others of the same append (or INSERT) are in the log and visible.
+ * An error fails the append.
+ */
+typedef void (*EventObserver) (const Event *event);
+
+extern void DispatchRegister(EventObserver observer);
+extern void DispatchEvent(const Event *event);
+
+#endif							/* CQRS_ES_DISPATCH_H */

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ * errors.h
+ *	  Every SQLSTATE of our own.  The README's table is this list.
+ *
+ * Class "QE" lies in the range the SQL standard leaves to implementations
+ * (5-9, I-Z) and is used neither by PostgreSQL nor by its contrib modules.
+ * Conditions PostgreSQL has a code for (null value, bad parameter, read-only
+ * transaction, serialization failure, missing privilege) keep that code.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_ERRORS_H
+#define CQRS_ES_ERRORS_H
+
+#include "utils/elog.h"
+
+/* the log */
+#define ERRCODE_WRONG_EXPECTED_VERSION	MAKE_SQLSTATE('Q','E','0','0','1')
+#define ERRCODE_EVENT_ID_CONFLICT		MAKE_SQLSTATE('Q','E','0','0','2')
+#define ERRCODE_SEQUENCE_HOLE			MAKE_SQLSTATE('Q','E','0','0','3')
+#define ERRCODE_APPEND_ONLY				MAKE_SQLSTATE('Q','E','0','0','4')
+
+/* aggregates */
+#define ERRCODE_UNDECLARED_AGGREGATE	MAKE_SQLSTATE('Q','E','1','0','1')
+
+/* projections */
+#define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')
+
+#endif							/* CQRS_ES_ERRORS_H */

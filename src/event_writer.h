@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ * event_writer.h
+ *	  Puts the events of one append into the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_EVENT_WRITER_H
+#define CQRS_ES_EVENT_WRITER_H
+
+#include "events.h"
+
+extern bool EventWriterInsert(Relation rel, Event *events, int nevents);
+extern StreamTip EventWriterTip(Relation rel, const StreamKey *key);
+
+#endif							/* CQRS_ES_EVENT_WRITER_H */

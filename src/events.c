@@ -1,0 +1,749 @@
+/*-------------------------------------------------------------------------
+ * events.c
+ *	  The log table: its columns, its place in the catalog, its scans.  The
+ *	  only file that knows where a column is.
+ *
+ * Two ways lead to the table.  The straight way works on the heap and its
+ * indexes and skips the SQL executor; it is several times quicker.  It is
+ * right only while the table is what we installed: a local heap without
+ * partitions, foreign triggers, rules, policies, or a distributed engine that
+ * keeps the rows elsewhere.  For everything else there is the generic way,
+ * ordinary SQL through kept plans.  EventsTableGet looks at the catalog and
+ * decides, once per relcache invalidation of the table;
+ * EventsWriteStraight and EventsReadStraight are the only two who ask.
+ *
+ * Columns are found by name, never by number: the owner may add, drop and
+ * reorder.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_namespace_d.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_func.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "cqrs_es.h"
+#include "events.h"
+#include "internal_query.h"
+
+/* rows fetched at once on the generic way */
+#define GENERIC_FETCH_ROWS 128
+
+#define EVENT_COLUMN_LIST \
+	"global_position, sequence, created_at, event_id, tenant_id, aggregate_type, " \
+	"aggregate_id, event_type, event_version, payload, metadata"
+
+static const char *const column_names[EVENT_NCOLUMNS] = {
+	[EVENT_GLOBAL_POSITION] = "global_position",
+	[EVENT_SEQUENCE] = "sequence",
+	[EVENT_CREATED_AT] = "created_at",
+	[EVENT_EVENT_ID] = "event_id",
+	[EVENT_TENANT_ID] = "tenant_id",
+	[EVENT_AGGREGATE_TYPE] = "aggregate_type",
+	[EVENT_AGGREGATE_ID] = "aggregate_id",
+	[EVENT_EVENT_TYPE] = "event_type",
+	[EVENT_EVENT_VERSION] = "event_version",
+	[EVENT_PAYLOAD] = "payload",
+	[EVENT_METADATA] = "metadata",
+};
+
+/* A scan over events, one of the two ways. */
+struct EventScan
+{
+	EventColumns columns;
+
+	/* straight: an ordered index scan */
+	Relation	heap;			/* NULL on the generic way */
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanDirection direction;
+
+	/* generic: a cursor */
+	Portal		portal;
+	SPITupleTable *rows;
+	uint64		nrows;
+	uint64		next_row;
+	Oid			owner;
+};
+
+static bool cqrs_es_force_generic_path = false;
+
+static EventsTable events_table;
+static bool events_table_valid = false;
+static Oid	event_type_oid = InvalidOid;
+
+static void invalidate_events_table(Datum arg, Oid relid);
+static Oid	find_position_index(Relation rel, AttrNumber position);
+static bool is_plain_heap(Relation rel);
+static bool is_as_installed(Relation rel, const EventColumns *columns);
+static bool is_distributed(Oid relid);
+static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
+							 const StreamKey *key);
+static EventScan *scan_begin(Oid index, ScanKey keys, int nkeys,
+							 const EventColumns *columns, ScanDirection direction,
+							 Snapshot snapshot);
+static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
+									 Snapshot snapshot);
+static bool scan_next_generic(EventScan *scan, Event *event);
+
+void
+EventsInit(void)
+{
+	DefineCustomBoolVariable("cqrs_es.force_generic_path",
+							 "Reads and writes the log through SQL instead of the executor's insert interface.",
+							 "A developer setting: the same tests run over both ways.",
+							 &cqrs_es_force_generic_path, false,
+							 PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	CacheRegisterRelcacheCallback(invalidate_events_table, (Datum) 0);
+}
+
+/*-------------------------------------------------------------------------
+ * the table in the catalog
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * What the catalog says of the log.  The result is a static that the next
+ * invalidation may refill; do not keep it across commands.
+ */
+const EventsTable *
+EventsTableGet(void)
+{
+	Relation	rel;
+
+	if (events_table_valid)
+		return &events_table;
+
+	rel = table_open(CqrsEsRelid("events"), AccessShareLock);
+
+	/* valid from here: an invalidation during what follows resets it */
+	events_table_valid = true;
+	events_table.relid = RelationGetRelid(rel);
+	events_table.owner = rel->rd_rel->relowner;
+	EventsColumnsOf(rel, &events_table.columns);
+	events_table.primary_key = compat_primary_key(rel);
+	events_table.position_index =
+		find_position_index(rel, events_table.columns.attno[EVENT_GLOBAL_POSITION]);
+	events_table.plain = is_plain_heap(rel) &&
+		OidIsValid(events_table.primary_key) &&
+		OidIsValid(events_table.position_index) &&
+		!is_distributed(events_table.relid);
+	events_table.straight = events_table.plain &&
+		is_as_installed(rel, &events_table.columns);
+	table_close(rel, AccessShareLock);
+	return &events_table;
+}
+
+/*
+ * May rows be written below the executor?  Our triggers fire on origin only,
+ * so a session that applies someone else's changes goes the generic way,
+ * where the server decides about triggers.
+ */
+bool
+EventsWriteStraight(const EventsTable *table)
+{
+	return table->straight && !cqrs_es_force_generic_path &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+}
+
+bool
+EventsReadStraight(const EventsTable *table)
+{
+	return table->plain && !cqrs_es_force_generic_path;
+}
+
+/* Find our columns in a table that has them all; XX001 when one is missing. */
+void
+EventsColumnsOf(Relation rel, EventColumns *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			column;
+	int			att;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		/* the column is nearly always where it was installed */
+		att = column;
+		if (att >= desc->natts || TupleDescAttr(desc, att)->attisdropped ||
+			strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) != 0)
+		{
+			for (att = 0; att < desc->natts; att++)
+				if (!TupleDescAttr(desc, att)->attisdropped &&
+					strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) == 0)
+					break;
+		}
+		if (att >= desc->natts)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of relation \"%s\" does not exist",
+							column_names[column], RelationGetRelationName(rel))));
+		columns->attno[column] = att + 1;
+	}
+}
+
+/* The column of that name, or -1. */
+int
+EventColumnByName(const char *name)
+{
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		if (strcmp(name, column_names[column]) == 0)
+			return column;
+	return -1;
+}
+
+/* The type of a column. */
+Oid
+EventColumnType(EventColumn column)
+{
+	switch (column)
+	{
+		case EVENT_GLOBAL_POSITION:
+		case EVENT_SEQUENCE:
+			return INT8OID;
+		case EVENT_CREATED_AT:
+			return TIMESTAMPTZOID;
+		case EVENT_EVENT_ID:
+			return UUIDOID;
+		case EVENT_PAYLOAD:
+		case EVENT_METADATA:
+			return JSONBOID;
+		default:
+			return TEXTOID;
+	}
+}
+
+/* The oid of the composite type cqrs_es.event. */
+Oid
+EventsTypeOid(void)
+{
+	if (!OidIsValid(event_type_oid))
+	{
+		RangeVar   *name = makeRangeVar(CQRS_ES_SCHEMA, "event", -1);
+
+		event_type_oid = get_rel_type_id(RangeVarGetRelid(name, NoLock, false));
+	}
+	return event_type_oid;
+}
+
+static void
+invalidate_events_table(Datum arg, Oid relid)
+{
+	/* indexes and triggers of a table invalidate the table itself, too */
+	if (relid == InvalidOid || !events_table_valid || relid == events_table.relid)
+	{
+		events_table_valid = false;
+		event_type_oid = InvalidOid;
+	}
+}
+
+/* The index whose only key is the position; it may be a user's replacement. */
+static Oid
+find_position_index(Relation rel, AttrNumber position)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indisvalid &&
+			index->rd_index->indnatts >= 1 &&
+			index->rd_index->indkey.values[0] == position &&
+			(index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
+			RelationGetIndexPredicate(index) == NIL)
+			found = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(found))
+			break;
+	}
+	list_free(indexes);
+	return found;
+}
+
+/* All rows in this one heap, and all of it for everyone to see? */
+static bool
+is_plain_heap(Relation rel)
+{
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
+		!rel->rd_rel->relispartition &&
+		!rel->rd_rel->relhassubclass &&
+		!rel->rd_rel->relrowsecurity;
+}
+
+/*
+ * Would the executor do with an inserted row just what we do?  Not when there
+ * are rules, columns that it would compute, or INSERT triggers beside our own
+ * two enabled ones.
+ */
+static bool
+is_as_installed(Relation rel, const EventColumns *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	TriggerDesc *triggers = rel->trigdesc;
+	Oid			none[1] = {InvalidOid};
+	Oid			admit = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
+												  makeString("admit_event")),
+									   0, none, true);
+	Oid			dispatch = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
+													 makeString("dispatch_event")),
+										  0, none, true);
+	int			ours = 0;
+	int			i;
+
+	if (rel->rd_rules != NULL || triggers == NULL)
+		return false;
+	for (i = 0; i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+			continue;
+		if ((trigger->tgfoid != admit && trigger->tgfoid != dispatch) ||
+			trigger->tgenabled == TRIGGER_DISABLED ||
+			trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+			return false;
+		ours++;
+	}
+	if (ours != 2)
+		return false;
+
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		bool		known = false;
+		int			column;
+
+		for (column = 0; column < EVENT_NCOLUMNS; column++)
+			known |= columns->attno[column] == i + 1;
+		if (!known && !att->attisdropped &&
+			(att->atthasdef || att->attidentity || att->attgenerated))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Has a distributed engine taken the table over?  Citus says so by a row in
+ * pg_dist_partition; its shell of the table would swallow a direct insert.
+ */
+static bool
+is_distributed(Oid relid)
+{
+	Oid			argtype = REGCLASSOID;
+	Datum		value = ObjectIdGetDatum(relid);
+	bool		found;
+
+	if (!OidIsValid(get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE)))
+		return false;
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT 1 FROM pg_catalog.pg_dist_partition "
+							  "WHERE logicalrelid OPERATOR(pg_catalog.=) $1",
+							  1, &argtype, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_dist_partition");
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
+/*-------------------------------------------------------------------------
+ * one event
+ *-------------------------------------------------------------------------
+ */
+
+/* The event's stream; the texts point into the event. */
+void
+EventKey(const Event *event, StreamKey *key)
+{
+	key->aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
+	key->aggregate_id = EventText(event, EVENT_AGGREGATE_ID);
+	key->tenant_id = EventText(event, EVENT_TENANT_ID);
+}
+
+/* The event as a value of type cqrs_es.event; palloc'd. */
+Datum
+EventToComposite(const Event *event)
+{
+	static const bool nulls[EVENT_NCOLUMNS] = {false};
+	TupleDesc	desc = lookup_rowtype_tupdesc(EventsTypeOid(), -1);
+	HeapTuple	tuple;
+	Datum		result;
+
+	if (desc->natts != EVENT_NCOLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type cqrs_es.event has %d attributes, expected %d",
+						desc->natts, EVENT_NCOLUMNS)));
+	tuple = heap_form_tuple(desc, (Datum *) event->values,
+							(bool *) nulls);
+	result = HeapTupleGetDatum(tuple);
+	ReleaseTupleDesc(desc);
+	return result;
+}
+
+/*-------------------------------------------------------------------------
+ * the end of a stream
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The end of a stream, as of now, whatever snapshot the caller runs under: the
+ * last row that is committed or our own, the rows of the running command
+ * included (an INSERT of many rows, a COPY).  When someone else's transaction
+ * holds the end, waits for it to end and looks again.
+ *
+ * `rel` must be locked; nothing stays locked by this.  Above READ COMMITTED,
+ * after_snapshot tells that the end is not in the transaction's snapshot.
+ * Can raise 40P01 when the wait closes a circle.
+ */
+StreamTip
+EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
+		  const StreamKey *key)
+{
+	Relation	index = index_open(primary_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData keys[3];
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	StreamTip	tip;
+	TransactionId in_progress;
+
+	InitDirtySnapshot(dirty);
+	stream_scan_keys(keys, index, columns, key);
+	scan = compat_index_beginscan(rel, index, &dirty, 3);
+	do
+	{
+		memset(&tip, 0, sizeof(tip));
+		in_progress = InvalidTransactionId;
+
+		index_rescan(scan, keys, 3, NULL, 0);
+		if (index_getnext_slot(scan, BackwardScanDirection, slot))
+		{
+			bool		isnull;
+			TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+																	   &isnull));
+
+			if (TransactionIdIsValid(dirty.xmin))
+			{
+				ItemPointerData tid = slot->tts_tid;
+				uint32		token = dirty.speculativeToken;
+
+				in_progress = dirty.xmin;
+				ExecClearTuple(slot);
+				if (token != 0)
+					SpeculativeInsertionWait(in_progress, token);
+				else
+					XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
+				continue;
+			}
+			tip.version = DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_SEQUENCE], &isnull));
+			tip.global_position =
+				DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
+			tip.after_snapshot = IsolationUsesXactSnapshot() &&
+				TransactionIdIsNormal(xmin) &&
+				!TransactionIdIsCurrentTransactionId(xmin) &&
+				XidInMVCCSnapshot(xmin, GetTransactionSnapshot());
+		}
+	} while (TransactionIdIsValid(in_progress));
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	return tip;
+}
+
+/*
+ * The same on the generic way: by SQL, so it sees what is committed now, or
+ * the transaction's snapshot above READ COMMITTED.
+ */
+StreamTip
+EventsTipByQuery(const EventsTable *table, const StreamKey *key)
+{
+	static InternalQuery query = {
+		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" ORDER BY sequence DESC LIMIT 1",
+		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id),
+	PointerGetDatum(key->tenant_id)};
+	StreamTip	tip = {0};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchTo(table->owner);
+	if (InternalQueryRead(&query, values, NULL, FreshSnapshot()) > 0)
+	{
+		bool		isnull;
+		HeapTuple	row = SPI_tuptable->vals[0];
+
+		tip.version = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return tip;
+}
+
+/*-------------------------------------------------------------------------
+ * scans
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The events of one stream in the order of their sequence: from from_sequence
+ * up (forward), or from it down (backward; 0 = from the end).  The caller has
+ * checked the right to read, and keeps the snapshot registered until
+ * EventsScanEnd.  Scans nest; end them in reverse order.
+ */
+EventScan *
+EventsScanStream(const StreamKey *key, int64 from_sequence,
+				 ScanDirection direction, Snapshot snapshot)
+{
+	static InternalQuery forward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND sequence OPERATOR(pg_catalog.>=) $4 ORDER BY sequence",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+	};
+	static InternalQuery backward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND sequence OPERATOR(pg_catalog.<=) $4 ORDER BY sequence DESC",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+	};
+	const EventsTable *table = EventsTableGet();
+	bool		is_forward = ScanDirectionIsForward(direction);
+	int64		bound = !is_forward && from_sequence == 0 ? PG_INT64_MAX : from_sequence;
+
+	if (EventsReadStraight(table))
+	{
+		Relation	index = index_open(table->primary_key, AccessShareLock);
+		ScanKeyData keys[4];
+		EventScan  *scan;
+
+		stream_scan_keys(keys, index, &table->columns, key);
+		ScanKeyInit(&keys[3], 4,
+					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
+					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(bound));
+		scan = scan_begin(table->primary_key, keys, 4, &table->columns, direction, snapshot);
+		index_close(index, AccessShareLock);
+		return scan;
+	}
+	else
+	{
+		Datum		values[4] = {PointerGetDatum(key->aggregate_type),
+			PointerGetDatum(key->aggregate_id),
+			PointerGetDatum(key->tenant_id),
+		Int64GetDatum(bound)};
+
+		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
+	}
+}
+
+/*
+ * The whole log, all tenants, in the order of global positions: above the
+ * position (forward), or from it down (backward).  As EventsScanStream else.
+ */
+EventScan *
+EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
+{
+	static InternalQuery forward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.>) $1 ORDER BY global_position",
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	static InternalQuery backward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	const EventsTable *table = EventsTableGet();
+	bool		is_forward = ScanDirectionIsForward(direction);
+
+	if (EventsReadStraight(table))
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1,
+					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
+					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
+		return scan_begin(table->position_index, &key, 1, &table->columns, direction, snapshot);
+	}
+	else
+	{
+		Datum		value = Int64GetDatum(position);
+
+		return scan_begin_generic(is_forward ? &forward : &backward, &value, snapshot);
+	}
+}
+
+/*
+ * The next event; false at the end.  Its values belong to the scan and are
+ * good until the next call.
+ */
+bool
+EventsScanNext(EventScan *scan, Event *event)
+{
+	int			column;
+
+	CHECK_FOR_INTERRUPTS();
+	if (scan->heap == NULL)
+		return scan_next_generic(scan, event);
+	if (!index_getnext_slot(scan->scan, scan->direction, scan->slot))
+		return false;
+	slot_getallattrs(scan->slot);
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		event->values[column] = scan->slot->tts_values[scan->columns.attno[column] - 1];
+	return true;
+}
+
+/* End the scan and give back its locks and memory. */
+void
+EventsScanEnd(EventScan *scan)
+{
+	if (scan->heap == NULL)
+	{
+		SPI_freetuptable(scan->rows);
+		SPI_cursor_close(scan->portal);
+		SPI_finish();
+	}
+	else
+	{
+		index_endscan(scan->scan);
+		ExecDropSingleTupleTableSlot(scan->slot);
+		index_close(scan->index, AccessShareLock);
+		table_close(scan->heap, AccessShareLock);
+	}
+	pfree(scan);
+}
+
+/*
+ * Scan keys for the first three columns of the primary key, in the order the
+ * index has them.
+ */
+static void
+stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
+				 const StreamKey *key)
+{
+	int			i;
+
+	for (i = 0; i < 3; i++)
+	{
+		AttrNumber	attno = index->rd_index->indkey.values[i];
+		text	   *value = attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
+			attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
+			key->tenant_id;
+
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(value));
+	}
+}
+
+static EventScan *
+scan_begin(Oid index, ScanKey keys, int nkeys, const EventColumns *columns,
+		   ScanDirection direction, Snapshot snapshot)
+{
+	EventScan  *scan = palloc0(sizeof(EventScan));
+
+	scan->columns = *columns;
+	scan->direction = direction;
+	scan->heap = table_open(EventsTableGet()->relid, AccessShareLock);
+	scan->index = index_open(index, AccessShareLock);
+	scan->slot = table_slot_create(scan->heap, NULL);
+	scan->scan = compat_index_beginscan(scan->heap, scan->index, snapshot, nkeys);
+	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/*
+ * Open a cursor as the log's owner (the caller has been checked).  The scan
+ * holds an SPI connection until its end, but leaves the caller in his own
+ * memory context.
+ */
+static EventScan *
+scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	EventScan  *scan = palloc0(sizeof(EventScan));
+	RoleSwitch	saved;
+
+	scan->owner = EventsTableGet()->owner;
+	SPI_connect();
+	saved = RoleSwitchTo(scan->owner);
+	PushActiveSnapshot(snapshot);
+	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
+	PopActiveSnapshot();
+	RoleSwitchBack(&saved);
+	MemoryContextSwitchTo(caller);
+	return scan;
+}
+
+static bool
+scan_next_generic(EventScan *scan, Event *event)
+{
+	int			column;
+
+	if (scan->next_row >= scan->nrows)
+	{
+		MemoryContext caller = CurrentMemoryContext;
+		RoleSwitch	saved = RoleSwitchTo(scan->owner);
+
+		if (scan->rows)
+			SPI_freetuptable(scan->rows);
+		SPI_cursor_fetch(scan->portal, true, GENERIC_FETCH_ROWS);
+		RoleSwitchBack(&saved);
+		MemoryContextSwitchTo(caller);
+		scan->rows = SPI_tuptable;
+		scan->nrows = SPI_processed;
+		scan->next_row = 0;
+		if (scan->nrows == 0)
+			return false;
+	}
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		bool		isnull;
+
+		event->values[column] = SPI_getbinval(scan->rows->vals[scan->next_row],
+											  scan->rows->tupdesc, column + 1, &isnull);
+	}
+	scan->next_row++;
+	return true;
+}

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ * events.h
+ *	  The log table: its columns, its place in the catalog, its scans.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_EVENTS_H
+#define CQRS_ES_EVENTS_H
+
+#include "access/sdir.h"
+#include "executor/tuptable.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "cqrs_es.h"
+
+/* The columns, in the order of the composite type cqrs_es.event. */
+typedef enum EventColumn
+{
+	EVENT_GLOBAL_POSITION,
+	EVENT_SEQUENCE,
+	EVENT_CREATED_AT,
+	EVENT_EVENT_ID,
+	EVENT_TENANT_ID,
+	EVENT_AGGREGATE_TYPE,
+	EVENT_AGGREGATE_ID,
+	EVENT_EVENT_TYPE,
+	EVENT_EVENT_VERSION,
+	EVENT_PAYLOAD,
+	EVENT_METADATA
+}			EventColumn;
+
+#define EVENT_NCOLUMNS	(EVENT_METADATA + 1)
+
+/* limits of the texts, in bytes; the keys share one index entry */
+#define AGGREGATE_TYPE_MAX_BYTES	255
+#define AGGREGATE_ID_MAX_BYTES		1024
+#define EVENT_TYPE_MAX_BYTES		255
+#define EVENT_VERSION_MAX_BYTES		255
+
+/* An event.  No column is ever null. */
+typedef struct Event
+{
+	Datum		values[EVENT_NCOLUMNS];
+}			Event;
+
+#define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])
+#define EventSequence(e)		DatumGetInt64((e)->values[EVENT_SEQUENCE])
+#define EventText(e, column)	DatumGetTextPP((e)->values[column])
+
+/* Where our columns are in a table that has them: events, a partition, a shard. */
+typedef struct EventColumns
+{
+	AttrNumber	attno[EVENT_NCOLUMNS];
+}			EventColumns;
+
+/* What the catalog says of cqrs_es.events; valid until the next invalidation. */
+typedef struct EventsTable
+{
+	Oid			relid;
+	Oid			owner;
+	Oid			primary_key;
+	Oid			position_index;
+	bool		plain;			/* reads: an ordinary local heap? */
+	bool		straight;		/* writes: and exactly as we installed it? */
+	EventColumns columns;
+}			EventsTable;
+
+/* The end of a stream. */
+typedef struct StreamTip
+{
+	int64		version;		/* 0: no such stream */
+	int64		global_position;	/* of the last event, 0 when there is none */
+	bool		after_snapshot; /* committed after this transaction's snapshot */
+}			StreamTip;
+
+typedef struct EventScan EventScan;
+
+extern void EventsInit(void);
+extern const EventsTable *EventsTableGet(void);
+extern bool EventsWriteStraight(const EventsTable *table);
+extern bool EventsReadStraight(const EventsTable *table);
+extern void EventsColumnsOf(Relation rel, EventColumns *columns);
+extern int	EventColumnByName(const char *name);
+extern Oid	EventColumnType(EventColumn column);
+extern Oid	EventsTypeOid(void);
+
+extern void EventKey(const Event *event, StreamKey *key);
+extern Datum EventToComposite(const Event *event);
+extern StreamTip EventsTip(Relation rel, Oid primary_key,
+						   const EventColumns *columns, const StreamKey *key);
+extern StreamTip EventsTipByQuery(const EventsTable *table, const StreamKey *key);
+
+extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
+								   ScanDirection direction, Snapshot snapshot);
+extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
+								Snapshot snapshot);
+extern bool EventsScanNext(EventScan *scan, Event *event);
+extern void EventsScanEnd(EventScan *scan);
+
+#endif							/* CQRS_ES_EVENTS_H */

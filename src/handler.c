@@ -1,0 +1,368 @@
+/*-------------------------------------------------------------------------
+ * handler.c
+ *	  One statement of a projection: compile it, run it for an event.
+ *
+ * A statement names the event's fields as event.payload, event.aggregate_id
+ * and so on, and the whole as event.  A parser hook makes parameters of them
+ * (number = column + 1; the whole is one more), so the statement is parsed and
+ * planned once and kept; the server's plan cache follows what happens to the
+ * tables.
+ *
+ * It runs with the rights and the search_path of whoever defined it, the way a
+ * SECURITY DEFINER function with SET search_path does.  pg_temp goes to the end
+ * of that path: otherwise the temporary tables of whoever appends would stand
+ * in front of the read models.
+ *
+ * When it fails, the append fails.  The error says which projection, event and
+ * stream, and gets a SQLSTATE of its own, because a client must not take a
+ * 23505 of a read model for a lost race; the original stands in the detail.
+ * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
+ * XXxxx, and our own conditions) keeps its SQLSTATE.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/params.h"
+#include "parser/parse_node.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "cqrs_es.h"
+#include "errors.h"
+#include "events.h"
+#include "handler.h"
+#include "internal_query.h"
+
+#define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
+
+/* The definer's identity for a while. */
+typedef struct Definer
+{
+	RoleSwitch	role;
+	int			guc_level;
+}			Definer;
+
+/* Which handler runs for which event, for the error context. */
+typedef struct HandlerContext
+{
+	const Handler *handler;
+	const Event *event;
+}			HandlerContext;
+
+static Definer become_definer(const Handler *handler);
+static void become_caller(const Definer *definer);
+static void compile(Handler *handler);
+static void check_statement(Handler *handler);
+static void setup_parser(ParseState *pstate, void *arg);
+static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
+static Node *event_param(ParseState *pstate, int number, Oid type, int location);
+static void execute(Handler *handler, const Event *event);
+static void free_plan(void *arg);
+static bool keeps_sqlstate(int sqlstate);
+static void report_failure(const Handler *handler, const Event *event,
+						   ErrorData *error) pg_attribute_noreturn();
+static void describe_handler(void *arg);
+
+/*
+ * Parse and check a statement that is about to be defined, with the current
+ * role and search_path.  Raises the parser's errors, 42601 and 0A000.
+ */
+void
+HandlerValidate(Handler *handler)
+{
+	SPI_connect();
+	compile(handler);
+	check_statement(handler);
+	SPI_freeplan(handler->plan);
+	handler->plan = NULL;
+	SPI_finish();
+}
+
+/*
+ * Run the handler for an event.  Whatever it raises becomes QE201, but for the
+ * exceptions named above.
+ */
+void
+HandlerRun(Handler *handler, const Event *event)
+{
+	HandlerContext context = {handler, event};
+	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
+	MemoryContext caller = CurrentMemoryContext;
+
+	check_stack_depth();
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		Definer		definer = become_definer(handler);
+
+		SPI_connect();
+		if (handler->plan == NULL)
+		{
+			compile(handler);
+			SPI_keepplan(handler->plan);
+			handler->free_plan.func = free_plan;
+			handler->free_plan.arg = handler->plan;
+			MemoryContextRegisterResetCallback(GetMemoryChunkContext(handler), &handler->free_plan);
+		}
+		execute(handler, event);
+		SPI_finish();
+		become_caller(&definer);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (keeps_sqlstate(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		report_failure(handler, event, error);
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+}
+
+/*
+ * The search_path to keep with a handler that is defined now: the session's,
+ * with pg_temp last unless it stands there by name.
+ */
+char *
+HandlerSearchPath(void)
+{
+	char	   *copy = pstrdup(namespace_search_path);
+	List	   *names;
+	ListCell   *lc;
+
+	if (!SplitIdentifierString(copy, ',', &names))
+		elog(ERROR, "invalid search_path");
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), "pg_temp") == 0)
+			return pstrdup(namespace_search_path);
+	return names == NIL ? pstrdup("pg_temp") : psprintf("%s, pg_temp", namespace_search_path);
+}
+
+static Definer
+become_definer(const Handler *handler)
+{
+	Definer		definer;
+
+	definer.role = RoleSwitchTo(handler->definer);
+	definer.guc_level = NewGUCNestLevel();
+	if (strcmp(namespace_search_path, handler->search_path) != 0)
+		(void) set_config_option("search_path", handler->search_path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return definer;
+}
+
+static void
+become_caller(const Definer *definer)
+{
+	AtEOXact_GUC(true, definer->guc_level);
+	RoleSwitchBack(&definer->role);
+}
+
+/*-------------------------------------------------------------------------
+ * compiling
+ *-------------------------------------------------------------------------
+ */
+
+static void
+compile(Handler *handler)
+{
+	SPIPrepareOptions options = {
+		.parserSetup = setup_parser,
+		.parserSetupArg = handler,
+		.parseMode = RAW_PARSE_DEFAULT,
+		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
+	};
+
+	handler->plan = SPI_prepare_extended(handler->statement, &options);
+	if (handler->plan == NULL)
+		elog(ERROR, "could not prepare a handler: %s", SPI_result_code_string(SPI_result));
+}
+
+/* Just one statement, one that writes, and no rows to throw away. */
+static void
+check_statement(Handler *handler)
+{
+	List	   *sources = SPI_plan_get_plan_sources(handler->plan);
+	CachedPlanSource *source;
+	CommandTag	tag;
+
+	if (list_length(sources) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("a handler must be one SQL statement"),
+				 errdetail("%d statements were given.", list_length(sources)),
+				 errhint("Define another projection, or use a common table expression for the second one.")));
+	source = linitial(sources);
+	tag = source->raw_parse_tree ? CreateCommandTag(source->raw_parse_tree->stmt) : CMDTAG_UNKNOWN;
+	if (tag != CMDTAG_INSERT && tag != CMDTAG_UPDATE && tag != CMDTAG_DELETE && tag != CMDTAG_MERGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a handler cannot be %s", GetCommandTagName(tag)),
+				 errhint("Use INSERT, UPDATE, DELETE or MERGE.")));
+	if (source->resultDesc != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a handler must not return rows"),
+				 errhint("Leave RETURNING out.")));
+}
+
+static void
+setup_parser(ParseState *pstate, void *arg)
+{
+	pstate->p_post_columnref_hook = resolve_event;
+	pstate->p_ref_hook_state = arg;
+}
+
+/* event and event.column, unless the statement has a table of that name. */
+static Node *
+resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
+{
+	Handler    *handler = pstate->p_ref_hook_state;
+	const char *field;
+	int			column;
+
+	if (strcmp(strVal(linitial(cref->fields)), "event") != 0 ||
+		list_length(cref->fields) > 2 ||
+		(list_length(cref->fields) == 2 && !IsA(lsecond(cref->fields), String)))
+		return NULL;
+	if (var != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_COLUMN),
+				 errmsg("reference to \"event\" is ambiguous"),
+				 errdetail("It could mean the event or a table or column of the statement."),
+				 errhint("Give the table another alias."),
+				 parser_errposition(pstate, cref->location)));
+	if (list_length(cref->fields) == 1)
+	{
+		handler->uses_event = true;
+		return event_param(pstate, WHOLE_EVENT_PARAM, EventsTypeOid(), cref->location);
+	}
+	field = strVal(lsecond(cref->fields));
+	column = EventColumnByName(field);
+	if (column < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("an event has no field \"%s\"", field),
+				 errhint("Fields of the payload are reached as event.payload->>'%s'.", field),
+				 parser_errposition(pstate, cref->location)));
+	return event_param(pstate, column + 1, EventColumnType(column), cref->location);
+}
+
+static Node *
+event_param(ParseState *pstate, int number, Oid type, int location)
+{
+	Param	   *param = makeNode(Param);
+
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = number;
+	param->paramtype = type;
+	param->paramtypmod = -1;
+	param->paramcollid = get_typcollation(type);
+	param->location = location;
+	return (Node *) param;
+}
+
+/*-------------------------------------------------------------------------
+ * running
+ *-------------------------------------------------------------------------
+ */
+
+static void
+execute(Handler *handler, const Event *event)
+{
+	SPIExecuteOptions options = {0};
+	ParamListInfo params = makeParamList(WHOLE_EVENT_PARAM);
+	int			rc;
+	int			i;
+
+	for (i = 0; i < WHOLE_EVENT_PARAM; i++)
+	{
+		ParamExternData *param = &params->params[i];
+
+		param->isnull = false;
+		param->pflags = 0;
+		if (i < EVENT_NCOLUMNS)
+		{
+			param->ptype = EventColumnType(i);
+			param->value = event->values[i];
+		}
+		else
+		{
+			param->ptype = EventsTypeOid();
+			param->isnull = !handler->uses_event;
+			param->value = handler->uses_event ? EventToComposite(event) : (Datum) 0;
+		}
+	}
+	params->parserSetup = setup_parser;
+	params->parserSetupArg = handler;
+	options.params = params;
+	rc = SPI_execute_plan_extended(handler->plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not run a handler: %s", SPI_result_code_string(rc));
+}
+
+static void
+free_plan(void *arg)
+{
+	SPI_freeplan((SPIPlanPtr) arg);
+}
+
+static bool
+keeps_sqlstate(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
+}
+
+/* Throw the error on as QE201, its own words in the detail. */
+static void
+report_failure(const Handler *handler, const Event *event, ErrorData *error)
+{
+	StreamKey	key;
+
+	EventKey(event, &key);
+	error->detail = error->detail ?
+		psprintf("%s (SQLSTATE %s)\n%s", error->message,
+				 unpack_sql_state(error->sqlerrcode), error->detail) :
+		psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
+	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
+							  handler->projection, (long long) EventSequence(event),
+							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
+							  StreamName(&key));
+	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
+	ReThrowError(error);
+}
+
+static void
+describe_handler(void *arg)
+{
+	HandlerContext *context = arg;
+	StreamKey	key;
+
+	EventKey(context->event, &key);
+	errcontext("projection \"%s\" handling event %lld of stream \"%s\"",
+			   context->handler->projection, (long long) EventSequence(context->event),
+			   StreamName(&key));
+}

@@ -1,0 +1,457 @@
+/*-------------------------------------------------------------------------
+ * horizon.c
+ *	  Up to which global position is the log settled?  The only file that
+ *	  reasons about transactions in flight.
+ *
+ * A position is taken when an event is written and becomes visible at commit,
+ * so "everything after the last one I saw" silently loses events: position 8
+ * can be visible while 7 is still on its way.  A position is *settled* when it
+ * is visible or can never become so (its transaction rolled back: a dead gap).
+ * Readers get settled positions only, and no writer pays for that.
+ *
+ * A reader that meets a gap below an event it sees asks a question, once:
+ *
+ *	on a primary: who holds the lock on the position sequence at this moment?
+ *	  Whoever took the missing position is among them, or has ended before
+ *	  (position.c, promise 1).  When just those have ended, a snapshot taken
+ *	  after that shows their events, or proves every gap below the highest
+ *	  position seen before the question dead.  Not "when nobody holds the
+ *	  lock": under steady load that moment never comes.
+ *
+ *	on a hot standby, which has no such locks: which xid comes next?  Whoever
+ *	  took the missing position had put its xid into the WAL before the event
+ *	  above the gap was committed (position.c, promise 2), so it lies below
+ *	  that.  When a snapshot's xmin has reached the answer, all of those have
+ *	  ended.  Here any writing transaction of the primary can hold a reader back.
+ *
+ * The answer of the last question is remembered by the backend, so old dead
+ * gaps cost nothing; and a question that ran into its time limit stays open and
+ * is taken up by the next call, so that even impatient readers get on under
+ * steady load.
+ *
+ * What the isolation levels mean.  In READ COMMITTED each walk takes a new
+ * snapshot after the question.  Above it the snapshot is older than the
+ * question, so an event that settled since then is not in it: a gap is passed
+ * only if a second, newest snapshot shows it empty; else the walk ends there.
+ *
+ * A transaction's own events are not settled: it may still roll back, and its
+ * positions are not yet anybody's.  The walk ends before the first of them.
+ * Subtransactions do not matter: the lock belongs to the top-level
+ * transaction.  A prepared transaction keeps the lock until it is decided.
+ *
+ * Positions of another node (brought here by replication) are not drawn from
+ * our sequence and have no gaps that we could judge; they are handed out as
+ * they are seen.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "events.h"
+#include "horizon.h"
+#include "internal_query.h"
+#include "position.h"
+#include "tenancy.h"
+
+/* sleeps while waiting for a gap: short at first, never long */
+#define MIN_SLEEP_MS	1
+#define MAX_SLEEP_MS	20
+
+/* An open question: what has to end before `number` is settled. */
+typedef struct Question
+{
+	bool		open;
+	int64		number;			/* the highest number seen before asking */
+	bool		on_standby;
+	VirtualTransactionId *holders;	/* primary: who held the lock, and ... */
+	int			nholders;		/* ... has not been found ended yet */
+	TransactionId next_xid;		/* standby */
+}			Question;
+
+static int	cqrs_es_settle_timeout = 1000;
+
+/* what this backend knows, of the sequence with this oid */
+static Oid	known_sequence = InvalidOid;
+static int64 settled_number = 0;
+static Question question;
+
+PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
+PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
+
+static bool settle(int64 number, TimestampTz deadline);
+static void ask(int64 number);
+static bool answered(void);
+static void forget_other_sequence(void);
+static int64 highest_visible_number(int64 up_to);
+static int64 last_drawn_number(void);
+static void open_scan(SettledScan *walk);
+static void close_scan(SettledScan *walk);
+static bool gap_is_passable(SettledScan *walk, int64 number, bool *again);
+static bool is_empty_now(int64 after_position, int64 before_position);
+static void sleep_politely(int *sleep_ms);
+
+void
+HorizonInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.settle_timeout",
+							"How long a reader of the log waits for events in flight when there is nothing else to hand out.",
+							"After that it returns no rows; 0 never waits.",
+							&cqrs_es_settle_timeout, 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * SQL: settled_position().  The position of the last event that read_all would
+ * hand out, 0 for an empty log.  Looks at the end first: when all below the
+ * last visible event is settled, or becomes so within cqrs_es.settle_timeout,
+ * that is the answer; only else (a long transaction in flight) it walks.
+ */
+Datum
+cqrs_es_settled_position(PG_FUNCTION_ARGS)
+{
+	SettledScan walk;
+	Event		event;
+
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	forget_other_sequence();
+	if (IsolationUsesXactSnapshot())
+		SettledScanBegin(&walk, 0, HorizonDeadline());
+	else
+	{
+		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
+
+		if (settle(number, HorizonDeadline()))
+			PG_RETURN_INT64(PositionOfNumber(number));
+		number = highest_visible_number(settled_number);
+		SettledScanBegin(&walk, PositionOfNumber(number), 0);
+	}
+	while (SettledScanNext(&walk, &event))
+		 /* to the end */ ;
+	SettledScanEnd(&walk);
+	PG_RETURN_INT64(walk.position);
+}
+
+/*
+ * SQL: wait_for_position(position, timeout interval).  Waits until everything
+ * up to the position is settled; true when it is, false when time ran out.  A
+ * position that has not been drawn yet, or has not reached this standby, is
+ * waited for as well.  Above READ COMMITTED what one waited for would not
+ * become visible: 25001.  Our own unsettled position: 55000.
+ */
+Datum
+cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
+{
+	int64		position = PG_GETARG_INT64(0);
+	int64		number = POSITION_NUMBER(position);
+	TimestampTz deadline;
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	forget_other_sequence();
+	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) position)));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("wait_for_position() needs READ COMMITTED"),
+				 errdetail("What settles while this transaction waits cannot become visible in its snapshot.")));
+	if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("position %lld cannot settle before this transaction ends",
+						(long long) position),
+				 errdetail("The transaction appended events itself, from position %lld on.",
+						   (long long) PositionFirstOwn())));
+
+	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													   TimestampTzGetDatum(GetCurrentTimestamp()),
+													   PG_GETARG_DATUM(1)));
+	while (last_drawn_number() < number)
+	{
+		if (GetCurrentTimestamp() >= deadline)
+			PG_RETURN_BOOL(false);
+		sleep_politely(&sleep_ms);
+	}
+	PG_RETURN_BOOL(settle(number, deadline));
+}
+
+/*-------------------------------------------------------------------------
+ * the settled walk
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Begin a walk behind after_position, which the caller has consumed, so that
+ * everything up to it counts as settled.  The walk waits for a gap until
+ * `deadline`, and only while it has nothing to hand out.
+ */
+void
+SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
+{
+	forget_other_sequence();
+	walk->position = after_position;
+	walk->deadline = deadline;
+	walk->moved = false;
+	open_scan(walk);
+}
+
+/*
+ * The next settled event; false at the end or at a gap that cannot be passed.
+ * The event is good until the next call.
+ */
+bool
+SettledScanNext(SettledScan *walk, Event *event)
+{
+	while (EventsScanNext(walk->scan, event))
+	{
+		int64		position = EventGlobalPosition(event);
+
+		if (POSITION_NODE(position) == cqrs_es_node_id)
+		{
+			int64		number = POSITION_NUMBER(position);
+			int64		before = POSITION_NODE(walk->position) == cqrs_es_node_id ?
+				POSITION_NUMBER(walk->position) : 0;
+			bool		again = false;
+
+			if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
+				return false;
+			if (number > before + 1 && !gap_is_passable(walk, number, &again))
+				return false;
+			if (again)
+			{
+				close_scan(walk);
+				open_scan(walk);
+				continue;
+			}
+		}
+		walk->position = position;
+		walk->moved = true;
+		return true;
+	}
+	return false;
+}
+
+void
+SettledScanEnd(SettledScan *walk)
+{
+	close_scan(walk);
+}
+
+/*
+ * May the walk go on to event `number`, over the gap below it?  Sets *again
+ * when that takes a newer snapshot.
+ */
+static bool
+gap_is_passable(SettledScan *walk, int64 number, bool *again)
+{
+	if (settled_number < number - 1)
+	{
+		/* with something to hand out, ask but do not wait */
+		if (!settle(number - 1, walk->moved ? 0 : walk->deadline))
+			return false;
+		if (!IsolationUsesXactSnapshot())
+		{
+			*again = true;
+			return true;
+		}
+	}
+	return !IsolationUsesXactSnapshot() ||
+		is_empty_now(walk->position, PositionOfNumber(number));
+}
+
+/* Is nothing committed between the two positions, as of now? */
+static bool
+is_empty_now(int64 after_position, int64 before_position)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan = EventsScanLog(after_position, ForwardScanDirection, snapshot);
+	Event		event;
+	bool		empty;
+
+	empty = !EventsScanNext(scan, &event) || EventGlobalPosition(&event) >= before_position;
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return empty;
+}
+
+static void
+open_scan(SettledScan *walk)
+{
+	walk->snapshot = RegisterSnapshot(FreshSnapshot());
+	walk->scan = EventsScanLog(walk->position, ForwardScanDirection, walk->snapshot);
+}
+
+static void
+close_scan(SettledScan *walk)
+{
+	EventsScanEnd(walk->scan);
+	UnregisterSnapshot(walk->snapshot);
+}
+
+/*-------------------------------------------------------------------------
+ * question and answer
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Is everything up to `number` settled?  The caller knows that `number` has
+ * been drawn: he has seen it, or one above it.  Waits until `deadline`, then
+ * answers false and leaves the question open for the next call.  A snapshot
+ * taken after a true answer shows all of it.
+ */
+static bool
+settle(int64 number, TimestampTz deadline)
+{
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	while (settled_number < number)
+	{
+		if (!question.open)
+			ask(number);
+		if (answered())
+		{
+			settled_number = Max(settled_number, question.number);
+			question.open = false;
+			continue;
+		}
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		sleep_politely(&sleep_ms);
+	}
+	return true;
+}
+
+/* Open a question about everything that is visible now, at least `number`. */
+static void
+ask(int64 number)
+{
+	question.number = Max(number, highest_visible_number(POSITION_MAX_NUMBER));
+	question.on_standby = RecoveryInProgress();
+	if (question.on_standby)
+		question.next_xid = ReadNextTransactionId();
+	else
+	{
+		LOCKTAG		tag;
+		VirtualTransactionId *holders;
+		int			n;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
+		holders = GetLockConflicts(&tag, ShareLock, &n);
+		if (question.holders)
+			pfree(question.holders);
+		question.holders = NULL;
+		question.nholders = 0;
+		question.holders = MemoryContextAlloc(TopMemoryContext,
+											  Max(n, 1) * sizeof(VirtualTransactionId));
+		memcpy(question.holders, holders, n * sizeof(VirtualTransactionId));
+		question.nholders = n;
+	}
+	question.open = true;
+}
+
+/* Have all ended whom the question found? */
+static bool
+answered(void)
+{
+	int			left = 0;
+	int			i;
+
+	if (question.on_standby)
+		return TransactionIdFollowsOrEquals(GetLatestSnapshot()->xmin, question.next_xid);
+	for (i = 0; i < question.nholders; i++)
+		if (!VirtualXactLock(question.holders[i], false))
+			question.holders[left++] = question.holders[i];
+	question.nholders = left;
+	return left == 0;
+}
+
+/* What is known is known of one sequence; the extension may have been created anew. */
+static void
+forget_other_sequence(void)
+{
+	if (known_sequence != PositionSequence())
+	{
+		known_sequence = PositionSequence();
+		settled_number = 0;
+		question.open = false;
+	}
+}
+
+/*
+ * The number of the last visible event of this node up to a number, leaving
+ * out what this transaction has written itself; 0 when there is none.
+ */
+static int64
+highest_visible_number(int64 up_to)
+{
+	int64		own = PositionFirstOwn();
+	int64		bound = PositionOfNumber(up_to);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan;
+	Event		event;
+	int64		number = 0;
+
+	if (own != 0 && own <= bound)
+		bound = own - 1;
+	scan = EventsScanLog(bound, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event) &&
+		POSITION_NODE(EventGlobalPosition(&event)) == cqrs_es_node_id)
+		number = POSITION_NUMBER(EventGlobalPosition(&event));
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return number;
+}
+
+/*
+ * The last number drawn.  A standby sees the sequence some numbers ahead of
+ * what was drawn (the server logs them in portions), so there it is the last
+ * one with a visible event.
+ */
+static int64
+last_drawn_number(void)
+{
+	if (RecoveryInProgress())
+		return highest_visible_number(POSITION_MAX_NUMBER);
+	return PositionLastNumber();
+}
+
+/* When a walk that starts now stops waiting: after cqrs_es.settle_timeout. */
+TimestampTz
+HorizonDeadline(void)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), cqrs_es_settle_timeout);
+}
+
+/* Sleep, longer each time; cancellable. */
+static void
+sleep_politely(int *sleep_ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 *sleep_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	*sleep_ms = Min(*sleep_ms * 2, MAX_SLEEP_MS);
+}

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ * horizon.h
+ *	  Up to which global position is the log settled?
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_HORIZON_H
+#define CQRS_ES_HORIZON_H
+
+#include "events.h"
+
+/* A walk through the log that never passes an unsettled position. */
+typedef struct SettledScan
+{
+	int64		position;		/* everything up to here is settled and seen */
+
+	/* private */
+	TimestampTz deadline;		/* wait for a gap until then */
+	Snapshot	snapshot;
+	EventScan  *scan;
+	bool		moved;			/* did this walk get anywhere yet? */
+}			SettledScan;
+
+extern void HorizonInit(void);
+extern TimestampTz HorizonDeadline(void);
+extern void SettledScanBegin(SettledScan *walk, int64 after_position,
+							 TimestampTz deadline);
+extern bool SettledScanNext(SettledScan *walk, Event *event);
+extern void SettledScanEnd(SettledScan *walk);
+
+#endif							/* CQRS_ES_HORIZON_H */

@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ * internal_query.h
+ *	  Constant SQL of our own, prepared once per backend.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_INTERNAL_QUERY_H
+#define CQRS_ES_INTERNAL_QUERY_H
+
+#include "executor/spi.h"
+#include "utils/snapshot.h"
+
+#define INTERNAL_QUERY_MAX_ARGS 12
+
+/* One statement: schema-qualified text with $n, and its kept plan. */
+typedef struct InternalQuery
+{
+	const char *sql;
+	int			nargs;
+	Oid			argtypes[INTERNAL_QUERY_MAX_ARGS];
+	SPIPlanPtr	plan;			/* NULL until first used */
+}			InternalQuery;
+
+/* Another role's rights for a while; see internal_query.c. */
+typedef struct RoleSwitch
+{
+	Oid			saved_user;
+	int			saved_context;
+}			RoleSwitch;
+
+extern SPIPlanPtr InternalQueryPlan(InternalQuery *query);
+extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
+								const char *nulls, Snapshot snapshot);
+extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
+								 const char *nulls);
+extern RoleSwitch RoleSwitchTo(Oid role);
+extern void RoleSwitchBack(const RoleSwitch *saved);
+extern Snapshot FreshSnapshot(void);
+
+#endif							/* CQRS_ES_INTERNAL_QUERY_H */

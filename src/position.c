@@ -1,0 +1,194 @@
+/*-------------------------------------------------------------------------
+ * position.c
+ *	  Global positions: how they are drawn, and which this backend drew.
+ *
+ * A position is a number from one sequence, with the number of this node in
+ * the bits from 44 up, so that the logs of several nodes can be brought
+ * together later; 9 bits of node keep it below 2^53, exact in every JSON
+ * client.  The sequence must have CACHE 1.
+ *
+ * Two promises that horizon.c builds on:
+ *
+ * 1. nextval takes RowExclusiveLock on the sequence before it hands out a
+ *	  number and keeps it until the top-level transaction has ended and its
+ *	  rows are visible.  So on a primary, whoever may still fill a gap holds
+ *	  that lock.
+ * 2. Before its first number a transaction puts its xid into the WAL (an empty
+ *	  record of 32 bytes, only where a standby could read it).  So on a
+ *	  standby, whoever may still fill a gap below a visible event is known to
+ *	  be running by the time that event is seen.
+ *
+ * Which positions are our own matters to three: rows that arrive with a
+ * position this backend did not draw are restored ones (admission.c,
+ * dispatch.c), and a reader does not hand out its own unsettled events
+ * (horizon.c).  A range is enough: within a transaction no stranger's number
+ * that lies between our first and our last can reach our triggers, except by
+ * the hand of the table's owner.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "catalog/pg_control.h"
+#include "commands/sequence.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+
+#include "compat.h"
+#include "cqrs_es.h"
+#include "position.h"
+#include "tenancy.h"
+
+int			cqrs_es_node_id = 0;
+
+static Oid	sequence_relid = InvalidOid;	/* cache, see PositionSequence */
+
+/* the positions drawn by the current transaction */
+static LocalTransactionId own_lxid = InvalidLocalTransactionId;
+static int64 own_first = 0;
+static int64 own_last = 0;
+
+PG_FUNCTION_INFO_V1(cqrs_es_next_position);
+
+static void invalidate_sequence(Datum arg, Oid relid);
+static void announce_transaction(void);
+
+void
+PositionInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.node_id",
+							"The number of this node in global positions.",
+							"Set it once, before the first event.",
+							&cqrs_es_node_id, 0, 0, 511,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	CacheRegisterRelcacheCallback(invalidate_sequence, (Datum) 0);
+}
+
+/*
+ * SQL: next_position(), the default of events.global_position.  A number
+ * drawn in vain is a dead gap that every reader must prove, so it takes
+ * INSERT on the log.
+ */
+Datum
+cqrs_es_next_position(PG_FUNCTION_ARGS)
+{
+	TenancyRequireEvents(CqrsEsRelid("events"), ACL_INSERT);
+	PG_RETURN_INT64(PositionDraw());
+}
+
+/* The oid of the sequence, cached. */
+Oid
+PositionSequence(void)
+{
+	if (!OidIsValid(sequence_relid))
+		sequence_relid = CqrsEsRelid("events_global_position_seq");
+	return sequence_relid;
+}
+
+/*
+ * Draw a new position.  Takes RowExclusiveLock on the sequence until the
+ * transaction ends.  Raises 25006 in a read-only transaction, 2200H when the
+ * numbers are used up.
+ */
+int64
+PositionDraw(void)
+{
+	int64		position;
+
+	if (own_lxid != compat_my_lxid())
+	{
+		announce_transaction();
+		own_lxid = compat_my_lxid();
+		own_first = own_last = 0;
+	}
+	position = PositionOfNumber(nextval_internal(PositionSequence(), false));
+	if (own_first == 0)
+		own_first = position;
+	own_last = position;
+	return position;
+}
+
+/* Is this the very position that the current transaction drew last? */
+bool
+PositionIsLastDrawn(int64 position)
+{
+	return own_lxid == compat_my_lxid() && position == own_last;
+}
+
+/* Does the position lie in the range the current transaction drew? */
+bool
+PositionIsOwn(int64 position)
+{
+	return own_lxid == compat_my_lxid() && own_first != 0 &&
+		position >= own_first && position <= own_last;
+}
+
+/* The first position drawn by the current transaction; 0 when it drew none. */
+int64
+PositionFirstOwn(void)
+{
+	return own_lxid == compat_my_lxid() ? own_first : 0;
+}
+
+/* The position on this node that has the number. */
+int64
+PositionOfNumber(int64 number)
+{
+	return (int64) cqrs_es_node_id << POSITION_NUMBER_BITS | number;
+}
+
+/*
+ * The last number drawn by anyone, 0 when none was.  Reads the sequence's one
+ * row, without the SELECT privilege that the SQL function would ask for.
+ */
+int64
+PositionLastNumber(void)
+{
+	Relation	rel = relation_open(PositionSequence(), AccessShareLock);
+	Buffer		buffer = ReadBuffer(rel, 0);
+	HeapTupleData tuple;
+	Form_pg_sequence_data data;
+	ItemId		item;
+	int64		number;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	item = PageGetItemId(BufferGetPage(buffer), FirstOffsetNumber);
+	tuple.t_data = (HeapTupleHeader) PageGetItem(BufferGetPage(buffer), item);
+	tuple.t_len = ItemIdGetLength(item);
+	data = (Form_pg_sequence_data) GETSTRUCT(&tuple);
+	number = data->is_called ? data->last_value : 0;
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, AccessShareLock);
+	return number;
+}
+
+static void
+invalidate_sequence(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == sequence_relid)
+		sequence_relid = InvalidOid;
+}
+
+/* Promise 2 above.  The record carries our xid in its header. */
+static void
+announce_transaction(void)
+{
+	char		nothing = 0;
+
+	PreventCommandIfReadOnly("append");
+	(void) GetCurrentTransactionId();
+	if (XLogStandbyInfoActive())
+	{
+		XLogBeginInsert();
+		XLogRegisterData(&nothing, 1);
+		(void) XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	}
+}

@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ * read.c
+ *	  Reading the log: one stream in its own order, or all events in the order
+ *	  of global positions, never past the horizon.
+ *
+ * A function of the current tenant's events only.  In READ COMMITTED each call
+ * sees what is committed when it runs, not when its statement began; above it
+ * the transaction's snapshot.  Nothing is written, so all of it works on a hot
+ * standby.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "cqrs_es.h"
+#include "events.h"
+#include "horizon.h"
+#include "internal_query.h"
+#include "tenancy.h"
+
+/* The texts of a filter; no array: everything matches. */
+typedef struct TextFilter
+{
+	bool		all;
+	int			n;
+	text	  **texts;
+}			TextFilter;
+
+PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
+PG_FUNCTION_INFO_V1(cqrs_es_read_all);
+PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
+
+static int64 max_count_arg(FunctionCallInfo fcinfo, int n);
+static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
+static bool filter_matches(const TextFilter *filter, Datum value);
+static void put_event(ReturnSetInfo *result, const Event *event);
+
+/*
+ * SQL: read_stream(aggregate_type, aggregate_id, from_sequence, max_count,
+ * backward).  Forward from a sequence up, backward from it down; NULL is the
+ * stream's beginning or its end.
+ */
+Datum
+cqrs_es_read_stream(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamKey	key;
+	int64		from_sequence = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
+	int64		max_count = max_count_arg(fcinfo, 3);
+	bool		backward = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	EventScan  *scan;
+	Snapshot	snapshot;
+	Event		event;
+
+	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.tenant_id = TenancyCurrent();
+	if (from_sequence < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("from_sequence must not be negative")));
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	InitMaterializedSRF(fcinfo, 0);
+
+	snapshot = RegisterSnapshot(FreshSnapshot());
+	scan = EventsScanStream(&key, from_sequence,
+							backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
+	while (max_count-- > 0 && EventsScanNext(scan, &event))
+		put_event(result, &event);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return (Datum) 0;
+}
+
+/*
+ * SQL: read_all(after_position, max_count, aggregate_types, event_types).
+ * Settled events only, in order; see horizon.c for what that takes.
+ */
+Datum
+cqrs_es_read_all(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	int64		max_count = max_count_arg(fcinfo, 1);
+	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
+	TextFilter	event_types = filter_arg(fcinfo, 3);
+	text	   *tenant_id = TenancyCurrent();
+	SettledScan walk;
+	Event		event;
+
+	if (after_position < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_position must not be negative")));
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	InitMaterializedSRF(fcinfo, 0);
+	if (max_count == 0)
+		return (Datum) 0;
+
+	SettledScanBegin(&walk, after_position, HorizonDeadline());
+	while (max_count > 0 && SettledScanNext(&walk, &event))
+	{
+		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
+			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
+			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
+			continue;
+		put_event(result, &event);
+		max_count--;
+	}
+	SettledScanEnd(&walk);
+	return (Datum) 0;
+}
+
+/*
+ * SQL: stream_version(aggregate_type, aggregate_id).  The sequence of the
+ * stream's last event, 0 when it has none.
+ */
+Datum
+cqrs_es_stream_version(PG_FUNCTION_ARGS)
+{
+	StreamKey	key;
+	EventScan  *scan;
+	Snapshot	snapshot;
+	Event		event;
+	int64		version = 0;
+
+	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.tenant_id = TenancyCurrent();
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+
+	snapshot = RegisterSnapshot(FreshSnapshot());
+	scan = EventsScanStream(&key, 0, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event))
+		version = EventSequence(&event);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	PG_RETURN_INT64(version);
+}
+
+/* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
+static int64
+max_count_arg(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return PG_INT64_MAX;
+	if (PG_GETARG_INT64(n) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
+				 errmsg("max_count must not be negative")));
+	return PG_GETARG_INT64(n);
+}
+
+static TextFilter
+filter_arg(FunctionCallInfo fcinfo, int n)
+{
+	TextFilter	filter = {.all = PG_ARGISNULL(n)};
+	Datum	   *elements;
+	bool	   *nulls;
+	int			i;
+	int			nelements;
+
+	if (filter.all)
+		return filter;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(n), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &nelements);
+	filter.texts = palloc(Max(nelements, 1) * sizeof(text *));
+	for (i = 0; i < nelements; i++)
+		if (!nulls[i])
+			filter.texts[filter.n++] = DatumGetTextPP(elements[i]);
+	return filter;
+}
+
+static bool
+filter_matches(const TextFilter *filter, Datum value)
+{
+	int			i;
+
+	if (filter->all)
+		return true;
+	for (i = 0; i < filter->n; i++)
+		if (TextEqual(filter->texts[i], DatumGetTextPP(value)))
+			return true;
+	return false;
+}
+
+static void
+put_event(ReturnSetInfo *result, const Event *event)
+{
+	static const bool nulls[EVENT_NCOLUMNS] = {false};
+
+	tuplestore_putvalues(result->setResult, result->setDesc,
+						 (Datum *) event->values, (bool *) nulls);
+}

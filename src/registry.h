@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ * registry.h
+ *	  Declarations: aggregates, and how every registry is cached.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_REGISTRY_H
+#define CQRS_ES_REGISTRY_H
+
+#include "utils/hsearch.h"
+
+#include "internal_query.h"
+
+/* keys of registry caches: texts of at most 255 bytes and their end */
+#define REGISTRY_KEY_BYTES 256
+
+/*
+ * What a backend remembers of registry tables: a hash table by name in a
+ * memory context of its own, both thrown away when any registry changes.
+ */
+typedef struct RegistryCache
+{
+	const char *name;
+	Size		entry_size;		/* the entry begins with char[REGISTRY_KEY_BYTES] */
+	uint64		generation;
+	MemoryContext memory;
+	HTAB	   *entries;
+}			RegistryCache;
+
+extern void RegistryInit(void);
+extern void *RegistryCacheLookup(RegistryCache *cache, const text *key, bool *found);
+extern uint64 RegistryRead(InternalQuery *query, Datum *values);
+extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
+
+#endif							/* CQRS_ES_REGISTRY_H */
