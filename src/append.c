@@ -75,9 +75,9 @@ static bool find_same_append(const AppendRequest *append, pg_uuid_t **ids,
 							 const StreamTip *tip, int64 searched_to,
 							 AppendResult *result);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
-static void report_conflict(const AppendRequest *append, int64 version) pg_attribute_noreturn();
-static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
-							   int64 sequence) pg_attribute_noreturn();
+pg_noreturn static void report_conflict(const AppendRequest *append, int64 version);
+pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
+							   int64 sequence);
 static void stamp_events(AppendRequest *append, int64 version);
 static Datum result_datum(const AppendResult *result);
 
@@ -205,9 +205,9 @@ AppendEvents(AppendRequest *append)
 	int			i;
 
 	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("append");
-	PreventCommandIfReadOnly("append");
-	PreventCommandIfParallelMode("append");
+		PreventCommandDuringRecovery("append_event()");
+	PreventCommandIfReadOnly("append_event()");
+	PreventCommandIfParallelMode("append_event()");
 	ids = sorted_ids(append);
 	for (i = 0; i < append->nevents; i++)
 		all_ids &= append->has_id[i];

@@ -62,4 +62,9 @@
 #define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
 #endif
 
+/* 18 gave "does not return" a new form, written in front */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 #endif							/* CQRS_ES_COMPAT_H */

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -72,6 +73,10 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 		event.values[column] = slot_getattr(trigdata->tg_trigslot, columns.attno[column], &isnull);
 	}
 	if (PositionIsOwn(EventGlobalPosition(&event)))
+	{
+		/* let observers see the rows of the INSERT that fired us */
+		CommandCounterIncrement();
 		DispatchEvent(&event);
+	}
 	return PointerGetDatum(NULL);
 }

@@ -36,6 +36,7 @@
 #define BULK_ROWS 64
 
 static bool insert_straight(Relation rel, Event *events, int nevents);
+static void tell_observers(const Event *events, int nevents);
 static bool insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot,
 						 EState *estate, Oid primary_key);
 static void insert_bulk(ResultRelInfo *result_rel, EState *estate,
@@ -111,9 +112,27 @@ insert_straight(Relation rel, Event *events, int nevents)
 	CommandCounterIncrement();
 
 	if (inserted)
-		for (i = 0; i < nevents; i++)
-			DispatchEvent(&events[i]);
+		tell_observers(events, nevents);
 	return inserted;
+}
+
+/* What observers leave behind is freed after each event of a batch. */
+static void
+tell_observers(const Event *events, int nevents)
+{
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es observers",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(work);
+	int			i;
+
+	for (i = 0; i < nevents; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		DispatchEvent(&events[i]);
+		MemoryContextReset(work);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
 }
 
 /* Insert speculatively; false when the primary key has a row in the way. */

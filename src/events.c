@@ -431,13 +431,20 @@ StreamTip
 EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 		  const StreamKey *key)
 {
-	Relation	index = index_open(primary_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Relation	index;
+	TupleTableSlot *slot;
 	ScanKeyData keys[3];
 	SnapshotData dirty;
 	IndexScanDesc scan;
 	StreamTip	tip;
 	TransactionId in_progress;
+
+	if (!OidIsValid(primary_key))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel))));
+	index = index_open(primary_key, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
 
 	InitDirtySnapshot(dirty);
 	stream_scan_keys(keys, index, columns, key);

@@ -141,7 +141,10 @@ FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
 	FoldedState folded;
-	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	Snapshot	snapshot;
+
+	check_stack_depth();
+	snapshot = RegisterSnapshot(FreshSnapshot());
 
 	if (!SnapshotLoad(key, aggregate, up_to_sequence, snapshot, &folded.version, &folded.state))
 	{

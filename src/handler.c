@@ -71,8 +71,8 @@ static Node *event_param(ParseState *pstate, int number, Oid type, int location)
 static void execute(Handler *handler, const Event *event);
 static void free_plan(void *arg);
 static bool keeps_sqlstate(int sqlstate);
-static void report_failure(const Handler *handler, const Event *event,
-						   ErrorData *error) pg_attribute_noreturn();
+pg_noreturn static void report_failure(const Handler *handler, const Event *event,
+						   ErrorData *error);
 static void describe_handler(void *arg);
 
 /*

@@ -183,7 +183,7 @@ announce_transaction(void)
 {
 	char		nothing = 0;
 
-	PreventCommandIfReadOnly("append");
+	PreventCommandIfReadOnly("append_event()");
 	(void) GetCurrentTransactionId();
 	if (XLogStandbyInfoActive())
 	{

@@ -1,0 +1,74 @@
+# cqrs_es: event sourcing and CQRS inside PostgreSQL
+#
+# On any Debian or Ubuntu, with nothing but git and make (missing packages are
+# installed through apt-get; the server is a private, throw-away one):
+#
+#	make test                        every test
+#	make test TESTS="append fold"    only the tests with these names, of every kind
+#	make demo                        a small application from start to finish
+#	make bench                       append against a bare INSERT and COPY
+#
+# Against your own server, as with any PGXS extension:
+#
+#	make && make install && make installcheck
+#
+# installcheck needs the extension pgTAP in that server. PG_CONFIG=... chooses
+# among several PostgreSQL versions, for all of the above.
+
+EXTENSION = cqrs_es
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+
+MODULE_big = $(EXTENSION)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+
+# The install script is made of the numbered parts, in their order. Only this
+# generated file may stand in DATA_built: "make clean" deletes what is there.
+BUILT_SQL = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(BUILT_SQL)
+DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
+
+# The expected output of both kinds of tests is in ./expected. For pg_regress
+# that takes --inputdir alone; for the isolation tester PGXS has set another
+# --outputdir, which has to be set back.
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
+
+PG_CONFIG ?= pg_config
+
+# test, demo and bench must work before there is any pg_config to ask.
+ifneq ($(or $(filter-out test demo bench,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error $(PG_CONFIG) knows no PGXS: install the server's development package, or say where it is with PG_CONFIG=...)
+endif
+include $(PGXS)
+ifneq ($(filter 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
+$(error cqrs_es needs PostgreSQL 15 or newer; $(PG_CONFIG) is of PostgreSQL $(MAJORVERSION))
+endif
+
+# Dependency tracking is off in PGXS: every object depends on every header.
+$(OBJS): $(wildcard src/*.h)
+
+$(BUILT_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql))
+	cat $^ > $@
+
+endif
+
+test:
+	@test/with-server test/rings $(TESTS)
+
+demo:
+	@test/with-server -d demo psql -X -P pager=off -f examples/todo.sql
+
+# Settings of a production server, where test/with-server has those of a test.
+bench:
+	@test/with-server -d bench \
+		-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB \
+		-c checkpoint_timeout=30min -c autovacuum=on \
+		test/bench/run
+
+.PHONY: test demo bench

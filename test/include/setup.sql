@@ -1,0 +1,27 @@
+\set ECHO none
+-- What every file of test/sql begins with, as its first line:
+--
+--	\i test/include/setup.sql
+--
+-- (\i and not \ir, and from the root of the checkout: pg_regress feeds the
+-- file to psql as standard input, where \ir has nothing to be relative to.)
+--
+-- It makes psql behave alike under pg_regress and pg_prove: bare rows, no echo
+-- of the statements, and an error does not end the script. After it, pgTAP (in
+-- schema public) and cqrs_es are there. A test may write as it likes, within
+-- BEGIN ... ROLLBACK or not, but finds what earlier files have committed.
+\set QUIET on
+\set ON_ERROR_ROLLBACK off
+\set ON_ERROR_STOP off
+\set VERBOSITY default
+\pset format unaligned
+\pset tuples_only on
+\pset pager off
+SET client_min_messages = warning;
+SET lc_messages = 'C';
+SET timezone = 'UTC';
+SET datestyle = 'ISO, YMD';
+SET intervalstyle = 'postgres';
+SET bytea_output = 'hex';
+CREATE EXTENSION IF NOT EXISTS pgtap SCHEMA public;
+CREATE EXTENSION IF NOT EXISTS cqrs_es;
