@@ -5,12 +5,14 @@ CREATE FUNCTION cqrs_es.admit_event() RETURNS trigger
     AS 'MODULE_PATHNAME', 'cqrs_es_admit_event';
 COMMENT ON FUNCTION cqrs_es.admit_event() IS
     'row trigger of the log: holds INSERT and COPY to the rules of append_event';
+REVOKE EXECUTE ON FUNCTION cqrs_es.admit_event() FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.refuse_change() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_refuse_change';
 COMMENT ON FUNCTION cqrs_es.refuse_change() IS
     'statement trigger of the log: refuses UPDATE, DELETE and TRUNCATE';
+REVOKE EXECUTE ON FUNCTION cqrs_es.refuse_change() FROM PUBLIC;
 
 CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events
     FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event();

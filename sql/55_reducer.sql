@@ -1,11 +1,14 @@
 -- 55_reducer: state + event -> state
 
 CREATE TABLE cqrs_es.reducers (
-    aggregate_type text COLLATE "C" NOT NULL REFERENCES cqrs_es.aggregates ON DELETE CASCADE,
+    aggregate_type text COLLATE "C" NOT NULL,
     event_type     text COLLATE "C" NOT NULL,
     -- the full signature: survives dump and restore, which an oid would not
-    function       text COLLATE "C" NOT NULL,
-    PRIMARY KEY (aggregate_type, event_type)
+    function       text COLLATE "C",
+    search_path    text NOT NULL,
+    operations     jsonb,
+    PRIMARY KEY (aggregate_type, event_type),
+    CHECK ((function IS NULL) <> (operations IS NULL))
 );
 COMMENT ON TABLE cqrs_es.reducers IS 'reducers of declared aggregates; kept by define_reducer';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.reducers', '');
@@ -15,17 +18,36 @@ CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
 
 CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer';
+    AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer_function';
 COMMENT ON FUNCTION cqrs_es.define_reducer(text, text, regprocedure) IS
-    'says how an event type changes the state: a function (state jsonb, event cqrs_es.event) returning jsonb; without one the payload is merged (RFC 7396)';
+    'says how an event type changes the state: a function (state jsonb, event cqrs_es.event) returning jsonb; without a reducer the payload is merged (RFC 7396)';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_reducer(text, text, regprocedure) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.protect_reducer_functions() RETURNS event_trigger
+CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, operations jsonb) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_protect_reducer_functions';
-COMMENT ON FUNCTION cqrs_es.protect_reducer_functions() IS
-    'event trigger: refuses to drop a function that a reducer uses';
-CREATE EVENT TRIGGER cqrs_es_protect_reducer_functions ON sql_drop
-    EXECUTE FUNCTION cqrs_es.protect_reducer_functions();
-COMMENT ON EVENT TRIGGER cqrs_es_protect_reducer_functions IS
-    'refuses to drop a function that a reducer uses';
+    AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer_operations';
+COMMENT ON FUNCTION cqrs_es.define_reducer(text, text, jsonb) IS
+    'says how an event type changes the state: an array of operations {"op", "path", "value" or "from"}: add, replace, remove, set, increment, decrement, append, merge';
+REVOKE EXECUTE ON FUNCTION cqrs_es.define_reducer(text, text, jsonb) FROM PUBLIC;
+
+-- a literal without a cast is a text to overload resolution
+CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, reducer text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer';
+COMMENT ON FUNCTION cqrs_es.define_reducer(text, text, text) IS
+    'either of the two: text that begins with a bracket is operations, other text a function';
+REVOKE EXECUTE ON FUNCTION cqrs_es.define_reducer(text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.drop_reducer(aggregate_type text, event_type text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_drop_reducer';
+COMMENT ON FUNCTION cqrs_es.drop_reducer(text, text) IS
+    'removes a reducer: the payload of the event type is merged again';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_reducer(text, text) FROM PUBLIC;
+
+CREATE EVENT TRIGGER cqrs_es_protect_functions ON sql_drop
+    WHEN TAG IN ('DROP FUNCTION', 'DROP ROUTINE', 'DROP SCHEMA', 'DROP EXTENSION', 'DROP OWNED',
+                 'DROP TYPE', 'DROP DOMAIN', 'DROP TABLE', 'DROP VIEW', 'DROP LANGUAGE')
+    EXECUTE FUNCTION cqrs_es.protect_functions();
+COMMENT ON EVENT TRIGGER cqrs_es_protect_functions IS
+    'refuses to drop a function that a reducer or an upcaster uses';

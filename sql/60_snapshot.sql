@@ -10,12 +10,12 @@ CREATE TABLE cqrs_es.snapshots (
     payload          jsonb NOT NULL,
     fingerprint      bytea,
     created_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (aggregate_type, aggregate_id, tenant_id)
+    PRIMARY KEY (aggregate_type, aggregate_id, tenant_id, last_sequence)
 );
 COMMENT ON TABLE cqrs_es.snapshots IS
     'states of aggregates, so that replay need not start at the first event';
 COMMENT ON COLUMN cqrs_es.snapshots.last_sequence IS 'the last event that is in the state';
-COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'how many times it was taken';
+COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'a number that rises with every snapshot of the stream';
 COMMENT ON COLUMN cqrs_es.snapshots.fingerprint IS
     'of the reducers that made it; a snapshot with another one is not used';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.snapshots', '');

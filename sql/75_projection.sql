@@ -15,7 +15,7 @@ CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.projections FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 
 CREATE TABLE cqrs_es.handlers (
-    projection  text COLLATE "C" NOT NULL REFERENCES cqrs_es.projections ON DELETE CASCADE,
+    projection  text COLLATE "C" NOT NULL,
     event_type  text COLLATE "C" NOT NULL,
     statement   text NOT NULL,
     definer     regrole NOT NULL,

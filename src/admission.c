@@ -34,6 +34,7 @@
 #include "errors.h"
 #include "events.h"
 #include "position.h"
+#include "tenancy.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_admit_event);
 PG_FUNCTION_INFO_V1(cqrs_es_refuse_change);
@@ -85,7 +86,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	if (!check_new_row(&row, &key))
 		return PointerGetDatum(tuple);
 
-	if (!PositionIsLastDrawn(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
+	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
@@ -152,6 +153,8 @@ check_new_row(NewRow *row, StreamKey *key)
 	key->aggregate_id = RequiredText(row->columns[EVENT_AGGREGATE_ID],
 									 "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = DatumGetTextPP(row->columns[EVENT_TENANT_ID].value);
+	if (VARSIZE_ANY_EXHDR(key->tenant_id) > TENANT_MAX_BYTES)
+		(void) RequiredText(row->columns[EVENT_TENANT_ID], "tenant_id", TENANT_MAX_BYTES);
 	(void) RequiredText(row->columns[EVENT_EVENT_TYPE], "event_type", EVENT_TYPE_MAX_BYTES);
 	(void) RequiredText(row->columns[EVENT_EVENT_VERSION], "event_version",
 						EVENT_VERSION_MAX_BYTES);
@@ -177,6 +180,10 @@ admit_restored(Relation rel, NewRow *row)
 				 errdetail("Only the owner of table \"%s\" may restore events with their old positions.",
 						   RelationGetRelationName(rel)),
 				 errhint("Leave global_position out; it has a default.")));
+	if (DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("global_position must be greater than zero")));
 	if (row->columns[EVENT_SEQUENCE].isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -71,7 +71,7 @@ static int	array_elements(NullableDatum array, Oid type, const char *what,
 static pg_uuid_t **sorted_ids(const AppendRequest *append);
 static int	compare_ids(const void *a, const void *b);
 static bool version_fits(int64 expected, int64 version);
-static bool find_same_append(const AppendRequest *append, pg_uuid_t **ids,
+static bool find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 							 const StreamTip *tip, int64 searched_to,
 							 AppendResult *result);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
@@ -188,7 +188,7 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
  * the end of the transaction, as by INSERT).
  *
  * Raises QE001 (version conflict), QE002 (event id used with other content),
- * 40001 (above READ COMMITTED), 25006 (read-only), 42501 (no INSERT), 22xxx
+ * 40001 (above READ COMMITTED), 25006 (read-only), 42501 (no INSERT or no SELECT), 22xxx
  * (bad arguments), and whatever a projection raises.
  */
 AppendResult
@@ -199,7 +199,7 @@ AppendEvents(AppendRequest *append)
 	StreamTip	tip;
 	AppendResult result;
 	pg_uuid_t **ids;
-	bool		all_ids = true;
+	int			nids = 0;
 	int64		searched_to = 0;
 	int64		lost_at = -1;
 	int			i;
@@ -210,10 +210,11 @@ AppendEvents(AppendRequest *append)
 	PreventCommandIfParallelMode("append_event()");
 	ids = sorted_ids(append);
 	for (i = 0; i < append->nevents; i++)
-		all_ids &= append->has_id[i];
+		nids += append->has_id[i];
 
 	table = EventsTableGet();
 	TenancyRequireEvents(table->relid, ACL_INSERT);
+	TenancyRequireEvents(table->relid, ACL_SELECT);
 	rel = table_open(table->relid, RowExclusiveLock);
 
 	for (;;)
@@ -228,11 +229,8 @@ AppendEvents(AppendRequest *append)
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
 		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))
-			ereport(ERROR,
-					(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-					 errmsg("the event for stream \"%s\" was not inserted", StreamName(&append->key)),
-					 errdetail("A trigger, rule or policy on the events table suppressed the row.")));
-		if (all_ids && find_same_append(append, ids, &tip, searched_to, &result))
+			EventWriterSuppressed(&append->events[0]);
+		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, &result))
 			break;
 		if (!version_fits(append->expected_version, tip.version))
 			report_conflict(append, tip.version);
@@ -333,14 +331,15 @@ compare_ids(const void *a, const void *b)
 }
 
 /*
- * Does the stream already hold just these events?  Looks where they would be:
+ * Does the stream already hold just these events?  (An append that does not give
+ * all of them ids cannot be recognized, but must not use an id again.)  Looks where they would be:
  * behind the expected version when that check fails, or anywhere in the
  * stream, from its end down to searched_to, when no version was given.
  * Raises QE002 when an id stands there with other content.
  */
 static bool
-find_same_append(const AppendRequest *append, pg_uuid_t **ids, const StreamTip *tip,
-				 int64 searched_to, AppendResult *result)
+find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
+				 const StreamTip *tip, int64 searched_to, AppendResult *result)
 {
 	EventScan  *scan;
 	Event		event;
@@ -349,7 +348,7 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, const StreamTip *
 	pg_uuid_t	found_id;
 
 	if (append->expected_version >= 0)
-		return tip->version > append->expected_version &&
+		return nids == append->nevents && tip->version > append->expected_version &&
 			same_append_at(append, append->expected_version + 1, result);
 	if (tip->version == searched_to)
 		return false;
@@ -360,7 +359,7 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, const StreamTip *
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
-		if (bsearch(&id, ids, append->nevents, sizeof(pg_uuid_t *), compare_ids) != NULL)
+		if (bsearch(&id, ids, nids, sizeof(pg_uuid_t *), compare_ids) != NULL)
 		{
 			found = EventSequence(&event);
 			found_id = *id;
@@ -373,7 +372,7 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, const StreamTip *
 
 	/* the last event of the batch is met first */
 	found -= append->nevents - 1;
-	if (found < 1 || !same_append_at(append, found, result))
+	if (nids < append->nevents || found < 1 || !same_append_at(append, found, result))
 		report_id_conflict(append, &found_id, found + append->nevents - 1);
 	return true;
 }
@@ -542,6 +541,12 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 			payload.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
 			payload.isnull = false;
 		}
+		else if (strcmp(member, "type") != 0 && strcmp(member, "version") != 0 &&
+				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("event %d of the batch has an unknown member \"%s\"", i + 1, member),
+					 errhint("The members are type, payload, metadata, id and version.")));
 		else if (value.type == jbvNull)
 			 /* as if it were not there */ ;
 		else if (strcmp(member, "type") == 0)
@@ -553,17 +558,12 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 			metadata.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
 			metadata.isnull = false;
 		}
-		else if (strcmp(member, "id") == 0)
+		else
 		{
 			id = member_text(&value, i, member);
 			id.value = DirectFunctionCall1(uuid_in,
 										   CStringGetDatum(TextDatumGetCString(id.value)));
 		}
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("event %d of the batch has an unknown member \"%s\"", i + 1, member),
-					 errhint("The members are type, payload, metadata, id and version.")));
 	}
 	if (type.isnull || payload.isnull)
 		ereport(ERROR,

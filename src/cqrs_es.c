@@ -13,11 +13,13 @@
  * BEFORE ROW trigger.  Files are numbered by the SQL parts: a file uses only
  * headers of its own row or of lower numbers.
  *
- *	00 cqrs_es, errors, compat	20 registry		40 horizon		65 fold
- *	05 internal_query			25 position		50 read			75 projection
- *	10 tenancy					27 event_id		55 reducer
- *	15 context					30 events		60 snapshot
- *								32 admission, 33 dispatch, 34 event_writer, 35 append
+ *	00 cqrs_es, errors, compat	32 admission				45 upcast
+ *	05 internal_query			33 dispatch					50 read
+ *	10 tenancy					35 append, event_writer		55 reducer, reducer_program,
+ *	15 context					36 registry					   reducer_state, json_tree
+ *	25 position					37 registry_function		60 snapshot
+ *	27 event_id					40 horizon					65 fold
+ *	30 events												75 projection, handler
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

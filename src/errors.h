@@ -21,6 +21,7 @@
 
 /* aggregates */
 #define ERRCODE_UNDECLARED_AGGREGATE	MAKE_SQLSTATE('Q','E','1','0','1')
+#define ERRCODE_OPERATION_FAILED		MAKE_SQLSTATE('Q','E','1','0','2')
 
 /* projections */
 #define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')

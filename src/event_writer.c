@@ -56,7 +56,7 @@ EventWriterTip(Relation rel, const StreamKey *key)
 
 	return EventsReadStraight(table) ?
 		EventsTip(rel, table->primary_key, &table->columns, key) :
-		EventsTipByQuery(table, key);
+		EventsTipByQuery(key);
 }
 
 /*
@@ -261,6 +261,8 @@ insert_generic(Event *events, int nevents)
 		if (InternalQueryWrite(i == 0 ? &first : &next,
 							   &events[i].values[EVENT_SEQUENCE], NULL) == 0)
 		{
+			if (i > 0)
+				EventWriterSuppressed(&events[i]);
 			SPI_finish();
 			return false;
 		}
@@ -270,4 +272,17 @@ insert_generic(Event *events, int nevents)
 	}
 	SPI_finish();
 	return true;
+}
+
+/* Something on the table swallowed a row, which append must not pass over. */
+void
+EventWriterSuppressed(const Event *event)
+{
+	StreamKey	key;
+
+	EventKey(event, &key);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("the event for stream \"%s\" was not inserted", StreamName(&key)),
+			 errdetail("A trigger, rule or policy on the events table suppressed the row.")));
 }

@@ -6,9 +6,11 @@
 #ifndef CQRS_ES_EVENT_WRITER_H
 #define CQRS_ES_EVENT_WRITER_H
 
+#include "compat.h"
 #include "events.h"
 
 extern bool EventWriterInsert(Relation rel, Event *events, int nevents);
+pg_noreturn extern void EventWriterSuppressed(const Event *event);
 extern StreamTip EventWriterTip(Relation rel, const StreamKey *key);
 
 #endif							/* CQRS_ES_EVENT_WRITER_H */

@@ -29,7 +29,7 @@
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_namespace_d.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -44,6 +44,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
@@ -90,13 +91,14 @@ struct EventScan
 	SPITupleTable *rows;
 	uint64		nrows;
 	uint64		next_row;
-	Oid			owner;
+	bool		as_caller;		/* because row security concerns him */
 };
 
 static bool cqrs_es_force_generic_path = false;
 
 static EventsTable events_table;
 static bool events_table_valid = false;
+static uint64 events_table_invalidations = 0;
 static Oid	event_type_oid = InvalidOid;
 
 static void invalidate_events_table(Datum arg, Oid relid);
@@ -104,13 +106,16 @@ static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
+static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
+static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
+static Relation open_plain_heap(void);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
-static EventScan *scan_begin(Oid index, ScanKey keys, int nkeys,
-							 const EventColumns *columns, ScanDirection direction,
-							 Snapshot snapshot);
+static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
+							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
 									 Snapshot snapshot);
+static RoleSwitch switch_for_scan(const EventScan *scan);
 static bool scan_next_generic(EventScan *scan, Event *event);
 
 void
@@ -130,34 +135,36 @@ EventsInit(void)
  */
 
 /*
- * What the catalog says of the log.  The result is a static that the next
- * invalidation may refill; do not keep it across commands.
+ * What the catalog says of the log.  The result is a static that is filled anew
+ * after an invalidation; do not keep it across commands.  Lock the table first
+ * when its indexes are to be opened: that is when invalidations arrive.
  */
 const EventsTable *
 EventsTableGet(void)
 {
+	EventsTable fresh;
+	uint64		started;
 	Relation	rel;
 
 	if (events_table_valid)
 		return &events_table;
 
+	started = events_table_invalidations;
 	rel = table_open(CqrsEsRelid("events"), AccessShareLock);
-
-	/* valid from here: an invalidation during what follows resets it */
-	events_table_valid = true;
-	events_table.relid = RelationGetRelid(rel);
-	events_table.owner = rel->rd_rel->relowner;
-	EventsColumnsOf(rel, &events_table.columns);
-	events_table.primary_key = compat_primary_key(rel);
-	events_table.position_index =
-		find_position_index(rel, events_table.columns.attno[EVENT_GLOBAL_POSITION]);
-	events_table.plain = is_plain_heap(rel) &&
-		OidIsValid(events_table.primary_key) &&
-		OidIsValid(events_table.position_index) &&
-		!is_distributed(events_table.relid);
-	events_table.straight = events_table.plain &&
-		is_as_installed(rel, &events_table.columns);
+	fresh.relid = RelationGetRelid(rel);
+	EventsColumnsOf(rel, &fresh.columns);
+	fresh.primary_key = compat_primary_key(rel);
+	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
+	fresh.plain = is_plain_heap(rel) &&
+		OidIsValid(fresh.primary_key) &&
+		OidIsValid(fresh.position_index) &&
+		!is_distributed(fresh.relid);
+	fresh.straight = fresh.plain && is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
+
+	/* published whole, and only as what it still is */
+	events_table = fresh;
+	events_table_valid = started == events_table_invalidations;
 	return &events_table;
 }
 
@@ -179,7 +186,10 @@ EventsReadStraight(const EventsTable *table)
 	return table->plain && !cqrs_es_force_generic_path;
 }
 
-/* Find our columns in a table that has them all; XX001 when one is missing. */
+/*
+ * Find our columns in a table that has them all, with the types and NOT NULL
+ * that everything here relies on; else 42703 or 42P16.
+ */
 void
 EventsColumnsOf(Relation rel, EventColumns *columns)
 {
@@ -204,6 +214,13 @@ EventsColumnsOf(Relation rel, EventColumns *columns)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of relation \"%s\" does not exist",
 							column_names[column], RelationGetRelationName(rel))));
+		if (TupleDescAttr(desc, att)->atttypid != EventColumnType(column) ||
+			!TupleDescAttr(desc, att)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("column \"%s\" of relation \"%s\" is not of type %s NOT NULL",
+							column_names[column], RelationGetRelationName(rel),
+							format_type_be(EventColumnType(column)))));
 		columns->attno[column] = att + 1;
 	}
 }
@@ -261,6 +278,7 @@ invalidate_events_table(Datum arg, Oid relid)
 	if (relid == InvalidOid || !events_table_valid || relid == events_table.relid)
 	{
 		events_table_valid = false;
+		events_table_invalidations++;
 		event_type_oid = InvalidOid;
 	}
 }
@@ -348,7 +366,8 @@ is_as_installed(Relation rel, const EventColumns *columns)
 		for (column = 0; column < EVENT_NCOLUMNS; column++)
 			known |= columns->attno[column] == i + 1;
 		if (!known && !att->attisdropped &&
-			(att->atthasdef || att->attidentity || att->attgenerated))
+			(att->atthasdef || att->attidentity || att->attgenerated ||
+			 get_typtype(att->atttypid) == TYPTYPE_DOMAIN))
 			return false;
 	}
 	return true;
@@ -445,56 +464,84 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel))));
 	index = index_open(primary_key, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
-
 	InitDirtySnapshot(dirty);
 	stream_scan_keys(keys, index, columns, key);
-	scan = compat_index_beginscan(rel, index, &dirty, 3);
 	do
 	{
+		ItemPointerData tid;
+
 		memset(&tip, 0, sizeof(tip));
 		in_progress = InvalidTransactionId;
-
+		scan = compat_index_beginscan(rel, index, &dirty, 3);
 		index_rescan(scan, keys, 3, NULL, 0);
 		if (index_getnext_slot(scan, BackwardScanDirection, slot))
 		{
-			bool		isnull;
-			TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
-																	   &isnull));
+			in_progress = dirty.xmin;
+			tid = slot->tts_tid;
+			if (!TransactionIdIsValid(in_progress))
+				tip = tip_from_slot(slot, columns);
+		}
+		ExecClearTuple(slot);
+		index_endscan(scan);
 
-			if (TransactionIdIsValid(dirty.xmin))
-			{
-				ItemPointerData tid = slot->tts_tid;
-				uint32		token = dirty.speculativeToken;
-
-				in_progress = dirty.xmin;
-				ExecClearTuple(slot);
-				if (token != 0)
-					SpeculativeInsertionWait(in_progress, token);
-				else
-					XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
-				continue;
-			}
-			tip.version = DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_SEQUENCE], &isnull));
-			tip.global_position =
-				DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
-			tip.after_snapshot = IsolationUsesXactSnapshot() &&
-				TransactionIdIsNormal(xmin) &&
-				!TransactionIdIsCurrentTransactionId(xmin) &&
-				XidInMVCCSnapshot(xmin, GetTransactionSnapshot());
+		/* wait without a pin on any page */
+		if (TransactionIdIsValid(in_progress))
+		{
+			if (dirty.speculativeToken != 0)
+				SpeculativeInsertionWait(in_progress, dirty.speculativeToken);
+			else
+				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
 		}
 	} while (TransactionIdIsValid(in_progress));
-	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
 }
 
+/* The row in the slot as the end of its stream. */
+static StreamTip
+tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
+{
+	StreamTip	tip;
+	bool		isnull;
+
+	tip.version = DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_SEQUENCE], &isnull));
+	tip.global_position =
+		DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
+	tip.after_snapshot = false;
+	if (IsolationUsesXactSnapshot())
+	{
+		bool		should_free;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+		/* a frozen row's xid is that of FrozenTransactionId, whatever it was */
+		tip.after_snapshot = TransactionIdIsNormal(xmin) &&
+			!TransactionIdIsCurrentTransactionId(xmin) &&
+			XidInMVCCSnapshot(xmin, GetTransactionSnapshot());
+		if (should_free)
+			heap_freetuple(tuple);
+	}
+	return tip;
+}
+
 /*
- * The same on the generic way: by SQL, so it sees what is committed now, or
- * the transaction's snapshot above READ COMMITTED.
+ * The same on the generic way, by SQL.  It does not see rows in progress: a
+ * race for the next sequence shows when it is inserted.
  */
 StreamTip
-EventsTipByQuery(const EventsTable *table, const StreamKey *key)
+EventsTipByQuery(const StreamKey *key)
+{
+	StreamTip	tip = query_tip(key, FreshSnapshot());
+
+	if (IsolationUsesXactSnapshot() &&
+		query_tip(key, GetLatestSnapshot()).version != tip.version)
+		tip.after_snapshot = true;
+	return tip;
+}
+
+static StreamTip
+query_tip(const StreamKey *key, Snapshot snapshot)
 {
 	static InternalQuery query = {
 		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
@@ -511,8 +558,8 @@ EventsTipByQuery(const EventsTable *table, const StreamKey *key)
 	RoleSwitch	saved;
 
 	SPI_connect();
-	saved = RoleSwitchTo(table->owner);
-	if (InternalQueryRead(&query, values, NULL, FreshSnapshot()) > 0)
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, values, NULL, snapshot) > 0)
 	{
 		bool		isnull;
 		HeapTuple	row = SPI_tuptable->vals[0];
@@ -532,7 +579,7 @@ EventsTipByQuery(const EventsTable *table, const StreamKey *key)
 
 /*
  * The events of one stream in the order of their sequence: from from_sequence
- * up (forward), or from it down (backward; 0 = from the end).  The caller has
+ * up (forward), or from it down (backward; PG_INT64_MAX: from the end).  The caller has
  * checked the right to read, and keeps the snapshot registered until
  * EventsScanEnd.  Scans nest; end them in reverse order.
  */
@@ -556,30 +603,27 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		" AND sequence OPERATOR(pg_catalog.<=) $4 ORDER BY sequence DESC",
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
 	};
-	const EventsTable *table = EventsTableGet();
 	bool		is_forward = ScanDirectionIsForward(direction);
-	int64		bound = !is_forward && from_sequence == 0 ? PG_INT64_MAX : from_sequence;
+	Relation	heap = open_plain_heap();
 
-	if (EventsReadStraight(table))
+	if (heap)
 	{
+		const EventsTable *table = EventsTableGet();
 		Relation	index = index_open(table->primary_key, AccessShareLock);
 		ScanKeyData keys[4];
-		EventScan  *scan;
 
 		stream_scan_keys(keys, index, &table->columns, key);
 		ScanKeyInit(&keys[3], 4,
 					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
-					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(bound));
-		scan = scan_begin(table->primary_key, keys, 4, &table->columns, direction, snapshot);
-		index_close(index, AccessShareLock);
-		return scan;
+					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
+		return scan_begin(heap, index, keys, 4, direction, snapshot);
 	}
 	else
 	{
 		Datum		values[4] = {PointerGetDatum(key->aggregate_type),
 			PointerGetDatum(key->aggregate_id),
 			PointerGetDatum(key->tenant_id),
-		Int64GetDatum(bound)};
+		Int64GetDatum(from_sequence)};
 
 		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
 	}
@@ -602,17 +646,18 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
 		.nargs = 1,.argtypes = {INT8OID}
 	};
-	const EventsTable *table = EventsTableGet();
 	bool		is_forward = ScanDirectionIsForward(direction);
+	Relation	heap = open_plain_heap();
 
-	if (EventsReadStraight(table))
+	if (heap)
 	{
+		Relation	index = index_open(EventsTableGet()->position_index, AccessShareLock);
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1,
 					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
-		return scan_begin(table->position_index, &key, 1, &table->columns, direction, snapshot);
+		return scan_begin(heap, index, &key, 1, direction, snapshot);
 	}
 	else
 	{
@@ -648,9 +693,12 @@ EventsScanEnd(EventScan *scan)
 {
 	if (scan->heap == NULL)
 	{
+		MemoryContext caller = CurrentMemoryContext;
+
 		SPI_freetuptable(scan->rows);
 		SPI_cursor_close(scan->portal);
 		SPI_finish();
+		MemoryContextSwitchTo(caller);
 	}
 	else
 	{
@@ -684,16 +732,32 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 	}
 }
 
+/*
+ * The log, locked, if it can be read straight; NULL otherwise.  Decided after
+ * the lock is there, for only then is the catalog's word up to date.
+ */
+static Relation
+open_plain_heap(void)
+{
+	Relation	heap = table_open(EventsTableGet()->relid, AccessShareLock);
+
+	if (EventsReadStraight(EventsTableGet()))
+		return heap;
+	table_close(heap, AccessShareLock);
+	return NULL;
+}
+
+/* Takes the open heap and index over. */
 static EventScan *
-scan_begin(Oid index, ScanKey keys, int nkeys, const EventColumns *columns,
+scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 		   ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
 
-	scan->columns = *columns;
+	scan->columns = EventsTableGet()->columns;
 	scan->direction = direction;
-	scan->heap = table_open(EventsTableGet()->relid, AccessShareLock);
-	scan->index = index_open(index, AccessShareLock);
+	scan->heap = heap;
+	scan->index = index;
 	scan->slot = table_slot_create(scan->heap, NULL);
 	scan->scan = compat_index_beginscan(scan->heap, scan->index, snapshot, nkeys);
 	index_rescan(scan->scan, keys, nkeys, NULL, 0);
@@ -701,7 +765,8 @@ scan_begin(Oid index, ScanKey keys, int nkeys, const EventColumns *columns,
 }
 
 /*
- * Open a cursor as the log's owner (the caller has been checked).  The scan
+ * Open a cursor, as the log's owner (the caller has been checked), or as the
+ * caller when row security of the table is to decide what he sees.  The scan
  * holds an SPI connection until its end, but leaves the caller in his own
  * memory context.
  */
@@ -712,15 +777,23 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 	EventScan  *scan = palloc0(sizeof(EventScan));
 	RoleSwitch	saved;
 
-	scan->owner = EventsTableGet()->owner;
+	scan->as_caller =
+		check_enable_rls(EventsTableGet()->relid, InvalidOid, true) == RLS_ENABLED;
 	SPI_connect();
-	saved = RoleSwitchTo(scan->owner);
+	saved = switch_for_scan(scan);
 	PushActiveSnapshot(snapshot);
 	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
 	PopActiveSnapshot();
 	RoleSwitchBack(&saved);
 	MemoryContextSwitchTo(caller);
 	return scan;
+}
+
+static RoleSwitch
+switch_for_scan(const EventScan *scan)
+{
+	return scan->as_caller ? RoleSwitchTo(GetUserId(), namespace_search_path) :
+		RoleSwitchToOwner("events");
 }
 
 static bool
@@ -731,7 +804,7 @@ scan_next_generic(EventScan *scan, Event *event)
 	if (scan->next_row >= scan->nrows)
 	{
 		MemoryContext caller = CurrentMemoryContext;
-		RoleSwitch	saved = RoleSwitchTo(scan->owner);
+		RoleSwitch	saved = switch_for_scan(scan);
 
 		if (scan->rows)
 			SPI_freetuptable(scan->rows);

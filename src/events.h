@@ -59,7 +59,6 @@ typedef struct EventColumns
 typedef struct EventsTable
 {
 	Oid			relid;
-	Oid			owner;
 	Oid			primary_key;
 	Oid			position_index;
 	bool		plain;			/* reads: an ordinary local heap? */
@@ -90,7 +89,7 @@ extern void EventKey(const Event *event, StreamKey *key);
 extern Datum EventToComposite(const Event *event);
 extern StreamTip EventsTip(Relation rel, Oid primary_key,
 						   const EventColumns *columns, const StreamKey *key);
-extern StreamTip EventsTipByQuery(const EventsTable *table, const StreamKey *key);
+extern StreamTip EventsTipByQuery(const StreamKey *key);
 
 extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
 								   ScanDirection direction, Snapshot snapshot);

@@ -2,9 +2,10 @@
  * fold.c
  *	  Replay: snapshot + the events after it -> state.
  *
- * A fold walks tuples of the log and keeps two things in memory, the state and
- * one event: what an event needs lives in a context that is reset before the
- * next one, so memory is flat however long the stream is.
+ * A fold walks tuples of the log and keeps two things in memory, the state
+ * (reducer_state.c) and one event: what an event needs lives in a context that
+ * is reset before the next one, so memory is flat however long the stream is.
+ * It starts at the newest usable snapshot at or before the point asked for.
  *
  * Snapshots are taken in the appending transaction: every event whose sequence
  * is a multiple of the aggregate's snapshot_every folds the stream up to
@@ -34,26 +35,51 @@
 #include "events.h"
 #include "fold.h"
 #include "internal_query.h"
+#include "read.h"
 #include "reducer.h"
+#include "reducer_state.h"
 #include "snapshot.h"
 #include "tenancy.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_aggregate_state);
 PG_FUNCTION_INFO_V1(cqrs_es_load_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_replay);
 PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
 
-/* Which event is being folded, for the error context. */
-typedef struct FoldContext
+/* Room for a payload with a short header, aligned. */
+typedef union PayloadBuffer
 {
-	const StreamKey *key;
-	int64		sequence;
-}			FoldContext;
+	int64		align;
+	char		data[VARHDRSZ + VARATT_SHORT_MAX];
+}			PayloadBuffer;
 
-static FoldedState fold_args(FunctionCallInfo fcinfo, StreamKey *key,
-							 Aggregate **aggregate);
-static void fold_events(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-						int64 up_to_sequence, Snapshot snapshot);
+/* A fold under way. */
+typedef struct Fold
+{
+	Aggregate  *aggregate;
+	const StreamKey *key;
+	int64		version;		/* sequence of the last event that is in the state */
+	ReducerState state;
+
+	EventScan  *scan;
+	Snapshot	snapshot;
+	PayloadBuffer buffer;
+	MemoryContext memory;		/* of all this */
+	MemoryContext event_memory; /* of one event */
+	MemoryContext caller;
+}			Fold;
+
+static Aggregate *stream_args(FunctionCallInfo fcinfo, StreamKey *key);
+static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
+static int64 sequence_at(const StreamKey *key, TimestampTz at_time);
+static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
+					   int64 snapshot_up_to);
+static bool fold_next(Fold *fold, Event *event);
+static FoldedState fold_end(Fold *fold);
+static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
 static void snapshot_if_due(const Event *event);
+static void save_snapshot(const StreamKey *key, const Aggregate *aggregate,
+						  const FoldedState *folded);
 static void describe_fold(void *arg);
 
 void
@@ -62,16 +88,21 @@ FoldInit(void)
 	DispatchRegister(snapshot_if_due);
 }
 
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
 /*
- * SQL: aggregate_state(aggregate_type, aggregate_id).  Null when the stream
- * has no events.
+ * SQL: aggregate_state(aggregate_type, aggregate_id, at_sequence, at_time).
+ * Null when the stream had no events then.
  */
 Datum
 cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	Aggregate  *aggregate;
-	FoldedState folded = fold_args(fcinfo, &key, &aggregate);
+	Aggregate  *aggregate = stream_args(fcinfo, &key);
+	FoldedState folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
 
 	if (folded.version == 0)
 		PG_RETURN_NULL();
@@ -79,15 +110,16 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: load_aggregate(aggregate_type, aggregate_id, OUT version, OUT state).
- * Version 0 and the initial state when the stream has no events.
+ * SQL: load_aggregate(aggregate_type, aggregate_id, at_sequence, at_time,
+ * OUT version, OUT state).  Version 0 and the initial state when the stream had
+ * no events then.
  */
 Datum
 cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	Aggregate  *aggregate;
-	FoldedState folded = fold_args(fcinfo, &key, &aggregate);
+	Aggregate  *aggregate = stream_args(fcinfo, &key);
+	FoldedState folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
 	Datum		values[2] = {Int64GetDatum(folded.version), JsonbPGetDatum(folded.state)};
 	bool		nulls[2] = {false, false};
 	TupleDesc	desc;
@@ -95,6 +127,55 @@ cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * SQL: replay(aggregate_type, aggregate_id, from_sequence, max_count).  One row
+ * per event with the state after it.
+ */
+Datum
+cqrs_es_replay(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamKey	key;
+	Aggregate  *aggregate = stream_args(fcinfo, &key);
+	int64		from_sequence = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT64(2);
+	int64		max_count = MaxCountArg(fcinfo->args[3]);
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	Fold		fold;
+	Event		event;
+
+	if (from_sequence < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("from_sequence must be greater than zero")));
+	InitMaterializedSRF(fcinfo, 0);
+
+	fold_begin(&fold, aggregate, &key, from_sequence - 1);
+	while (max_count > 0 && fold_next(&fold, &event))
+	{
+		Datum		values[7];
+		bool		nulls[7] = {false};
+		MemoryContext caller;
+
+		if (fold.version < from_sequence)
+			continue;
+		caller = MemoryContextSwitchTo(work);
+		values[0] = event.values[EVENT_SEQUENCE];
+		values[1] = event.values[EVENT_CREATED_AT];
+		values[2] = event.values[EVENT_EVENT_TYPE];
+		values[3] = event.values[EVENT_EVENT_VERSION];
+		values[4] = event.values[EVENT_PAYLOAD];
+		values[5] = event.values[EVENT_METADATA];
+		values[6] = JsonbPGetDatum(ReducerStateJsonb(&fold.state));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
+		max_count--;
+	}
+	(void) fold_end(&fold);
+	return (Datum) 0;
 }
 
 /*
@@ -113,108 +194,172 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 		PreventCommandDuringRecovery("take_snapshot()");
 	PreventCommandIfReadOnly("take_snapshot()");
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_INSERT);
-	folded = fold_args(fcinfo, &key, &aggregate);
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
 	if (folded.version > 0)
-		SnapshotSave(&key, aggregate, folded.version, folded.state);
+		save_snapshot(&key, aggregate, &folded);
 	PG_RETURN_INT64(folded.version);
 }
 
-/* The fold that the SQL functions ask for by their first two arguments. */
-static FoldedState
-fold_args(FunctionCallInfo fcinfo, StreamKey *key, Aggregate **aggregate)
+/* The stream that the first two arguments name; the caller must be allowed to read. */
+static Aggregate *
+stream_args(FunctionCallInfo fcinfo, StreamKey *key)
 {
 	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = TenancyCurrent();
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	*aggregate = AggregateRequire(key->aggregate_type);
-	return FoldStream(*aggregate, key, PG_INT64_MAX);
+	return AggregateRequire(key->aggregate_type);
+}
+
+/* The sequence that at_sequence or at_time means; neither: the end. */
+static int64
+point_args(FunctionCallInfo fcinfo, const StreamKey *key)
+{
+	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("at_sequence and at_time cannot be given both")));
+	if (!PG_ARGISNULL(3))
+		return sequence_at(key, PG_GETARG_TIMESTAMPTZ(3));
+	if (PG_ARGISNULL(2))
+		return PG_INT64_MAX;
+	if (PG_GETARG_INT64(2) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("at_sequence must not be negative")));
+	return PG_GETARG_INT64(2);
 }
 
 /*
- * Fold a stream up to a sequence, starting from its newest usable snapshot.
- * In READ COMMITTED it sees what is committed now.  The state is palloc'd in
- * the current memory context.  The caller has checked the right to read.
- * Raises what reducers raise, XX001 for a hole.
+ * The sequence of the last event that was created at or before a time, 0 when
+ * there is none.  Looks from the end, since the past is usually near.
+ */
+static int64
+sequence_at(const StreamKey *key, TimestampTz at_time)
+{
+	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	EventScan  *scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Event		event;
+	int64		sequence = 0;
+
+	while (sequence == 0 && EventsScanNext(scan, &event))
+		if (DatumGetTimestampTz(event.values[EVENT_CREATED_AT]) <= at_time)
+			sequence = EventSequence(&event);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return sequence;
+}
+
+/*-------------------------------------------------------------------------
+ * the fold
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Fold a stream up to a sequence.  In READ COMMITTED it sees what is committed
+ * now.  The state is palloc'd in the current memory context.  The caller has
+ * checked the right to read.  Raises what reducers raise, XX001 for a hole.
  */
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
-	FoldedState folded;
-	Snapshot	snapshot;
+	Fold		fold;
+	Event		event;
+
+	fold_begin(&fold, aggregate, key, up_to_sequence);
+	while (fold.version < up_to_sequence && fold_next(&fold, &event))
+		 /* on */ ;
+	return fold_end(&fold);
+}
+
+/* Begin at the newest snapshot that is not beyond snapshot_up_to. */
+static void
+fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)
+{
+	Jsonb	   *state;
 
 	check_stack_depth();
-	snapshot = RegisterSnapshot(FreshSnapshot());
-
-	if (!SnapshotLoad(key, aggregate, up_to_sequence, snapshot, &folded.version, &folded.state))
+	fold->aggregate = aggregate;
+	fold->key = key;
+	fold->caller = CurrentMemoryContext;
+	fold->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es fold",
+										 ALLOCSET_DEFAULT_SIZES);
+	fold->event_memory = AllocSetContextCreate(fold->memory, "cqrs_es fold event",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(fold->memory);
+	fold->snapshot = RegisterSnapshot(FreshSnapshot());
+	if (snapshot_up_to == 0 ||
+		!SnapshotLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
 	{
-		folded.version = 0;
-		folded.state = aggregate->initial_state;
+		fold->version = 0;
+		state = aggregate->initial_state;
 	}
-	if (folded.version < up_to_sequence)
-		fold_events(&folded, aggregate, key, up_to_sequence, snapshot);
-	UnregisterSnapshot(snapshot);
+	ReducerStateInit(&fold->state, state);
+	fold->scan = EventsScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+	MemoryContextSwitchTo(fold->caller);
+}
+
+/*
+ * Fold the next event into the state; false at the end.  The event's values are
+ * good until the next call.
+ */
+static bool
+fold_next(Fold *fold, Event *event)
+{
+	ErrorContextCallback callback;
+
+	MemoryContextReset(fold->event_memory);
+	if (!EventsScanNext(fold->scan, event))
+		return false;
+	if (EventSequence(event) != fold->version + 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
+						StreamName(fold->key), (long long) fold->version + 1)));
+	fold->version++;
+
+	callback.callback = describe_fold;
+	callback.arg = fold;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	MemoryContextSwitchTo(fold->event_memory);
+	event->values[EVENT_PAYLOAD] = unpack_payload(event->values[EVENT_PAYLOAD], &fold->buffer);
+	ReducerStateApply(&fold->state, fold->aggregate, event);
+	MemoryContextSwitchTo(fold->caller);
+	error_context_stack = callback.previous;
+	return true;
+}
+
+/* End the fold; the state it came to is palloc'd in the caller's memory context. */
+static FoldedState
+fold_end(Fold *fold)
+{
+	FoldedState folded;
+
+	EventsScanEnd(fold->scan);
+	UnregisterSnapshot(fold->snapshot);
+	ReducerStateEnd(&fold->state);
+	folded.version = fold->version;
+	folded.state = ReducerStateJsonb(&fold->state);
+	MemoryContextDelete(fold->memory);
 	return folded;
 }
 
 /*
- * Fold the events after folded->version.  The state alternates between two
- * contexts: the new one is copied into the one that the old one does not use.
+ * The payload detoasted, once per event.  Most are short and only need to be
+ * moved to an aligned place.
  */
-static void
-fold_events(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-			int64 up_to_sequence, Snapshot snapshot)
+static Datum
+unpack_payload(Datum payload, PayloadBuffer *buffer)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext fold_memory = AllocSetContextCreate(caller, "cqrs_es fold",
-													  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext event_memory = AllocSetContextCreate(fold_memory, "cqrs_es fold event",
-													   ALLOCSET_DEFAULT_SIZES);
-	MemoryContext state_memory[2];
-	int			current = 0;
-	FoldContext context = {.key = key};
-	ErrorContextCallback callback;
-	EventScan  *scan;
-	Event		event;
+	struct varlena *value = (struct varlena *) DatumGetPointer(payload);
 
-	state_memory[0] = AllocSetContextCreate(fold_memory, "cqrs_es fold state", ALLOCSET_DEFAULT_SIZES);
-	state_memory[1] = AllocSetContextCreate(fold_memory, "cqrs_es fold state", ALLOCSET_DEFAULT_SIZES);
-
-	MemoryContextSwitchTo(fold_memory);
-	scan = EventsScanStream(key, folded->version + 1, ForwardScanDirection, snapshot);
-	while (folded->version < up_to_sequence && EventsScanNext(scan, &event))
-	{
-		Jsonb	   *state;
-
-		if (EventSequence(&event) != folded->version + 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
-							StreamName(key), (long long) folded->version + 1)));
-		context.sequence = EventSequence(&event);
-		callback.callback = describe_fold;
-		callback.arg = &context;
-		callback.previous = error_context_stack;
-		error_context_stack = &callback;
-		MemoryContextSwitchTo(event_memory);
-		state = ReducerApply(aggregate, folded->state, &event);
-		error_context_stack = callback.previous;
-
-		if (state != folded->state)
-		{
-			current = 1 - current;
-			MemoryContextSwitchTo(state_memory[current]);
-			folded->state = memcpy(palloc(VARSIZE(state)), state, VARSIZE(state));
-			MemoryContextReset(state_memory[1 - current]);
-		}
-		folded->version = EventSequence(&event);
-		MemoryContextReset(event_memory);
-		MemoryContextSwitchTo(fold_memory);
-	}
-	EventsScanEnd(scan);
-	MemoryContextSwitchTo(caller);
-	folded->state = memcpy(palloc(VARSIZE(folded->state)), folded->state, VARSIZE(folded->state));
-	MemoryContextDelete(fold_memory);
+	if (!VARATT_IS_SHORT(value))
+		return PointerGetDatum(PG_DETOAST_DATUM(payload));
+	SET_VARSIZE(buffer->data, VARHDRSZ + VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
+	memcpy(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
+	return PointerGetDatum(buffer->data);
 }
 
 /* The observer: save a snapshot when the event is one that is due. */
@@ -237,17 +382,28 @@ snapshot_if_due(const Event *event)
 	{
 		FoldedState folded = FoldStream(aggregate, &key, EventSequence(event));
 
-		SnapshotSave(&key, aggregate, folded.version, folded.state);
+		save_snapshot(&key, aggregate, &folded);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 }
 
+/*
+ * Save a state, unless declarations changed while it was folded: it may then be
+ * a mixture, which no fingerprint stands for.
+ */
+static void
+save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
+{
+	if (RegistryGeneration() == aggregate->generation)
+		SnapshotSave(key, aggregate, folded->version, folded->state);
+}
+
 static void
 describe_fold(void *arg)
 {
-	FoldContext *context = arg;
+	Fold	   *fold = arg;
 
-	errcontext("folding event %lld of stream \"%s\"", (long long) context->sequence,
-			   StreamName(context->key));
+	errcontext("folding event %lld of stream \"%s\"", (long long) fold->version,
+			   StreamName(fold->key));
 }

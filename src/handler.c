@@ -9,9 +9,7 @@
  * tables.
  *
  * It runs with the rights and the search_path of whoever defined it, the way a
- * SECURITY DEFINER function with SET search_path does.  pg_temp goes to the end
- * of that path: otherwise the temporary tables of whoever appends would stand
- * in front of the read models.
+ * SECURITY DEFINER function with SET search_path does.
  *
  * When it fails, the append fails.  The error says which projection, event and
  * stream, and gets a SQLSTATE of its own, because a client must not take a
@@ -23,7 +21,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -32,11 +29,10 @@
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/varlena.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -47,13 +43,6 @@
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
 
-/* The definer's identity for a while. */
-typedef struct Definer
-{
-	RoleSwitch	role;
-	int			guc_level;
-}			Definer;
-
 /* Which handler runs for which event, for the error context. */
 typedef struct HandlerContext
 {
@@ -61,8 +50,7 @@ typedef struct HandlerContext
 	const Event *event;
 }			HandlerContext;
 
-static Definer become_definer(const Handler *handler);
-static void become_caller(const Definer *definer);
+static RoleSwitch become_definer(const Handler *handler);
 static void compile(Handler *handler);
 static void check_statement(Handler *handler);
 static void setup_parser(ParseState *pstate, void *arg);
@@ -105,7 +93,7 @@ HandlerRun(Handler *handler, const Event *event)
 	error_context_stack = &callback;
 	PG_TRY();
 	{
-		Definer		definer = become_definer(handler);
+		RoleSwitch	saved = become_definer(handler);
 
 		SPI_connect();
 		if (handler->plan == NULL)
@@ -118,7 +106,7 @@ HandlerRun(Handler *handler, const Event *event)
 		}
 		execute(handler, event);
 		SPI_finish();
-		become_caller(&definer);
+		RoleSwitchBack(&saved);
 	}
 	PG_CATCH();
 	{
@@ -135,43 +123,16 @@ HandlerRun(Handler *handler, const Event *event)
 	error_context_stack = callback.previous;
 }
 
-/*
- * The search_path to keep with a handler that is defined now: the session's,
- * with pg_temp last unless it stands there by name.
- */
-char *
-HandlerSearchPath(void)
-{
-	char	   *copy = pstrdup(namespace_search_path);
-	List	   *names;
-	ListCell   *lc;
-
-	if (!SplitIdentifierString(copy, ',', &names))
-		elog(ERROR, "invalid search_path");
-	foreach(lc, names)
-		if (strcmp(lfirst(lc), "pg_temp") == 0)
-			return pstrdup(namespace_search_path);
-	return names == NIL ? pstrdup("pg_temp") : psprintf("%s, pg_temp", namespace_search_path);
-}
-
-static Definer
+/* A role that was dropped meanwhile would be nobody, with nobody's rights. */
+static RoleSwitch
 become_definer(const Handler *handler)
 {
-	Definer		definer;
-
-	definer.role = RoleSwitchTo(handler->definer);
-	definer.guc_level = NewGUCNestLevel();
-	if (strcmp(namespace_search_path, handler->search_path) != 0)
-		(void) set_config_option("search_path", handler->search_path, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return definer;
-}
-
-static void
-become_caller(const Definer *definer)
-{
-	AtEOXact_GUC(true, definer->guc_level);
-	RoleSwitchBack(&definer->role);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(handler->definer)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that defined the handler does not exist any more"),
+				 errhint("Define the handler again.")));
+	return RoleSwitchTo(handler->definer, handler->search_path);
 }
 
 /*-------------------------------------------------------------------------

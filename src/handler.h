@@ -29,6 +29,5 @@ typedef struct Handler
 
 extern void HandlerValidate(Handler *handler);
 extern void HandlerRun(Handler *handler, const Event *event);
-extern char *HandlerSearchPath(void);
 
 #endif							/* CQRS_ES_HANDLER_H */

@@ -141,10 +141,12 @@ cqrs_es_settled_position(PG_FUNCTION_ARGS)
 	{
 		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
 
+		if (number == 0)
+			PG_RETURN_INT64(0);
 		if (settle(number, HorizonDeadline()))
 			PG_RETURN_INT64(PositionOfNumber(number));
 		number = highest_visible_number(settled_number);
-		SettledScanBegin(&walk, PositionOfNumber(number), 0);
+		SettledScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
 	}
 	while (SettledScanNext(&walk, &event))
 		 /* to the end */ ;
@@ -214,7 +216,7 @@ SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
 	forget_other_sequence();
 	walk->position = after_position;
 	walk->deadline = deadline;
-	walk->moved = false;
+	walk->handed_out = false;
 	open_scan(walk);
 }
 
@@ -248,7 +250,6 @@ SettledScanNext(SettledScan *walk, Event *event)
 			}
 		}
 		walk->position = position;
-		walk->moved = true;
 		return true;
 	}
 	return false;
@@ -270,7 +271,7 @@ gap_is_passable(SettledScan *walk, int64 number, bool *again)
 	if (settled_number < number - 1)
 	{
 		/* with something to hand out, ask but do not wait */
-		if (!settle(number - 1, walk->moved ? 0 : walk->deadline))
+		if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
 			return false;
 		if (!IsolationUsesXactSnapshot())
 		{
@@ -327,6 +328,9 @@ settle(int64 number, TimestampTz deadline)
 {
 	int			sleep_ms = MIN_SLEEP_MS;
 
+	/* a restored row may stand above what was drawn: all below is still to come */
+	if (settled_number < number && number > PositionLastNumber())
+		return false;
 	while (settled_number < number)
 	{
 		if (!question.open)
@@ -348,7 +352,8 @@ settle(int64 number, TimestampTz deadline)
 static void
 ask(int64 number)
 {
-	question.number = Max(number, highest_visible_number(POSITION_MAX_NUMBER));
+	question.number = Max(number, Min(PositionLastNumber(),
+									  highest_visible_number(POSITION_MAX_NUMBER)));
 	question.on_standby = RecoveryInProgress();
 	if (question.on_standby)
 		question.next_xid = ReadNextTransactionId();
@@ -388,11 +393,14 @@ answered(void)
 	return left == 0;
 }
 
-/* What is known is known of one sequence; the extension may have been created anew. */
+/*
+ * What is known is known of one sequence: the extension may have been created
+ * anew, or the sequence set back.
+ */
 static void
 forget_other_sequence(void)
 {
-	if (known_sequence != PositionSequence())
+	if (known_sequence != PositionSequence() || settled_number > PositionLastNumber())
 	{
 		known_sequence = PositionSequence();
 		settled_number = 0;

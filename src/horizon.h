@@ -12,12 +12,12 @@
 typedef struct SettledScan
 {
 	int64		position;		/* everything up to here is settled and seen */
+	bool		handed_out;		/* set by the caller when it took an event */
 
 	/* private */
 	TimestampTz deadline;		/* wait for a gap until then */
 	Snapshot	snapshot;
 	EventScan  *scan;
-	bool		moved;			/* did this walk get anywhere yet? */
 }			SettledScan;
 
 extern void HorizonInit(void);

@@ -3,20 +3,29 @@
  *	  Constant SQL of our own, prepared once per backend and kept, as the
  *	  foreign-key triggers of the server do it.
  *
- * The texts name every object with its schema, so a caller's search_path has
- * no say.  Registries and snapshots are read and written with the rights of
- * the role that owns the log (RoleSwitchTo): users need no grants on them.
- * An error leaves the switched role to the transaction machinery, which
- * restores it at (sub)transaction abort.
+ * Registries and snapshots are read and written with the rights of the role that
+ * owns the table, so that users need no grants on them (RoleSwitchToOwner).
+ * Nothing a caller can arrange may then reach into the statement: the texts name
+ * every object and operator with its schema, and the search_path is fixed as
+ * well, for what has no place for a schema (IS DISTINCT FROM).  An error leaves
+ * role and search_path to the transaction machinery, which restores them at
+ * (sub)transaction abort.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
 
+#include "cqrs_es.h"
 #include "internal_query.h"
 
 /*
@@ -73,21 +82,64 @@ InternalQueryWrite(InternalQuery *query, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
-/* Act as `role` until RoleSwitchBack, the way a SECURITY DEFINER function does. */
+/*
+ * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
+ * DEFINER function with a SET clause does.
+ */
 RoleSwitch
-RoleSwitchTo(Oid role)
+RoleSwitchTo(Oid role, const char *search_path)
 {
 	RoleSwitch	saved;
 
 	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
 	SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	saved.guc_level = NewGUCNestLevel();
+	if (strcmp(namespace_search_path, search_path) != 0)
+		(void) set_config_option("search_path", search_path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	return saved;
+}
+
+/* Act as the owner of one of our own tables, for statements of our own. */
+RoleSwitch
+RoleSwitchToOwner(const char *relname)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(CqrsEsRelid(relname)));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation \"%s\"", relname);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return RoleSwitchTo(owner, "pg_catalog, pg_temp");
 }
 
 void
 RoleSwitchBack(const RoleSwitch *saved)
 {
+	AtEOXact_GUC(true, saved->guc_level);
 	SetUserIdAndSecContext(saved->saved_user, saved->saved_context);
+}
+
+/*
+ * The search_path to keep with something that is defined now and will run in
+ * other sessions: this session's, with pg_temp last unless it stands there by
+ * name.  Otherwise the temporary objects of whoever it runs for would stand in
+ * front of all others.
+ */
+char *
+DefinerSearchPath(void)
+{
+	char	   *copy = pstrdup(namespace_search_path);
+	List	   *names;
+	ListCell   *lc;
+
+	if (!SplitIdentifierString(copy, ',', &names))
+		elog(ERROR, "invalid search_path");
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), "pg_temp") == 0)
+			return pstrdup(namespace_search_path);
+	return names == NIL ? pstrdup("pg_temp") : psprintf("%s, pg_temp", namespace_search_path);
 }
 
 /*

@@ -20,11 +20,12 @@ typedef struct InternalQuery
 	SPIPlanPtr	plan;			/* NULL until first used */
 }			InternalQuery;
 
-/* Another role's rights for a while; see internal_query.c. */
+/* Another role's rights and search_path for a while; see internal_query.c. */
 typedef struct RoleSwitch
 {
 	Oid			saved_user;
 	int			saved_context;
+	int			guc_level;
 }			RoleSwitch;
 
 extern SPIPlanPtr InternalQueryPlan(InternalQuery *query);
@@ -32,7 +33,9 @@ extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
 								const char *nulls, Snapshot snapshot);
 extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 								 const char *nulls);
-extern RoleSwitch RoleSwitchTo(Oid role);
+extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
+extern RoleSwitch RoleSwitchToOwner(const char *relname);
+extern char *DefinerSearchPath(void);
 extern void RoleSwitchBack(const RoleSwitch *saved);
 extern Snapshot FreshSnapshot(void);
 

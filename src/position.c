@@ -56,6 +56,15 @@ static LocalTransactionId own_lxid = InvalidLocalTransactionId;
 static int64 own_first = 0;
 static int64 own_last = 0;
 
+/*
+ * Of these, the last that next_position() handed out for rows that have not
+ * arrived yet.  One is enough for a plain INSERT; more are open when its other
+ * triggers insert events themselves.
+ */
+#define UNUSED_POSITIONS 16
+static int64 unused[UNUSED_POSITIONS];
+static int	next_unused = 0;
+
 PG_FUNCTION_INFO_V1(cqrs_es_next_position);
 
 static void invalidate_sequence(Datum arg, Oid relid);
@@ -80,8 +89,13 @@ PositionInit(void)
 Datum
 cqrs_es_next_position(PG_FUNCTION_ARGS)
 {
+	int64		position;
+
 	TenancyRequireEvents(CqrsEsRelid("events"), ACL_INSERT);
-	PG_RETURN_INT64(PositionDraw());
+	position = PositionDraw();
+	unused[next_unused] = position;
+	next_unused = (next_unused + 1) % UNUSED_POSITIONS;
+	PG_RETURN_INT64(position);
 }
 
 /* The oid of the sequence, cached. */
@@ -108,6 +122,7 @@ PositionDraw(void)
 		announce_transaction();
 		own_lxid = compat_my_lxid();
 		own_first = own_last = 0;
+		memset(unused, 0, sizeof(unused));
 	}
 	position = PositionOfNumber(nextval_internal(PositionSequence(), false));
 	if (own_first == 0)
@@ -116,11 +131,24 @@ PositionDraw(void)
 	return position;
 }
 
-/* Is this the very position that the current transaction drew last? */
+/*
+ * Was this position drawn by next_position() in the current transaction, and
+ * not used yet?  True only once, so that no two events can have it.
+ */
 bool
-PositionIsLastDrawn(int64 position)
+PositionTake(int64 position)
 {
-	return own_lxid == compat_my_lxid() && position == own_last;
+	int			i;
+
+	if (own_lxid != compat_my_lxid() || position == 0)
+		return false;
+	for (i = 0; i < UNUSED_POSITIONS; i++)
+		if (unused[i] == position)
+		{
+			unused[i] = 0;
+			return true;
+		}
+	return false;
 }
 
 /* Does the position lie in the range the current transaction drew? */

@@ -17,7 +17,7 @@ extern int	cqrs_es_node_id;
 extern void PositionInit(void);
 extern Oid	PositionSequence(void);
 extern int64 PositionDraw(void);
-extern bool PositionIsLastDrawn(int64 position);
+extern bool PositionTake(int64 position);
 extern bool PositionIsOwn(int64 position);
 extern int64 PositionFirstOwn(void);
 extern int64 PositionOfNumber(int64 number);

@@ -29,6 +29,7 @@
 #include "internal_query.h"
 #include "projection.h"
 #include "registry.h"
+#include "upcast.h"
 
 #define PROJECTION_NAME_MAX_BYTES 255
 
@@ -58,6 +59,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_define_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
+static void check_types(ArrayType *types);
 static void require_projection_owner(const text *name);
 static void project(const Event *event);
 static void load_handlers(EventTypeHandlers *entry, const text *event_type);
@@ -89,11 +91,39 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	ObjectIdGetDatum(GetUserId())};
 	char		nulls[4] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' '};
 
+	if (!PG_ARGISNULL(1))
+		check_types(PG_GETARG_ARRAYTYPE_P(1));
+	if (!PG_ARGISNULL(2) && array_contains_nulls(PG_GETARG_ARRAYTYPE_P(2)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("read_models must not contain nulls")));
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("projection \"%s\" already exists", text_to_cstring(name))));
 	PG_RETURN_VOID();
+}
+
+/* Aggregate types as append_event takes them, in an array of one dimension. */
+static void
+check_types(ArrayType *types)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	if (ARR_NDIM(types) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("aggregate_types must be a one-dimensional array")));
+	deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	for (i = 0; i < n; i++)
+	{
+		NullableDatum element = {.value = elements[i],.isnull = nulls[i]};
+
+		(void) RequiredText(element, "aggregate type", AGGREGATE_TYPE_MAX_BYTES);
+	}
 }
 
 /* SQL: define_handler(projection, event_type, statement); replaces an earlier one. */
@@ -120,7 +150,7 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	handler.projection = text_to_cstring(name);
 	handler.statement = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	handler.definer = GetUserId();
-	handler.search_path = HandlerSearchPath();
+	handler.search_path = DefinerSearchPath();
 	HandlerValidate(&handler);
 
 	values[0] = PointerGetDatum(name);
@@ -136,7 +166,11 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
+	static InternalQuery drop_handlers = {
+		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -144,7 +178,8 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	Datum		value = PointerGetDatum(name);
 
 	require_projection_owner(name);
-	(void) RegistryWrite(&query, &value, NULL);
+	(void) RegistryWrite(&drop_handlers, &value, NULL);
+	(void) RegistryWrite(&drop, &value, NULL);
 	PG_RETURN_VOID();
 }
 
@@ -186,6 +221,8 @@ project(const Event *event)
 {
 	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
+	Event		upcast = *event;
+	FunctionCalls calls;
 	bool		found;
 	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type, &found);
 	int			i;
@@ -195,10 +232,16 @@ project(const Event *event)
 	if (!entry->loaded)
 		load_handlers(entry, event_type);
 
-	/* the entry outlives whatever a handler does to the registry */
+	if (entry->n == 0)
+		return;
+
+	/* as a rebuild would see it; the entry outlives what handlers do to registries */
+	FunctionCallsInit(&calls);
+	(void) UpcastEvent(&upcast, &calls);
+	FunctionCallsEnd(&calls);
 	for (i = 0; i < entry->n; i++)
 		if (concerns(entry->handlers[i], aggregate_type))
-			HandlerRun(&entry->handlers[i]->handler, event);
+			HandlerRun(&entry->handlers[i]->handler, &upcast);
 }
 
 static void

@@ -3,7 +3,7 @@
  *	  Reading the log: one stream in its own order, or all events in the order
  *	  of global positions, never past the horizon.
  *
- * A function of the current tenant's events only.  In READ COMMITTED each call
+ * Events of the current tenant only, their payloads upcast.  In READ COMMITTED each call
  * sees what is committed when it runs, not when its statement began; above it
  * the transaction's snapshot.  Nothing is written, so all of it works on a hot
  * standby.
@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
@@ -24,7 +25,9 @@
 #include "events.h"
 #include "horizon.h"
 #include "internal_query.h"
+#include "read.h"
 #include "tenancy.h"
+#include "upcast.h"
 
 /* The texts of a filter; no array: everything matches. */
 typedef struct TextFilter
@@ -38,10 +41,12 @@ PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
 PG_FUNCTION_INFO_V1(cqrs_es_read_all);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
-static int64 max_count_arg(FunctionCallInfo fcinfo, int n);
 static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
 static bool filter_matches(const TextFilter *filter, Datum value);
-static void put_event(ReturnSetInfo *result, const Event *event);
+static void begin_result(FunctionCallInfo fcinfo);
+static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
+					  MemoryContext work);
+static MemoryContext work_context(void);
 
 /*
  * SQL: read_stream(aggregate_type, aggregate_id, from_sequence, max_count,
@@ -53,9 +58,12 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	StreamKey	key;
-	int64		from_sequence = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
-	int64		max_count = max_count_arg(fcinfo, 3);
 	bool		backward = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	int64		from_sequence = !PG_ARGISNULL(2) ? PG_GETARG_INT64(2) :
+		backward ? PG_INT64_MAX : 1;
+	int64		max_count = MaxCountArg(fcinfo->args[3]);
+	MemoryContext work = work_context();
+	FunctionCalls calls;
 	EventScan  *scan;
 	Snapshot	snapshot;
 	Event		event;
@@ -68,15 +76,17 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must not be negative")));
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	InitMaterializedSRF(fcinfo, 0);
+	begin_result(fcinfo);
 
+	FunctionCallsInit(&calls);
 	snapshot = RegisterSnapshot(FreshSnapshot());
 	scan = EventsScanStream(&key, from_sequence,
 							backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
 	while (max_count-- > 0 && EventsScanNext(scan, &event))
-		put_event(result, &event);
+		put_event(result, &event, &calls, work);
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
+	FunctionCallsEnd(&calls);
 	return (Datum) 0;
 }
 
@@ -89,10 +99,12 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
-	int64		max_count = max_count_arg(fcinfo, 1);
+	int64		max_count = MaxCountArg(fcinfo->args[1]);
 	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
 	TextFilter	event_types = filter_arg(fcinfo, 3);
 	text	   *tenant_id = TenancyCurrent();
+	MemoryContext work = work_context();
+	FunctionCalls calls;
 	SettledScan walk;
 	Event		event;
 
@@ -101,10 +113,11 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	InitMaterializedSRF(fcinfo, 0);
+	begin_result(fcinfo);
 	if (max_count == 0)
 		return (Datum) 0;
 
+	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
 	while (max_count > 0 && SettledScanNext(&walk, &event))
 	{
@@ -112,10 +125,12 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;
-		put_event(result, &event);
+		put_event(result, &event, &calls, work);
+		walk.handed_out = true;
 		max_count--;
 	}
 	SettledScanEnd(&walk);
+	FunctionCallsEnd(&calls);
 	return (Datum) 0;
 }
 
@@ -138,7 +153,7 @@ cqrs_es_stream_version(PG_FUNCTION_ARGS)
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
 
 	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&key, 0, BackwardScanDirection, snapshot);
+	scan = EventsScanStream(&key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	if (EventsScanNext(scan, &event))
 		version = EventSequence(&event);
 	EventsScanEnd(scan);
@@ -147,16 +162,16 @@ cqrs_es_stream_version(PG_FUNCTION_ARGS)
 }
 
 /* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
-static int64
-max_count_arg(FunctionCallInfo fcinfo, int n)
+int64
+MaxCountArg(NullableDatum arg)
 {
-	if (PG_ARGISNULL(n))
+	if (arg.isnull)
 		return PG_INT64_MAX;
-	if (PG_GETARG_INT64(n) < 0)
+	if (DatumGetInt64(arg.value) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
 				 errmsg("max_count must not be negative")));
-	return PG_GETARG_INT64(n);
+	return DatumGetInt64(arg.value);
 }
 
 static TextFilter
@@ -192,11 +207,32 @@ filter_matches(const TextFilter *filter, Datum value)
 	return false;
 }
 
+/* The type cqrs_es.event is ours to change, but its owner may have altered it. */
 static void
-put_event(ReturnSetInfo *result, const Event *event)
+begin_result(FunctionCallInfo fcinfo)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	if (((ReturnSetInfo *) fcinfo->resultinfo)->setDesc->natts != EVENT_NCOLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type cqrs_es.event has been altered")));
+}
+
+/* Hand an event out, lifted to its newest version; `work` is reset. */
+static void
+put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work)
 {
 	static const bool nulls[EVENT_NCOLUMNS] = {false};
+	MemoryContext caller = MemoryContextSwitchTo(work);
 
-	tuplestore_putvalues(result->setResult, result->setDesc,
-						 (Datum *) event->values, (bool *) nulls);
+	UpcastEvent(event, calls);
+	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(work);
+}
+
+static MemoryContext
+work_context(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "cqrs_es read", ALLOCSET_DEFAULT_SIZES);
 }

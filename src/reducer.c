@@ -2,43 +2,31 @@
  * reducer.c
  *	  Declared aggregates with their reducers: state + event -> state.
  *
- * A reducer is a function (state jsonb, event cqrs_es.event) returning jsonb in
- * any language; an event type without one is merged into the state (RFC 7396).
- * It runs with the rights of whoever reads the state, like any function he
- * could call himself.
+ * A reducer is a list of operations (reducer_program.c), or a function (state
+ * jsonb, event cqrs_es.event) returning jsonb in any language
+ * (registry_function.c); the payload of an event type without one is merged
+ * into the state (RFC 7396).
  *
- * The registry keeps a function by its full signature, not by its oid, so that
- * it survives dump and restore.  DROP FUNCTION is refused while a reducer uses
- * it (an event trigger, since rows have no entries in pg_depend).
- *
- * The fingerprint covers the initial state, the event types, and every
- * function's signature and source.  A snapshot made under another fingerprint
+ * The fingerprint covers the initial state, the event types, their operations,
+ * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
  * is never used.  It does not see into functions that a reducer calls.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
-#include "commands/event_trigger.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
 #include "errors.h"
-#include "json_merge.h"
 #include "reducer.h"
+#include "reducer_program.h"
+#include "upcast.h"
 
 /* changes when the fold itself changes what it makes of the same declarations */
 #define FOLD_RULES "cqrs_es fold 1"
@@ -48,83 +36,125 @@ static RegistryCache aggregate_cache = {
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer);
-PG_FUNCTION_INFO_V1(cqrs_es_protect_reducer_functions);
+PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_function);
+PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_operations);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_reducer);
 
+static void define_function(FunctionCallInfo fcinfo, NullableDatum function);
+static void define_operations(FunctionCallInfo fcinfo, Jsonb *operations);
+static void save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations);
 static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
 static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
 						  pg_cryptohash_ctx *hash);
 static void hash_text(pg_cryptohash_ctx *hash, const char *value);
-static void check_signature(Oid function);
-static void check_execute(Oid function);
-static Reducer * find_reducer(Aggregate *aggregate, const text *event_type);
 
-/* SQL: define_reducer(aggregate_type, event_type, function); replaces an earlier one. */
+/* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
 Datum
-cqrs_es_define_reducer(PG_FUNCTION_ARGS)
+cqrs_es_define_reducer_function(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.reducers AS r (aggregate_type, event_type, function)"
-		" VALUES ($1, $2, $3)"
-		" ON CONFLICT (aggregate_type, event_type) DO UPDATE SET function = excluded.function",
-		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
-	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
-	Datum		values[3];
+	define_function(fcinfo, fcinfo->args[2]);
+	PG_RETURN_VOID();
+}
 
+/* SQL: define_reducer(aggregate_type, event_type, operations jsonb) */
+Datum
+cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
+{
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("function must not be null")));
-	(void) AggregateRequire(type);
-	check_signature(PG_GETARG_OID(2));
-	check_execute(PG_GETARG_OID(2));
-	values[0] = PointerGetDatum(type);
-	values[1] = PointerGetDatum(event_type);
-	values[2] = CStringGetTextDatum(format_procedure_qualified(PG_GETARG_OID(2)));
-	(void) RegistryWrite(&query, values, NULL);
+				 errmsg("operations must not be null")));
+	define_operations(fcinfo, PG_GETARG_JSONB_P(2));
 	PG_RETURN_VOID();
 }
 
 /*
- * SQL: the event trigger on sql_drop.  Refuses to drop a function that a
- * reducer uses, since rows cannot depend on functions by themselves.
+ * SQL: define_reducer(aggregate_type, event_type, reducer text).  What a
+ * literal without a cast arrives at: operations begin with a bracket, a
+ * function's signature does not.
  */
 Datum
-cqrs_es_protect_reducer_functions(PG_FUNCTION_ARGS)
+cqrs_es_define_reducer(PG_FUNCTION_ARGS)
+{
+	char	   *reducer;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("reducer must not be null")));
+	reducer = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (strchr("[{", reducer[strspn(reducer, " \t\r\n")]) != NULL)
+		define_operations(fcinfo, DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+																	 CStringGetDatum(reducer))));
+	else
+	{
+		NullableDatum function = {.isnull = false};
+
+		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(reducer));
+		define_function(fcinfo, function);
+	}
+	PG_RETURN_VOID();
+}
+
+static void
+define_function(FunctionCallInfo fcinfo, NullableDatum function)
+{
+	Oid			argtypes[2] = {JSONBOID, EventsTypeOid()};
+
+	save_reducer(fcinfo,
+				 RegistryFunctionSignature(function, argtypes, 2,
+										   "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb."),
+				 (Datum) 0);
+}
+
+static void
+define_operations(FunctionCallInfo fcinfo, Jsonb *operations)
+{
+	(void) ReducerProgramCompile(operations);
+	save_reducer(fcinfo, (Datum) 0, JsonbPGetDatum(operations));
+}
+
+/* Store the one or the other, in place of an earlier reducer. */
+static void
+save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations)
 {
 	static InternalQuery query = {
-		.sql = "SELECT r.aggregate_type, r.event_type, r.function"
-		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d"
-		" JOIN cqrs_es.reducers AS r ON r.function OPERATOR(pg_catalog.=) d.object_identity"
-		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
-		.nargs = 0,.argtypes = {InvalidOid}
+		.sql = "INSERT INTO cqrs_es.reducers"
+		" (aggregate_type, event_type, function, search_path, operations)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, event_type) DO UPDATE SET"
+		" function = excluded.function, search_path = excluded.search_path,"
+		" operations = excluded.operations",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
+	CStringGetTextDatum(DefinerSearchPath()), operations};
+	char		nulls[5] = {' ', ' ', function ? ' ' : 'n', ' ', operations ? ' ' : 'n'};
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+	(void) AggregateRequire(type);
+	(void) RegistryWrite(&query, values, nulls);
+}
+
+/* SQL: drop_reducer(aggregate_type, event_type) */
+Datum
+cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
+
+	(void) AggregateRequire(type);
+	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired as an event trigger", "protect_reducer_functions()")));
-	/* the extension itself may be what is dropped */
-	if (!OidIsValid(get_namespace_oid(CQRS_ES_SCHEMA, true)) ||
-		!OidIsValid(get_relname_relid("reducers", get_namespace_oid(CQRS_ES_SCHEMA, true))))
-		PG_RETURN_VOID();
-
-	SPI_connect();
-	if (RegistryRead(&query, NULL) > 0)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop function %s because a reducer uses it",
-						SPI_getvalue(row, desc, 3)),
-				 errdetail("It is the reducer of aggregate type \"%s\" for event type \"%s\".",
-						   SPI_getvalue(row, desc, 1), SPI_getvalue(row, desc, 2)),
-				 errhint("Define another reducer first.")));
-	}
-	SPI_finish();
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("reducer of aggregate type \"%s\" for event type \"%s\" does not exist",
+						text_to_cstring(type), text_to_cstring(event_type))));
 	PG_RETURN_VOID();
 }
 
@@ -162,50 +192,31 @@ AggregateRequire(const text *aggregate_type)
 	return aggregate;
 }
 
+/* The reducer for an event type; NULL: merge the payload. */
+Reducer *
+ReducerFind(Aggregate *aggregate, const text *event_type)
+{
+	int			i;
+
+	for (i = 0; i < aggregate->nreducers; i++)
+		if (TextEqual(aggregate->reducers[i].event_type, event_type))
+			return &aggregate->reducers[i];
+	return NULL;
+}
+
 /*
- * The state after an event.  Allocates in the current memory context; the
- * result may also be `state` itself or a part of the event.
- * Raises 42883 for a function that is gone, 42501, and what it raises itself.
+ * Call a reducer that is a function.  Allocates in the current memory context;
+ * the result may also be `state` itself or a part of the event.
  */
 Jsonb *
-ReducerApply(Aggregate *aggregate, Jsonb *state, const Event *event)
+ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state, const Event *event)
 {
-	Reducer    *reducer = find_reducer(aggregate, EventText(event, EVENT_EVENT_TYPE));
-	LOCAL_FCINFO(fcinfo, 2);
-	Datum		result;
+	NullableDatum args[2] = {
+		{.value = JsonbPGetDatum(state),.isnull = false},
+		{.value = EventToComposite(event),.isnull = false}
+	};
 
-	if (reducer == NULL)
-		return JsonMergePatch(state, DatumGetJsonbP(event->values[EVENT_PAYLOAD]));
-
-	if (!reducer->ready)
-	{
-		if (!OidIsValid(reducer->function))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("function %s does not exist", reducer->signature),
-					 errdetail("It is the reducer of aggregate type \"%s\" for event type \"%s\".",
-							   aggregate->aggregate_type, text_to_cstring(reducer->event_type)),
-					 errhint("Create it again, or define another reducer.")));
-		fmgr_info_cxt(reducer->function, &reducer->finfo, GetMemoryChunkContext(aggregate->reducers));
-		reducer->ready = true;
-	}
-	if (reducer->checked_role != GetUserId())
-	{
-		check_execute(reducer->function);
-		reducer->checked_role = GetUserId();
-	}
-	InitFunctionCallInfoData(*fcinfo, &reducer->finfo, 2, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = JsonbPGetDatum(state);
-	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = EventToComposite(event);
-	fcinfo->args[1].isnull = false;
-	result = FunctionCallInvoke(fcinfo);
-	if (fcinfo->isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("reducer %s returned null", reducer->signature),
-				 errhint("Return the state unchanged when an event does not concern it.")));
-	return DatumGetJsonbP(result);
+	return DatumGetJsonbP(RegistryFunctionCall(&reducer->function, calls, args, 2));
 }
 
 /*-------------------------------------------------------------------------
@@ -217,12 +228,13 @@ static void
 load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT initial_state, snapshot_every FROM cqrs_es.aggregates"
+		.sql = "SELECT initial_state, snapshot_every, keep_snapshots FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
 	MemoryContext memory = aggregate_cache.memory;
+	uint64		generation = RegistryGeneration();
 
 	SPI_connect();
 	aggregate->declared = RegistryRead(&query, &value) > 0;
@@ -237,12 +249,14 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 		aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
 		memcpy(aggregate->initial_state, initial, VARSIZE(initial));
 		aggregate->snapshot_every = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull));
+		aggregate->keep_snapshots = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
 
 		if (hash == NULL || pg_cryptohash_init(hash) < 0)
 			elog(ERROR, "could not compute a fingerprint");
 		hash_text(hash, FOLD_RULES);
 		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
 		load_reducers(aggregate, aggregate_type, hash);
+		hash_text(hash, UpcastFingerprint());
 		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
@@ -251,6 +265,7 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 		pg_cryptohash_free(hash);
 	}
 	SPI_finish();
+	aggregate->generation = generation;
 	aggregate->loaded = true;
 }
 
@@ -258,7 +273,8 @@ static void
 load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash)
 {
 	static InternalQuery query = {
-		.sql = "SELECT r.event_type, r.function, p.oid, p.prosrc, p.probin"
+		.sql = "SELECT r.event_type, r.function, p.oid, r.search_path, r.operations,"
+		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text"
 		" FROM cqrs_es.reducers AS r LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
@@ -276,20 +292,17 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ct
 	{
 		Reducer    *reducer = &aggregate->reducers[i];
 		HeapTuple	row = SPI_tuptable->vals[i];
-		char	   *event_type = SPI_getvalue(row, desc, 1);
 		MemoryContext caller = MemoryContextSwitchTo(aggregate_cache.memory);
 		bool		isnull;
-		Datum		oid;
+		Datum		operations = SPI_getbinval(row, desc, 5, &isnull);
 
-		reducer->event_type = cstring_to_text(event_type);
-		reducer->signature = pstrdup(SPI_getvalue(row, desc, 2));
+		reducer->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
+		if (!isnull)
+			reducer->program = ReducerProgramCompile(DatumGetJsonbPCopy(operations));
+		else
+			RegistryFunctionInit(&reducer->function, row, desc, 2, "reducer");
 		MemoryContextSwitchTo(caller);
-		oid = SPI_getbinval(row, desc, 3, &isnull);
-		reducer->function = isnull ? InvalidOid : DatumGetObjectId(oid);
-		hash_text(hash, event_type);
-		hash_text(hash, reducer->signature);
-		hash_text(hash, SPI_getvalue(row, desc, 4));
-		hash_text(hash, SPI_getvalue(row, desc, 5));
+		hash_text(hash, SPI_getvalue(row, desc, 6));
 	}
 }
 
@@ -301,54 +314,4 @@ hash_text(pg_cryptohash_ctx *hash, const char *value)
 		value = "";
 	if (pg_cryptohash_update(hash, (const uint8 *) value, strlen(value) + 1) < 0)
 		elog(ERROR, "could not compute a fingerprint");
-}
-
-/*-------------------------------------------------------------------------
- * helpers
- *-------------------------------------------------------------------------
- */
-
-static Reducer *
-find_reducer(Aggregate *aggregate, const text *event_type)
-{
-	int			i;
-
-	for (i = 0; i < aggregate->nreducers; i++)
-		if (TextEqual(aggregate->reducers[i].event_type, event_type))
-			return &aggregate->reducers[i];
-	return NULL;
-}
-
-/* A plain function (jsonb, cqrs_es.event) returning jsonb; else 42P13. */
-static void
-check_signature(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Form_pg_proc proc;
-	bool		fits;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with OID %u does not exist", function)));
-	proc = (Form_pg_proc) GETSTRUCT(tuple);
-	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
-		proc->prorettype == JSONBOID && proc->pronargs == 2 &&
-		proc->proargtypes.values[0] == JSONBOID &&
-		proc->proargtypes.values[1] == EventsTypeOid();
-	ReleaseSysCache(tuple);
-	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("function %s cannot be a reducer", format_procedure(function)),
-				 errdetail("A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb.")));
-}
-
-static void
-check_execute(Oid function)
-{
-	AclResult	result = compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
 }

@@ -11,16 +11,16 @@
 
 #include "events.h"
 #include "registry.h"
+#include "registry_function.h"
 
-/* How one event type changes the state. */
+struct ReducerProgram;
+
+/* How one event type changes the state: a program, or a function. */
 typedef struct Reducer
 {
 	text	   *event_type;
-	char	   *signature;		/* of the function, for messages */
-	Oid			function;		/* invalid: it no longer exists */
-	FmgrInfo	finfo;
-	bool		ready;			/* is finfo filled in? */
-	Oid			checked_role;	/* who was last found to have EXECUTE */
+	struct ReducerProgram *program; /* NULL: it is a function */
+	RegistryFunction function;
 }			Reducer;
 
 /* A declared aggregate.  Lives in the registry cache, until the transaction ends. */
@@ -31,6 +31,8 @@ typedef struct Aggregate
 	bool		declared;
 	Jsonb	   *initial_state;
 	int32		snapshot_every; /* 0: never */
+	int32		keep_snapshots;
+	uint64		generation;		/* of the registries, when it was loaded */
 	bytea	   *fingerprint;	/* of all that decides what a fold results in */
 	int			nreducers;
 	Reducer    *reducers;
@@ -38,6 +40,8 @@ typedef struct Aggregate
 
 extern Aggregate * AggregateGet(const text *aggregate_type);
 extern Aggregate * AggregateRequire(const text *aggregate_type);
-extern Jsonb *ReducerApply(Aggregate *aggregate, Jsonb *state, const Event *event);
+extern Reducer * ReducerFind(Aggregate *aggregate, const text *event_type);
+extern Jsonb *ReducerCall(Reducer * reducer, FunctionCalls * calls, Jsonb *state,
+						  const Event *event);
 
 #endif							/* CQRS_ES_REDUCER_H */

@@ -40,7 +40,12 @@
 #include "internal_query.h"
 #include "registry.h"
 
-static const char *const registry_tables[] = {"aggregates", "reducers", "projections", "handlers"};
+static const char *const registry_tables[] = {
+	"aggregates", "reducers", "upcasters", "projections", "handlers"
+};
+
+/* a cache that has grown to this, mostly by names that mean nothing, starts anew */
+#define MAX_CACHE_ENTRIES 4096
 
 static uint64 registry_generation = 1;
 static Oid	registry_relids[lengthof(registry_tables)];
@@ -48,7 +53,19 @@ static bool registry_relids_known = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 PG_FUNCTION_INFO_V1(cqrs_es_create_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_alter_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_aggregate);
 
+/* Arguments of create_aggregate and alter_aggregate. */
+typedef struct AggregateArgs
+{
+	char	   *type;
+	Datum		values[4];
+	char		nulls[4];
+}			AggregateArgs;
+
+static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
+pg_noreturn static void report_undeclared(const char *type);
 static void learn_registry_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
 static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
@@ -73,36 +90,114 @@ cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every) */
+/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots) */
 Datum
 cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.aggregates (aggregate_type, initial_state, snapshot_every)"
-		" VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-		.nargs = 3,.argtypes = {TEXTOID, JSONBOID, INT4OID}
+		.sql = "INSERT INTO cqrs_es.aggregates"
+		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
+		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+	};
+	AggregateArgs args = aggregate_args(fcinfo);
+	int			i;
+
+	for (i = 1; i < 4; i++)
+		if (args.nulls[i] != ' ')
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null",
+							i == 1 ? "initial_state" : i == 2 ? "snapshot_every" : "keep_snapshots")));
+	if (RegistryWrite(&query, args.values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("aggregate type \"%s\" already exists", args.type),
+				 errhint("Change it with alter_aggregate().")));
+	PG_RETURN_VOID();
+}
+
+/* SQL: alter_aggregate, the same arguments; null leaves a property as it is. */
+Datum
+cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.aggregates SET"
+		" initial_state = coalesce($2, initial_state),"
+		" snapshot_every = coalesce($3, snapshot_every),"
+		" keep_snapshots = coalesce($4, keep_snapshots)"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+	};
+	AggregateArgs args = aggregate_args(fcinfo);
+
+	if (RegistryWrite(&query, args.values, args.nulls) == 0)
+		report_undeclared(args.type);
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: drop_aggregate(aggregate_type).  Its reducers go with it, and the
+ * snapshots that they made; its events stay.
+ */
+Datum
+cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
+{
+	static InternalQuery drop_reducers = {
+		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery drop_snapshots = {
+		.sql = "DELETE FROM cqrs_es.snapshots"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND fingerprint IS NOT NULL",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery drop = {
+		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	Datum		values[3];
+	Datum		value = PointerGetDatum(type);
 
-	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null",
-						PG_ARGISNULL(1) ? "initial_state" : "snapshot_every")));
-	if (PG_GETARG_INT32(2) < 0)
+	if (RegistryWrite(&drop, &value, NULL) == 0)
+		report_undeclared(text_to_cstring(type));
+	(void) RegistryWrite(&drop_reducers, &value, NULL);
+	(void) RegistryWrite(&drop_snapshots, &value, NULL);
+	PG_RETURN_VOID();
+}
+
+/* The arguments that create and alter share, as parameters of their statements. */
+static AggregateArgs
+aggregate_args(FunctionCallInfo fcinfo)
+{
+	AggregateArgs args;
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	int			i;
+
+	args.type = text_to_cstring(type);
+	args.values[0] = PointerGetDatum(type);
+	for (i = 1; i < 4; i++)
+		args.values[i] = fcinfo->args[i].value;
+	for (i = 0; i < 4; i++)
+		args.nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
+	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("snapshot_every must not be negative"),
 				 errhint("0 takes no snapshots.")));
-	values[0] = PointerGetDatum(type);
-	values[1] = PG_GETARG_DATUM(1);
-	values[2] = PG_GETARG_DATUM(2);
-	if (RegistryWrite(&query, values, NULL) == 0)
+	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("aggregate type \"%s\" already exists", text_to_cstring(type))));
-	PG_RETURN_VOID();
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("keep_snapshots must be greater than zero")));
+	return args;
+}
+
+static void
+report_undeclared(const char *type)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("aggregate type \"%s\" is not declared", type)));
 }
 
 /*
@@ -116,8 +211,11 @@ RegistryCacheLookup(RegistryCache *cache, const text *key, bool *found)
 {
 	char		name[REGISTRY_KEY_BYTES] = {0};
 
+	/* a transaction that holds all its locks already would not hear of changes */
+	AcceptInvalidationMessages();
 	learn_registry_relids();
-	if (cache->memory == NULL || cache->generation != registry_generation)
+	if (cache->memory == NULL || cache->generation != registry_generation ||
+		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
 	{
 		HASHCTL		control = {0};
 
@@ -134,27 +232,39 @@ RegistryCacheLookup(RegistryCache *cache, const text *key, bool *found)
 									 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 		cache->generation = registry_generation;
 	}
-	Assert(VARSIZE_ANY_EXHDR(key) < REGISTRY_KEY_BYTES);
+	if (VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("name \"%.32s...\" is too long", VARDATA_ANY(key)),
+				 errdetail("At most %d bytes are possible.", REGISTRY_KEY_BYTES - 1)));
 	memcpy(name, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	return hash_search(cache->entries, name, HASH_ENTER, found);
 }
 
+/* Counts changes of registries: what was derived from them before is old now. */
+uint64
+RegistryGeneration(void)
+{
+	learn_registry_relids();
+	return registry_generation;
+}
+
 /*
  * Read a registry with the newest snapshot whatever the isolation level, for
- * a cache outlives the transaction.  As the log's owner, so that users need
- * no grants on registries.  Between SPI_connect and SPI_finish.
+ * a cache outlives the transaction.  As the registries' owner, so that users
+ * need no grants on them.  Between SPI_connect and SPI_finish.
  */
 uint64
 RegistryRead(InternalQuery *query, Datum *values)
 {
-	RoleSwitch	saved = RoleSwitchTo(EventsTableGet()->owner);
+	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
 	uint64		n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
 
 	RoleSwitchBack(&saved);
 	return n;
 }
 
-/* Write a registry as the log's owner; the right to do so is EXECUTE. */
+/* Write a registry as its owner; the right to do so is EXECUTE. */
 uint64
 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 {
@@ -162,7 +272,7 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 	uint64		n;
 
 	SPI_connect();
-	saved = RoleSwitchTo(EventsTableGet()->owner);
+	saved = RoleSwitchToOwner("aggregates");
 	n = InternalQueryWrite(query, values, nulls);
 	RoleSwitchBack(&saved);
 	SPI_finish();

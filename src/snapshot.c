@@ -3,11 +3,12 @@
  *	  Stored states of aggregates: load the newest usable one, save one.
  *	  Storage only; fold.c decides when, and never trusts more than it asked.
  *
- * One row per stream, in a shape that the statements of the Rust crate
- * postgres-es work on.  Usable is a snapshot with the fingerprint of today's
- * reducers; one without (written by such a client) never is.  Races between
- * savers are decided by the row: an older state never replaces a newer one of
- * the same fingerprint.
+ * The newest few per stream are kept, one by default, in a shape that the
+ * statements of the Rust crate postgres-es work on.  Usable is a snapshot with
+ * the fingerprint of today's reducers; others, among them those without one
+ * that such a client wrote, go when the next is taken.  Two who save at the same time do no
+ * harm: each row says what it is a state of, and who saves next removes what is
+ * one too many.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -23,7 +24,7 @@
 #include "snapshot.h"
 
 /*
- * The stream's snapshot, if it is usable and not beyond up_to_sequence, as
+ * The stream's newest usable snapshot that is not beyond up_to_sequence, as
  * `snapshot` sees it.  The state is palloc'd in the current memory context.
  */
 bool
@@ -36,7 +37,8 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
 		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND fingerprint OPERATOR(pg_catalog.=) $4"
-		" AND last_sequence OPERATOR(pg_catalog.<=) $5",
+		" AND last_sequence OPERATOR(pg_catalog.<=) $5"
+		" ORDER BY last_sequence DESC LIMIT 1",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
 	};
 	Datum		values[5] = {PointerGetDatum(key->aggregate_type),
@@ -49,7 +51,7 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
 	bool		found;
 
 	SPI_connect();
-	saved = RoleSwitchTo(EventsTableGet()->owner);
+	saved = RoleSwitchToOwner("snapshots");
 	found = InternalQueryRead(&query, values, NULL, snapshot) > 0;
 	RoleSwitchBack(&saved);
 	if (found)
@@ -67,24 +69,35 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
 	return found;
 }
 
-/* Save the state after last_sequence, unless a newer one is there. */
+/* Save the state after last_sequence, and let go of those that are not to be kept. */
 void
 SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
 			 Jsonb *state)
 {
-	static InternalQuery query = {
+#define OF_STREAM \
+	" aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2" \
+	" AND tenant_id OPERATOR(pg_catalog.=) $3"
+	static InternalQuery save = {
 		.sql = "INSERT INTO cqrs_es.snapshots AS s (aggregate_type, aggregate_id, tenant_id,"
 		" fingerprint, last_sequence, payload, current_snapshot)"
-		" VALUES ($1, $2, $3, $4, $5, $6, 1)"
-		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id) DO UPDATE SET"
+		" SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(pg_catalog.max(current_snapshot), 0)"
+		" OPERATOR(pg_catalog.+) 1 FROM cqrs_es.snapshots WHERE" OF_STREAM ")"
+		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, last_sequence) DO UPDATE SET"
 		" fingerprint = excluded.fingerprint,"
-		" last_sequence = excluded.last_sequence,"
 		" payload = excluded.payload,"
-		" current_snapshot = s.current_snapshot OPERATOR(pg_catalog.+) 1,"
-		" created_at = pg_catalog.clock_timestamp()"
-		" WHERE s.fingerprint IS DISTINCT FROM excluded.fingerprint"
-		" OR s.last_sequence OPERATOR(pg_catalog.<) excluded.last_sequence",
+		" current_snapshot = excluded.current_snapshot,"
+		" created_at = excluded.created_at"
+		" WHERE s.fingerprint IS NULL"
+		" OR s.fingerprint OPERATOR(pg_catalog.<>) excluded.fingerprint",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID}
+	};
+	static InternalQuery clean = {
+		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
+		" AND (fingerprint IS NULL OR fingerprint OPERATOR(pg_catalog.<>) $4"
+		" OR last_sequence OPERATOR(pg_catalog.<=) (SELECT last_sequence FROM cqrs_es.snapshots"
+		" WHERE" OF_STREAM " AND fingerprint OPERATOR(pg_catalog.=) $4"
+		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
 	};
 	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
@@ -95,8 +108,10 @@ SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequen
 	RoleSwitch	saved;
 
 	SPI_connect();
-	saved = RoleSwitchTo(EventsTableGet()->owner);
-	(void) InternalQueryWrite(&query, values, NULL);
+	saved = RoleSwitchToOwner("snapshots");
+	(void) InternalQueryWrite(&save, values, NULL);
+	values[4] = Int64GetDatum(aggregate->keep_snapshots);
+	(void) InternalQueryWrite(&clean, values, NULL);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 }

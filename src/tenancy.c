@@ -5,7 +5,8 @@
  * A tenant is a text that stands in every key of per-aggregate data; '' is
  * the tenant of those who never heard of tenants.  Our functions reach the
  * log below the executor, which would have checked grants, so they ask here
- * first: INSERT on cqrs_es.events to append, SELECT on it to read.
+ * first: SELECT on cqrs_es.events to read, and INSERT as well to append (which
+ * reads: the version, and what an id stands for).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,8 +20,6 @@
 
 #include "compat.h"
 #include "tenancy.h"
-
-#define TENANT_MAX_BYTES 255
 
 static char *cqrs_es_tenant_id = NULL;
 

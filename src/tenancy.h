@@ -8,6 +8,8 @@
 
 #include "nodes/parsenodes.h"
 
+#define TENANT_MAX_BYTES 255
+
 extern void TenancyInit(void);
 extern text *TenancyCurrent(void);
 extern void TenancyRequireEvents(Oid events_relid, AclMode mode);

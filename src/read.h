@@ -1,0 +1,11 @@
+/*-------------------------------------------------------------------------
+ * read.h
+ *	  Reading the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_READ_H
+#define CQRS_ES_READ_H
+
+extern int64 MaxCountArg(NullableDatum arg);
+
+#endif							/* CQRS_ES_READ_H */

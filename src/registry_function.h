@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ * registry_function.h
+ *	  A user's function that a registry names: reducer, upcaster.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_REGISTRY_FUNCTION_H
+#define CQRS_ES_REGISTRY_FUNCTION_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "fmgr.h"
+
+/*
+ * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
+ * A body in standard SQL is not in prosrc; deparsed under a fixed search_path
+ * (RoleSwitchToOwner) it is the same everywhere.
+ */
+#define FUNCTION_SOURCE \
+	"p.prosrc, p.probin, pg_catalog.pg_get_function_sqlbody(p.oid), p.proconfig::pg_catalog.text"
+
+/* Lives in a registry cache, until the end of the transaction. */
+typedef struct RegistryFunction
+{
+	const char *role;			/* what it is to us, for messages */
+	char	   *signature;
+	Oid			oid;			/* invalid: it no longer exists */
+	char	   *search_path;	/* of whoever named it */
+}			RegistryFunction;
+
+/* What a row of calls keeps between them. */
+typedef struct FunctionCalls
+{
+	MemoryContext memory;
+	struct FunctionCall *first; /* the functions called so far */
+	int			guc_level;		/* 0: the search_path is still the caller's */
+}			FunctionCalls;
+
+extern Datum RegistryFunctionSignature(NullableDatum function, const Oid *argtypes,
+									   int nargs, const char *expected);
+extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
+								 int first_column, const char *role);
+extern void FunctionCallsInit(FunctionCalls * calls);
+extern Datum RegistryFunctionCall(RegistryFunction * function, FunctionCalls * calls,
+								  const NullableDatum *args, int nargs);
+extern void FunctionCallsEnd(FunctionCalls * calls);
+
+#endif							/* CQRS_ES_REGISTRY_FUNCTION_H */

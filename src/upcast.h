@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ * upcast.h
+ *	  Old payload version -> current one, on every way out of the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_UPCAST_H
+#define CQRS_ES_UPCAST_H
+
+#include "events.h"
+#include "registry_function.h"
+
+extern void UpcastEvent(Event *event, FunctionCalls * calls);
+extern char *UpcastFingerprint(void);
+
+#endif							/* CQRS_ES_UPCAST_H */
