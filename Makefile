@@ -7,6 +7,7 @@
 #	make test TESTS="append fold"    only the tests with these names, of every kind
 #	make demo                        a small application from start to finish
 #	make bench                       append against a bare INSERT and COPY
+#	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #
 # Against your own server, as with any PGXS extension:
 #
@@ -65,10 +66,11 @@ demo:
 	@test/with-server -d demo psql -X -P pager=off -f examples/todo.sql
 
 # Settings of a production server, where test/with-server has those of a test.
+BENCH ?= append
 bench:
 	@test/with-server -d bench \
 		-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB \
 		-c checkpoint_timeout=30min -c autovacuum=on \
-		test/bench/run
+		test/bench/$(BENCH)
 
 .PHONY: test demo bench

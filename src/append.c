@@ -504,6 +504,7 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 		JsonbPGetDatum(ContextMetadata(metadata.isnull ? no_metadata :
 									   DatumGetJsonbP(metadata.value)));
 
+	event->row = NULL;
 	append->has_id[i] = !event_id.isnull;
 	if (event_id.isnull)
 	{

@@ -78,6 +78,7 @@ static const char *const column_names[EVENT_NCOLUMNS] = {
 struct EventScan
 {
 	EventColumns columns;
+	bool		row_is_event;	/* are the columns, and no others, in their order? */
 
 	/* straight: an ordered index scan */
 	Relation	heap;			/* NULL on the generic way */
@@ -416,7 +417,6 @@ EventToComposite(const Event *event)
 {
 	static const bool nulls[EVENT_NCOLUMNS] = {false};
 	TupleDesc	desc = lookup_rowtype_tupdesc(EventsTypeOid(), -1);
-	HeapTuple	tuple;
 	Datum		result;
 
 	if (desc->natts != EVENT_NCOLUMNS)
@@ -424,9 +424,11 @@ EventToComposite(const Event *event)
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("type cqrs_es.event has %d attributes, expected %d",
 						desc->natts, EVENT_NCOLUMNS)));
-	tuple = heap_form_tuple(desc, (Datum *) event->values,
-							(bool *) nulls);
-	result = HeapTupleGetDatum(tuple);
+	if (event->row)
+		result = heap_copy_tuple_as_datum(event->row, desc);
+	else
+		result = HeapTupleGetDatum(heap_form_tuple(desc, (Datum *) event->values,
+												   (bool *) nulls));
 	ReleaseTupleDesc(desc);
 	return result;
 }
@@ -684,6 +686,14 @@ EventsScanNext(EventScan *scan, Event *event)
 	slot_getallattrs(scan->slot);
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		event->values[column] = scan->slot->tts_values[scan->columns.attno[column] - 1];
+	event->row = NULL;
+	if (scan->row_is_event)
+	{
+		bool		should_free;
+
+		/* the slot's own, since it is that of a heap */
+		event->row = ExecFetchSlotHeapTuple(scan->slot, false, &should_free);
+	}
 	return true;
 }
 
@@ -753,8 +763,12 @@ scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 		   ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
+	int			column;
 
 	scan->columns = EventsTableGet()->columns;
+	scan->row_is_event = RelationGetDescr(heap)->natts == EVENT_NCOLUMNS;
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		scan->row_is_event &= scan->columns.attno[column] == column + 1;
 	scan->direction = direction;
 	scan->heap = heap;
 	scan->index = index;
@@ -824,6 +838,7 @@ scan_next_generic(EventScan *scan, Event *event)
 		event->values[column] = SPI_getbinval(scan->rows->vals[scan->next_row],
 											  scan->rows->tupdesc, column + 1, &isnull);
 	}
+	event->row = NULL;
 	scan->next_row++;
 	return true;
 }

@@ -43,6 +43,7 @@ typedef enum EventColumn
 typedef struct Event
 {
 	Datum		values[EVENT_NCOLUMNS];
+	HeapTuple	row;			/* a row with just these values in this order, or NULL */
 }			Event;
 
 #define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])

@@ -138,6 +138,7 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 
 		event->values[EVENT_PAYLOAD] = RegistryFunctionCall(&upcaster->function, calls, args, 1);
 		event->values[EVENT_EVENT_VERSION] = PointerGetDatum(upcaster->to_version);
+		event->row = NULL;
 	}
 }
 
