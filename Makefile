@@ -13,7 +13,8 @@
 #
 #	make && make install && make installcheck
 #
-# installcheck needs the extension pgTAP in that server. PG_CONFIG=... chooses
+# installcheck needs the extension pgTAP in that server, and for the isolation
+# specs max_prepared_transactions of at least 10. PG_CONFIG=... chooses
 # among several PostgreSQL versions, for all of the above.
 
 EXTENSION = cqrs_es

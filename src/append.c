@@ -61,6 +61,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 
 static void append_init(AppendRequest *append, FunctionCallInfo fcinfo, int nevents,
 						int expected_arg);
+static bool append_or_conflict(AppendRequest *append, AppendResult *result);
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 					  NullableDatum event_version, NullableDatum payload,
 					  NullableDatum metadata, NullableDatum event_id);
@@ -70,12 +71,10 @@ static int	array_elements(NullableDatum array, Oid type, const char *what,
 						   int expected, NullableDatum **elements);
 static pg_uuid_t **sorted_ids(const AppendRequest *append);
 static int	compare_ids(const void *a, const void *b);
-static bool version_fits(int64 expected, int64 version);
 static bool find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 							 const StreamTip *tip, int64 searched_to,
 							 AppendResult *result);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
-pg_noreturn static void report_conflict(const AppendRequest *append, int64 version);
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
 							   int64 sequence);
 static void stamp_events(AppendRequest *append, int64 version);
@@ -109,10 +108,6 @@ cqrs_es_append_events(PG_FUNCTION_ARGS)
 	AppendRequest append;
 	AppendResult result;
 	Jsonb	   *events;
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue	element;
-	int			i = 0;
 
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -126,18 +121,7 @@ cqrs_es_append_events(PG_FUNCTION_ARGS)
 				 errhint("Each element is an object: {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
 
 	append_init(&append, fcinfo, JB_ROOT_COUNT(events), 3);
-	iterator = JsonbIteratorInit(&events->root);
-	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
-	{
-		if (token != WJB_ELEM)
-			continue;
-		if (element.type != jbvBinary || !JsonContainerIsObject(element.val.binary.data))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("event %d of the batch is not a JSON object", i + 1)));
-		parse_event(&append, i, element.val.binary.data);
-		i++;
-	}
+	AppendRequestParse(&append, events);
 	result = AppendEvents(&append);
 	return result_datum(&result);
 }
@@ -194,20 +178,48 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
 AppendResult
 AppendEvents(AppendRequest *append)
 {
+	AppendResult result;
+
+	if (!append_or_conflict(append, &result))
+		AppendReportConflict(&append->key, append->expected_version, result.version);
+	return result;
+}
+
+/*
+ * The same, but false when the version check fails: nothing was written then,
+ * and the caller may look again and append something else.
+ */
+bool
+AppendTry(AppendRequest *append, AppendResult *result)
+{
+	return append_or_conflict(append, result);
+}
+
+/* Where nothing can be written: 25006; before anything is touched. */
+void
+AppendPrevent(void)
+{
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("append_event()");
+	PreventCommandIfReadOnly("append_event()");
+	PreventCommandIfParallelMode("append_event()");
+}
+
+/* Append, or say by false that the stream is at result->version instead. */
+static bool
+append_or_conflict(AppendRequest *append, AppendResult *result)
+{
 	const EventsTable *table;
 	Relation	rel;
 	StreamTip	tip;
-	AppendResult result;
+	bool		done = true;
 	pg_uuid_t **ids;
 	int			nids = 0;
 	int64		searched_to = 0;
 	int64		lost_at = -1;
 	int			i;
 
-	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("append_event()");
-	PreventCommandIfReadOnly("append_event()");
-	PreventCommandIfParallelMode("append_event()");
+	AppendPrevent();
 	ids = sorted_ids(append);
 	for (i = 0; i < append->nevents; i++)
 		nids += append->has_id[i];
@@ -230,16 +242,20 @@ AppendEvents(AppendRequest *append)
 		/* by SQL, a lost race is over: not to see the winner means there is none */
 		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))
 			EventWriterSuppressed(&append->events[0]);
-		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, &result))
+		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;
-		if (!version_fits(append->expected_version, tip.version))
-			report_conflict(append, tip.version);
+		if (!AppendVersionFits(append->expected_version, tip.version))
+		{
+			result->version = tip.version;
+			done = false;
+			break;
+		}
 
 		stamp_events(append, tip.version);
 		if (EventWriterInsert(rel, append->events, append->nevents))
 		{
-			result.version = tip.version + append->nevents;
-			result.global_position =
+			result->version = tip.version + append->nevents;
+			result->global_position =
 				EventGlobalPosition(&append->events[append->nevents - 1]);
 			break;
 		}
@@ -250,11 +266,12 @@ AppendEvents(AppendRequest *append)
 		CHECK_FOR_INTERRUPTS();
 	}
 	table_close(rel, NoLock);
-	return result;
+	return done;
 }
 
-static bool
-version_fits(int64 expected, int64 version)
+/* Does a stream at this version meet the expectation? */
+bool
+AppendVersionFits(int64 expected, int64 version)
 {
 	return expected == EXPECT_ANY || expected == version ||
 		(expected == EXPECT_EXISTS && version > 0);
@@ -275,23 +292,23 @@ stamp_events(AppendRequest *append, int64 version)
 }
 
 /* QE001, with stream and numbers in fields of their own for programs. */
-static void
-report_conflict(const AppendRequest *append, int64 version)
+void
+AppendReportConflict(const StreamKey *key, int64 expected_version, int64 version)
 {
-	char	   *expected = psprintf(INT64_FORMAT, append->expected_version);
+	char	   *expected = psprintf(INT64_FORMAT, expected_version);
 	char	   *actual = psprintf(INT64_FORMAT, version);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_EXPECTED_VERSION),
-			 errmsg("version conflict in stream \"%s\"", StreamName(&append->key)),
-			 append->expected_version == EXPECT_EXISTS ?
+			 errmsg("version conflict in stream \"%s\"", StreamName(key)),
+			 expected_version == EXPECT_EXISTS ?
 			 errdetail("Expected that the stream exists (version -1), but it is at version %s.", actual) :
-			 append->expected_version == 0 ?
+			 expected_version == 0 ?
 			 errdetail("Expected that the stream does not exist (version 0), but it is at version %s.", actual) :
 			 errdetail("Expected version %s, but the stream is at version %s.", expected, actual),
 			 errhint("Read the stream again, decide again, and append with the version you read."),
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, text_to_cstring(append->key.aggregate_type)),
-			 err_generic_string(PG_DIAG_TABLE_NAME, text_to_cstring(append->key.aggregate_id)),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, text_to_cstring(key->aggregate_type)),
+			 err_generic_string(PG_DIAG_TABLE_NAME, text_to_cstring(key->aggregate_id)),
 			 err_generic_string(PG_DIAG_COLUMN_NAME, expected),
 			 err_generic_string(PG_DIAG_DATATYPE_NAME, actual)));
 }
@@ -441,28 +458,69 @@ report_id_conflict(const AppendRequest *append, const pg_uuid_t *id, int64 seque
 static void
 append_init(AppendRequest *append, FunctionCallInfo fcinfo, int nevents, int expected_arg)
 {
-	append->key.aggregate_type = RequiredText(ARG(0), "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	append->key.aggregate_id = RequiredText(ARG(1), "aggregate_id", AGGREGATE_ID_MAX_BYTES);
-	append->key.tenant_id = TenancyCurrent();
-	append->expected_version = EXPECT_ANY;
-	if (!ARG(expected_arg).isnull)
-	{
-		append->expected_version = DatumGetInt64(ARG(expected_arg).value);
-		if (append->expected_version < EXPECT_EXISTS)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("expected_version %lld is out of range",
-							(long long) append->expected_version),
-					 errhint("Use NULL for any version, -1 for a stream that exists, 0 for one that does not, or the version you read.")));
-	}
+	StreamKey	key;
+
+	key.aggregate_type = RequiredText(ARG(0), "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = RequiredText(ARG(1), "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.tenant_id = TenancyCurrent();
+	AppendRequestInit(append, &key, ExpectedVersionArg(ARG(expected_arg)), nevents);
+}
+
+/* An expected version argument; 22023 when it is none. */
+int64
+ExpectedVersionArg(NullableDatum arg)
+{
+	int64		expected_version;
+
+	if (arg.isnull)
+		return EXPECT_ANY;
+	expected_version = DatumGetInt64(arg.value);
+	if (expected_version < EXPECT_EXISTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("expected_version %lld is out of range", (long long) expected_version),
+				 errhint("Use NULL for any version, -1 for a stream that exists, 0 for one that does not, or the version you read.")));
+	return expected_version;
+}
+
+/* Start an append of so many events, which the caller fills in; 22023 for none. */
+void
+AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_version,
+				  int nevents)
+{
 	if (nevents < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there must be at least one event to append")));
+	append->key = *key;
+	append->expected_version = expected_version;
+	append->metadata = NULL;
 	append->nevents = nevents;
 	append->events = MemoryContextAllocHuge(CurrentMemoryContext,
 											(Size) nevents * sizeof(Event));
 	append->has_id = palloc(nevents * sizeof(bool));
+}
+
+/* Fill in the events from a JSON array with as many elements; 22023. */
+void
+AppendRequestParse(AppendRequest *append, Jsonb *events)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&events->root);
+	JsonbIteratorToken token;
+	JsonbValue	element;
+	int			i = 0;
+
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		if (element.type != jbvBinary || !JsonContainerIsObject(element.val.binary.data))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("event %d of the batch is not a JSON object", i + 1)));
+		parse_event(append, i, element.val.binary.data);
+		i++;
+	}
 }
 
 /*
@@ -476,6 +534,7 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 {
 	static Jsonb *no_metadata = NULL;
 	Event	   *event = &append->events[i];
+	Jsonb	   *own;
 
 	if (no_metadata == NULL)
 	{
@@ -500,9 +559,12 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 														 RequiredText(event_version, "event_version",
 																	  EVENT_VERSION_MAX_BYTES));
 	event->values[EVENT_PAYLOAD] = JsonbPGetDatum(DatumGetJsonbP(payload.value));
-	event->values[EVENT_METADATA] =
-		JsonbPGetDatum(ContextMetadata(metadata.isnull ? no_metadata :
-									   DatumGetJsonbP(metadata.value)));
+	own = metadata.isnull ? no_metadata : DatumGetJsonbP(metadata.value);
+	if (append->metadata && JB_ROOT_IS_OBJECT(own))
+		own = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
+												 JsonbPGetDatum(append->metadata),
+												 JsonbPGetDatum(own)));
+	event->values[EVENT_METADATA] = JsonbPGetDatum(ContextMetadata(own));
 
 	event->row = NULL;
 	append->has_id[i] = !event_id.isnull;

@@ -6,6 +6,7 @@
 #ifndef CQRS_ES_APPEND_H
 #define CQRS_ES_APPEND_H
 
+#include "compat.h"
 #include "events.h"
 
 /* expected versions that are not a number of events */
@@ -21,6 +22,7 @@ typedef struct AppendRequest
 {
 	StreamKey	key;
 	int64		expected_version;
+	Jsonb	   *metadata;		/* below that of each event, above the context; or NULL */
 	Event	   *events;
 	bool	   *has_id;
 	int			nevents;		/* at least 1 */
@@ -32,6 +34,15 @@ typedef struct AppendResult
 	int64		global_position;
 }			AppendResult;
 
+extern int64 ExpectedVersionArg(NullableDatum arg);
+extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
+							  int64 expected_version, int nevents);
+extern void AppendRequestParse(AppendRequest *append, Jsonb *events);
 extern AppendResult AppendEvents(AppendRequest *append);
+extern void AppendPrevent(void);
+extern bool AppendVersionFits(int64 expected, int64 version);
+pg_noreturn extern void AppendReportConflict(const StreamKey *key, int64 expected,
+											 int64 version);
+extern bool AppendTry(AppendRequest *append, AppendResult *result);
 
 #endif							/* CQRS_ES_APPEND_H */

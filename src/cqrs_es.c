@@ -19,7 +19,8 @@
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
- *	30 events												75 projection, handler
+ *	30 events												70 command, decider
+ *															75 projection, handler
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,6 +31,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
+#include "command.h"
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
@@ -61,6 +63,7 @@ _PG_init(void)
 	HorizonInit();
 	ProjectionInit();
 	FoldInit();
+	CommandInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }
 

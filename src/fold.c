@@ -273,6 +273,39 @@ FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 	return fold_end(&fold);
 }
 
+/*
+ * Fold events that follow a state, and are not to be read from the log because
+ * one has them already.  Changes *folded; its state is palloc'd in the current
+ * memory context.
+ */
+void
+FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
+		 Event *events, int nevents)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext memory = AllocSetContextCreate(caller, "cqrs_es fold", ALLOCSET_DEFAULT_SIZES);
+	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version};
+	ErrorContextCallback callback = {error_context_stack, describe_fold, &fold};
+	int			i;
+
+	MemoryContextSwitchTo(memory);
+	ReducerStateInit(&fold.state, folded->state);
+	error_context_stack = &callback;
+	for (i = 0; i < nevents; i++)
+	{
+		Event		event = events[i];
+
+		fold.version++;
+		ReducerStateApply(&fold.state, aggregate, &event);
+	}
+	error_context_stack = callback.previous;
+	ReducerStateEnd(&fold.state);
+	MemoryContextSwitchTo(caller);
+	folded->version = fold.version;
+	folded->state = ReducerStateJsonb(&fold.state);
+	MemoryContextDelete(memory);
+}
+
 /* Begin at the newest snapshot that is not beyond snapshot_up_to. */
 static void
 fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)

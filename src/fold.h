@@ -18,5 +18,7 @@ typedef struct FoldedState
 extern void FoldInit(void);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
+extern void FoldMore(FoldedState * folded, Aggregate *aggregate, const StreamKey *key,
+					 Event *events, int nevents);
 
 #endif							/* CQRS_ES_FOLD_H */

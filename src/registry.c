@@ -41,7 +41,7 @@
 #include "registry.h"
 
 static const char *const registry_tables[] = {
-	"aggregates", "reducers", "upcasters", "projections", "handlers"
+	"aggregates", "reducers", "upcasters", "commands", "projections", "handlers"
 };
 
 /* a cache that has grown to this, mostly by names that mean nothing, starts anew */
@@ -137,14 +137,18 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: drop_aggregate(aggregate_type).  Its reducers go with it, and the
- * snapshots that they made; its events stay.
+ * SQL: drop_aggregate(aggregate_type).  Its reducers and commands go with it,
+ * and the snapshots that they made; its events stay.
  */
 Datum
 cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 {
 	static InternalQuery drop_reducers = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery drop_commands = {
+		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	static InternalQuery drop_snapshots = {
@@ -162,6 +166,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	if (RegistryWrite(&drop, &value, NULL) == 0)
 		report_undeclared(text_to_cstring(type));
 	(void) RegistryWrite(&drop_reducers, &value, NULL);
+	(void) RegistryWrite(&drop_commands, &value, NULL);
 	(void) RegistryWrite(&drop_snapshots, &value, NULL);
 	PG_RETURN_VOID();
 }
