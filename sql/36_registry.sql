@@ -22,6 +22,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.aggregates', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.aggregates FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.aggregates ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE FUNCTION cqrs_es.create_aggregate(
     aggregate_type text,

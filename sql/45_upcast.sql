@@ -14,6 +14,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.upcasters', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.upcasters FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.upcasters ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE FUNCTION cqrs_es.define_upcaster(event_type text, from_version text, to_version text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -15,6 +15,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.reducers', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.reducers FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.reducers ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -46,8 +47,6 @@ COMMENT ON FUNCTION cqrs_es.drop_reducer(text, text) IS
 REVOKE EXECUTE ON FUNCTION cqrs_es.drop_reducer(text, text) FROM PUBLIC;
 
 CREATE EVENT TRIGGER cqrs_es_protect_functions ON sql_drop
-    WHEN TAG IN ('DROP FUNCTION', 'DROP ROUTINE', 'DROP SCHEMA', 'DROP EXTENSION', 'DROP OWNED',
-                 'DROP TYPE', 'DROP DOMAIN', 'DROP TABLE', 'DROP VIEW', 'DROP LANGUAGE')
     EXECUTE FUNCTION cqrs_es.protect_functions();
 COMMENT ON EVENT TRIGGER cqrs_es_protect_functions IS
     'refuses to drop a function that a reducer or an upcaster uses';

@@ -15,6 +15,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.commands', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.commands FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.commands ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE FUNCTION cqrs_es.define_command(aggregate_type text, command_type text, decider text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -13,6 +13,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.projections', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.projections FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.projections ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE TABLE cqrs_es.handlers (
     projection  text COLLATE "C" NOT NULL,
@@ -28,6 +29,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_es.handlers', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.handlers FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.handlers ENABLE ALWAYS TRIGGER registry_changed;
 
 CREATE FUNCTION cqrs_es.create_projection(
     name            text,

@@ -173,6 +173,8 @@ check_new_row(NewRow *row, StreamKey *key)
 static void
 admit_restored(Relation rel, NewRow *row)
 {
+	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
+
 	if (!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -180,7 +182,7 @@ admit_restored(Relation rel, NewRow *row)
 				 errdetail("Only the owner of table \"%s\" may restore events with their old positions.",
 						   RelationGetRelationName(rel)),
 				 errhint("Leave global_position out; it has a default.")));
-	if (DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value) <= 0)
+	if (position <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("global_position must be greater than zero")));
@@ -189,6 +191,8 @@ admit_restored(Relation rel, NewRow *row)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event that is restored with its global_position needs its sequence")));
 	LockRelationOid(PositionSequence(), RowExclusiveLock);
+	if (POSITION_NODE(position) == cqrs_es_node_id)
+		PositionAdvance(POSITION_NUMBER(position));
 }
 
 /* Give the row its sequence, or check the one it brings. */

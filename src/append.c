@@ -288,6 +288,7 @@ stamp_events(AppendRequest *append, int64 version)
 	{
 		append->events[i].values[EVENT_SEQUENCE] = Int64GetDatum(version + 1 + i);
 		append->events[i].values[EVENT_CREATED_AT] = TimestampTzGetDatum(now);
+		append->events[i].append_version = version + append->nevents;
 	}
 }
 

@@ -54,7 +54,7 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	EventColumns columns;
-	Event		event = {.row = NULL};
+	Event		event = {.row = NULL,.append_version = 0};
 	int			column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||

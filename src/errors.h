@@ -30,4 +30,6 @@
 /* projections */
 #define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')
 
+extern bool ErrorIsNotUsers(int sqlerrcode);
+
 #endif							/* CQRS_ES_ERRORS_H */

@@ -156,6 +156,7 @@ EventsTableGet(void)
 	EventsColumnsOf(rel, &fresh.columns);
 	fresh.primary_key = compat_primary_key(rel);
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
+	fresh.row_security = rel->rd_rel->relrowsecurity;
 	fresh.plain = is_plain_heap(rel) &&
 		OidIsValid(fresh.primary_key) &&
 		OidIsValid(fresh.position_index) &&
@@ -185,6 +186,16 @@ bool
 EventsReadStraight(const EventsTable *table)
 {
 	return table->plain && !cqrs_es_force_generic_path;
+}
+
+/* Is the caller subject to row-level security that somebody put on the log? */
+bool
+EventsRowSecurity(void)
+{
+	const EventsTable *table = EventsTableGet();
+
+	return table->row_security &&
+		check_enable_rls(table->relid, InvalidOid, true) == RLS_ENABLED;
 }
 
 /*
@@ -687,6 +698,7 @@ EventsScanNext(EventScan *scan, Event *event)
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		event->values[column] = scan->slot->tts_values[scan->columns.attno[column] - 1];
 	event->row = NULL;
+	event->append_version = 0;
 	if (scan->row_is_event)
 	{
 		bool		should_free;
@@ -791,8 +803,7 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 	EventScan  *scan = palloc0(sizeof(EventScan));
 	RoleSwitch	saved;
 
-	scan->as_caller =
-		check_enable_rls(EventsTableGet()->relid, InvalidOid, true) == RLS_ENABLED;
+	scan->as_caller = EventsRowSecurity();
 	SPI_connect();
 	saved = switch_for_scan(scan);
 	PushActiveSnapshot(snapshot);
@@ -839,6 +850,7 @@ scan_next_generic(EventScan *scan, Event *event)
 											  scan->rows->tupdesc, column + 1, &isnull);
 	}
 	event->row = NULL;
+	event->append_version = 0;
 	scan->next_row++;
 	return true;
 }

@@ -44,6 +44,7 @@ typedef struct Event
 {
 	Datum		values[EVENT_NCOLUMNS];
 	HeapTuple	row;			/* a row with just these values in this order, or NULL */
+	int64		append_version; /* last sequence of the append that wrote it; 0: unknown */
 }			Event;
 
 #define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])
@@ -62,6 +63,7 @@ typedef struct EventsTable
 	Oid			relid;
 	Oid			primary_key;
 	Oid			position_index;
+	bool		row_security;
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */
 	EventColumns columns;
@@ -80,6 +82,7 @@ typedef struct EventScan EventScan;
 extern void EventsInit(void);
 extern const EventsTable *EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
+extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);
 extern void EventsColumnsOf(Relation rel, EventColumns *columns);
 extern int	EventColumnByName(const char *name);

@@ -10,7 +10,8 @@
  * Snapshots are taken in the appending transaction: every event whose sequence
  * is a multiple of the aggregate's snapshot_every folds the stream up to
  * itself and saves the result.  They commit or roll back with the event, so a
- * snapshot never speaks of events that are not there.
+ * snapshot never speaks of events that are not there.  A reducer that fails
+ * leaves no snapshot, and a warning.
  *
  * Sequences of a stream have no holes.  A fold that meets one stops with XX001
  * rather than return a state that never was.
@@ -26,6 +27,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -78,6 +80,8 @@ static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
 static void snapshot_if_due(const Event *event);
+static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
+					 FoldedState *folded);
 static void save_snapshot(const StreamKey *key, const Aggregate *aggregate,
 						  const FoldedState *folded);
 static void describe_fold(void *arg);
@@ -306,7 +310,10 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 	MemoryContextDelete(memory);
 }
 
-/* Begin at the newest snapshot that is not beyond snapshot_up_to. */
+/*
+ * Begin at the newest snapshot that is not beyond snapshot_up_to; without one
+ * when row security of the log decides what the caller may see of the stream.
+ */
 static void
 fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)
 {
@@ -322,7 +329,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(FreshSnapshot());
-	if (snapshot_up_to == 0 ||
+	if (snapshot_up_to == 0 || EventsRowSecurity() ||
 		!SnapshotLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
 	{
 		fold->version = 0;
@@ -388,37 +395,84 @@ unpack_payload(Datum payload, PayloadBuffer *buffer)
 {
 	struct varlena *value = (struct varlena *) DatumGetPointer(payload);
 
-	if (!VARATT_IS_SHORT(value))
+	/* an out-of-line value counts as short, too, by its header */
+	if (VARATT_IS_EXTERNAL(value) || !VARATT_IS_SHORT(value))
 		return PointerGetDatum(PG_DETOAST_DATUM(payload));
 	SET_VARSIZE(buffer->data, VARHDRSZ + VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
 	memcpy(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
 	return PointerGetDatum(buffer->data);
 }
 
-/* The observer: save a snapshot when the event is one that is due. */
+/*
+ * The observer: save a snapshot when the event is one that is due, and not one
+ * that later events of the same append would push out again.
+ */
 static void
 snapshot_if_due(const Event *event)
 {
 	StreamKey	key;
 	Aggregate  *aggregate;
+	int64		sequence = EventSequence(event);
+	int64		later;
 	MemoryContext work;
 	MemoryContext caller;
+	FoldedState folded;
 
 	EventKey(event, &key);
 	aggregate = AggregateGet(key.aggregate_type);
 	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
-		EventSequence(event) % aggregate->snapshot_every != 0)
+		sequence % aggregate->snapshot_every != 0)
+		return;
+	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
+	if (later >= aggregate->keep_snapshots)
 		return;
 
 	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(work);
-	{
-		FoldedState folded = FoldStream(aggregate, &key, EventSequence(event));
-
+	if (try_fold(aggregate, &key, sequence, &folded))
 		save_snapshot(&key, aggregate, &folded);
-	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
+}
+
+/*
+ * Fold for a snapshot.  A reducer that fails must not keep facts out of the log,
+ * so its error becomes a warning and there is no snapshot; whoever asks for the
+ * state will get the error.  What is not the reducer's fault is thrown on.
+ */
+static bool
+try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		*folded = FoldStream(aggregate, key, sequence);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return true;
+	if (ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	return false;
 }
 
 /*
@@ -428,7 +482,7 @@ snapshot_if_due(const Event *event)
 static void
 save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
-	if (RegistryGeneration() == aggregate->generation)
+	if (RegistryGeneration() == aggregate->generation && !EventsRowSecurity())
 		SnapshotSave(key, aggregate, folded->version, folded->state);
 }
 

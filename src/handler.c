@@ -287,14 +287,8 @@ free_plan(void *arg)
 static bool
 keeps_sqlstate(int sqlstate)
 {
-	int			category = ERRCODE_TO_CATEGORY(sqlstate);
-
-	return category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
+	return ErrorIsNotUsers(sqlstate) ||
+		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
 }
 
 /* Throw the error on as QE201, its own words in the detail. */

@@ -20,10 +20,11 @@
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/varlena.h"
 
 #include "cqrs_es.h"
 #include "internal_query.h"
@@ -123,23 +124,31 @@ RoleSwitchBack(const RoleSwitch *saved)
 
 /*
  * The search_path to keep with something that is defined now and will run in
- * other sessions: this session's, with pg_temp last unless it stands there by
- * name.  Otherwise the temporary objects of whoever it runs for would stand in
- * front of all others.
+ * other sessions: the schemas that this session's stands for now, so that
+ * "$user" is not whoever it will run for; and pg_temp last unless it stands
+ * there by name, so that nobody's temporary objects stand in front of others.
  */
 char *
 DefinerSearchPath(void)
 {
-	char	   *copy = pstrdup(namespace_search_path);
-	List	   *names;
+	StringInfoData path;
+	List	   *schemas = fetch_search_path(false);
+	bool		has_temp = false;
 	ListCell   *lc;
 
-	if (!SplitIdentifierString(copy, ',', &names))
-		elog(ERROR, "invalid search_path");
-	foreach(lc, names)
-		if (strcmp(lfirst(lc), "pg_temp") == 0)
-			return pstrdup(namespace_search_path);
-	return names == NIL ? pstrdup("pg_temp") : psprintf("%s, pg_temp", namespace_search_path);
+	initStringInfo(&path);
+	foreach(lc, schemas)
+	{
+		if (isTempNamespace(lfirst_oid(lc)))
+			has_temp = true;
+		appendStringInfo(&path, "%s, ", isTempNamespace(lfirst_oid(lc)) ? "pg_temp" :
+						 quote_identifier(get_namespace_name(lfirst_oid(lc))));
+	}
+	if (has_temp)
+		path.data[path.len - strlen(", ")] = '\0';
+	else
+		appendStringInfoString(&path, "pg_temp");
+	return path.data;
 }
 
 /*

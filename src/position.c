@@ -39,15 +39,21 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
+#include "storage/lmgr.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "internal_query.h"
 #include "position.h"
 #include "tenancy.h"
 
 int			cqrs_es_node_id = 0;
+
+/* see PositionAdvance */
+#define ADVANCE_AT_ONCE 1000
 
 static Oid	sequence_relid = InvalidOid;	/* cache, see PositionSequence */
 
@@ -63,11 +69,12 @@ static int64 own_last = 0;
  */
 #define UNUSED_POSITIONS 16
 static int64 unused[UNUSED_POSITIONS];
-static int	next_unused = 0;
+static int	oldest_unused = 0;
 
 PG_FUNCTION_INFO_V1(cqrs_es_next_position);
 
 static void invalidate_sequence(Datum arg, Oid relid);
+static void keep_unused(int64 position);
 static void announce_transaction(void);
 
 void
@@ -93,8 +100,7 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 
 	TenancyRequireEvents(CqrsEsRelid("events"), ACL_INSERT);
 	position = PositionDraw();
-	unused[next_unused] = position;
-	next_unused = (next_unused + 1) % UNUSED_POSITIONS;
+	keep_unused(position);
 	PG_RETURN_INT64(position);
 }
 
@@ -198,11 +204,48 @@ PositionLastNumber(void)
 	return number;
 }
 
+/*
+ * A row has come with this number: never draw it again.  The sequence is set
+ * forward by some more at a time, as a restore brings many.  Takes a lock that
+ * waits for all who have drawn, so that it cannot be set back.
+ */
+void
+PositionAdvance(int64 number)
+{
+	RoleSwitch	saved;
+
+	if (number <= PositionLastNumber())
+		return;
+	LockRelationOid(PositionSequence(), ShareRowExclusiveLock);
+	if (number <= PositionLastNumber())
+		return;
+	saved = RoleSwitchToOwner("events_global_position_seq");
+	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(PositionSequence()),
+							   Int64GetDatum(Min(number + ADVANCE_AT_ONCE, POSITION_MAX_NUMBER)));
+	RoleSwitchBack(&saved);
+}
+
 static void
 invalidate_sequence(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == sequence_relid)
 		sequence_relid = InvalidOid;
+}
+
+/* Remember a position for its row; when there is no room, forget the oldest. */
+static void
+keep_unused(int64 position)
+{
+	int			i;
+
+	for (i = 0; i < UNUSED_POSITIONS; i++)
+		if (unused[i] == 0)
+		{
+			unused[i] = position;
+			return;
+		}
+	unused[oldest_unused] = position;
+	oldest_unused = (oldest_unused + 1) % UNUSED_POSITIONS;
 }
 
 /* Promise 2 above.  The record carries our xid in its header. */

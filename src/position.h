@@ -22,5 +22,6 @@ extern bool PositionIsOwn(int64 position);
 extern int64 PositionFirstOwn(void);
 extern int64 PositionOfNumber(int64 number);
 extern int64 PositionLastNumber(void);
+extern void PositionAdvance(int64 number);
 
 #endif							/* CQRS_ES_POSITION_H */

@@ -729,10 +729,14 @@ resolve(const Event *event, const Reference *reference, JsonbValue *value)
 	return true;
 }
 
-/* A column of the event as a JSON value, the way to_jsonb writes it. */
+/*
+ * A column of the event as a JSON value, the way to_jsonb writes it; times are in
+ * UTC whatever the session's time zone, since the state is everybody's.
+ */
 static void
 event_field(const Event *event, EventColumn column, JsonbValue *value)
 {
+	static const int utc = 0;
 	Datum		datum = event->values[column];
 
 	switch (column)
@@ -747,7 +751,7 @@ event_field(const Event *event, EventColumn column, JsonbValue *value)
 			value->val.numeric = int64_to_numeric(DatumGetInt64(datum));
 			return;
 		case EVENT_CREATED_AT:
-			value->val.string.val = JsonEncodeDateTime(NULL, datum, TIMESTAMPTZOID, NULL);
+			value->val.string.val = JsonEncodeDateTime(NULL, datum, TIMESTAMPTZOID, &utc);
 			break;
 		case EVENT_EVENT_ID:
 			value->val.string.val = DatumGetCString(DirectFunctionCall1(uuid_out, datum));

@@ -21,6 +21,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -36,29 +37,36 @@
 /* One step of a chain. */
 typedef struct Upcaster
 {
+	text	   *event_type;
 	text	   *from_version;
 	text	   *to_version;
 	RegistryFunction function;
 }			Upcaster;
 
-/* The upcasters of an event type, or, for the empty key, whether there are any. */
-typedef struct EventTypeUpcasters
+/*
+ * All upcasters, which are few, read in one go: the fingerprint is of just
+ * those that UpcastEvent will use.
+ */
+typedef struct Upcasters
 {
-	char		event_type[REGISTRY_KEY_BYTES];
+	char		key[REGISTRY_KEY_BYTES];	/* always empty */
 	bool		loaded;
 	int			n;
 	Upcaster   *upcasters;
-}			EventTypeUpcasters;
+	char	   *fingerprint;
+}			Upcasters;
 
 static RegistryCache upcaster_cache = {
-	.name = "cqrs_es upcasters",.entry_size = sizeof(EventTypeUpcasters)
+	.name = "cqrs_es upcasters",.entry_size = sizeof(Upcasters)
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_upcaster);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_upcaster);
 
-static EventTypeUpcasters *upcasters_of(const text *event_type);
-static Upcaster *find_upcaster(const EventTypeUpcasters *entry, const text *version);
+static Upcasters *all_upcasters(void);
+static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
+static void describe_upcast(void *arg);
+pg_noreturn static void report_cycle(const text *event_type, const text *version);
 static void refuse_cycle(const text *event_type, const text *from_version, text *to_version);
 
 /* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
@@ -81,6 +89,9 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 
 	values[3] = RegistryFunctionSignature(fcinfo->args[3], argtypes, lengthof(argtypes),
 										  "An upcaster is a function (payload jsonb) that returns jsonb.");
+
+	/* two who define one each must not make a cycle together */
+	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
 	refuse_cycle(event_type, from_version, to_version);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
@@ -119,24 +130,34 @@ void
 UpcastEvent(Event *event, FunctionCalls *calls)
 {
 	static uint64 none_in_generation = 0;
-	EventTypeUpcasters *entry;
+	uint64		generation = RegistryGeneration();
+	Upcasters  *all;
 	Upcaster   *upcaster;
+	text	   *event_type;
+	int			steps = 0;
 
 	/* most databases have no upcasters: find that out once per generation */
-	if (none_in_generation == RegistryGeneration())
+	if (none_in_generation == generation)
 		return;
-	if (upcasters_of(cstring_to_text(""))->n == 0)
+	all = all_upcasters();
+	if (all->n == 0)
 	{
-		none_in_generation = RegistryGeneration();
+		none_in_generation = generation;
 		return;
 	}
 
-	entry = upcasters_of(EventText(event, EVENT_EVENT_TYPE));
-	while ((upcaster = find_upcaster(entry, EventText(event, EVENT_EVENT_VERSION))) != NULL)
+	event_type = EventText(event, EVENT_EVENT_TYPE);
+	while ((upcaster = find_upcaster(all, event_type, EventText(event, EVENT_EVENT_VERSION))) != NULL)
 	{
 		NullableDatum args[1] = {{.value = event->values[EVENT_PAYLOAD],.isnull = false}};
+		ErrorContextCallback callback = {error_context_stack, describe_upcast, event};
 
+		CHECK_FOR_INTERRUPTS();
+		if (steps++ >= all->n)
+			report_cycle(event_type, upcaster->from_version);
+		error_context_stack = &callback;
 		event->values[EVENT_PAYLOAD] = RegistryFunctionCall(&upcaster->function, calls, args, 1);
+		error_context_stack = callback.previous;
 		event->values[EVENT_EVENT_VERSION] = PointerGetDatum(upcaster->to_version);
 		event->row = NULL;
 	}
@@ -144,74 +165,74 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 
 /*
  * All upcasters with the source of their functions as one text, for the
- * fingerprint of folds.  Between SPI_connect and SPI_finish.
+ * fingerprint of folds; "" when there are none.
  */
-char *
+const char *
 UpcastFingerprint(void)
 {
-	static InternalQuery query = {
-		.sql = "SELECT pg_catalog.string_agg(ROW(u.event_type, u.from_version,"
-		" u.to_version, u.function, " FUNCTION_SOURCE ")::pg_catalog.text, ''"
-		" ORDER BY u.event_type, u.from_version)"
-		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
-		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid",
-		.nargs = 0
-	};
-
-	(void) RegistryRead(&query, NULL);
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return all_upcasters()->fingerprint;
 }
 
-/* The registry of an event type, cached; of all when it is empty. */
-static EventTypeUpcasters *
-upcasters_of(const text *event_type)
+/* The registry, cached. */
+static Upcasters *
+all_upcasters(void)
 {
 	static InternalQuery query = {
-		.sql = "SELECT u.from_version, u.to_version, u.function,"
-		" pg_catalog.to_regprocedure(u.function)::pg_catalog.oid, u.search_path"
-		" FROM cqrs_es.upcasters AS u"
-		" WHERE u.event_type OPERATOR(pg_catalog.=) $1 OR $1 OPERATOR(pg_catalog.=) ''",
-		.nargs = 1,.argtypes = {TEXTOID}
+		.sql = "SELECT u.event_type, u.from_version, u.to_version,"
+		" u.function, p.oid, u.search_path,"
+		" ROW(u.event_type, u.from_version, u.to_version, u.function, u.search_path, "
+		FUNCTION_SOURCE ")::pg_catalog.text"
+		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
+		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
+		" ORDER BY u.event_type, u.from_version",
+		.nargs = 0
 	};
 	bool		found;
-	EventTypeUpcasters *entry = RegistryCacheLookup(&upcaster_cache, event_type, &found);
+	text	   *key = cstring_to_text("");
+	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key, &found);
 	MemoryContext memory = upcaster_cache.memory;
-	Datum		value = PointerGetDatum(event_type);
+	StringInfoData fingerprint;
 	uint64		n;
 	uint64		i;
 
-	if (found && entry->loaded)
-		return entry;
-	entry->loaded = false;
+	pfree(key);
+	if (found && all->loaded)
+		return all;
+	all->loaded = false;
 	SPI_connect();
-	n = RegistryRead(&query, &value);
-	entry->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
+	n = RegistryRead(&query, NULL);
+	initStringInfo(&fingerprint);
+	all->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
 	for (i = 0; i < n; i++)
 	{
-		Upcaster   *upcaster = &entry->upcasters[i];
+		Upcaster   *upcaster = &all->upcasters[i];
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		MemoryContext spi = MemoryContextSwitchTo(memory);
 
-		upcaster->from_version = cstring_to_text(SPI_getvalue(row, desc, 1));
-		upcaster->to_version = cstring_to_text(SPI_getvalue(row, desc, 2));
-		RegistryFunctionInit(&upcaster->function, row, desc, 3, "upcaster");
+		upcaster->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
+		upcaster->from_version = cstring_to_text(SPI_getvalue(row, desc, 2));
+		upcaster->to_version = cstring_to_text(SPI_getvalue(row, desc, 3));
+		RegistryFunctionInit(&upcaster->function, row, desc, 4, "upcaster");
 		MemoryContextSwitchTo(spi);
+		appendStringInfoString(&fingerprint, SPI_getvalue(row, desc, 7));
 	}
-	entry->n = (int) n;
+	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
+	all->n = (int) n;
 	SPI_finish();
-	entry->loaded = true;
-	return entry;
+	all->loaded = true;
+	return all;
 }
 
 static Upcaster *
-find_upcaster(const EventTypeUpcasters *entry, const text *version)
+find_upcaster(const Upcasters *all, const text *event_type, const text *version)
 {
 	int			i;
 
-	for (i = 0; i < entry->n; i++)
-		if (TextEqual(entry->upcasters[i].from_version, version))
-			return &entry->upcasters[i];
+	for (i = 0; i < all->n; i++)
+		if (TextEqual(all->upcasters[i].event_type, event_type) &&
+			TextEqual(all->upcasters[i].from_version, version))
+			return &all->upcasters[i];
 	return NULL;
 }
 
@@ -219,20 +240,39 @@ find_upcaster(const EventTypeUpcasters *entry, const text *version)
 static void
 refuse_cycle(const text *event_type, const text *from_version, text *to_version)
 {
-	EventTypeUpcasters *entry = upcasters_of(event_type);
+	Upcasters  *all = all_upcasters();
 	const text *version = to_version;
-	Upcaster   *next;
+	int			steps;
 
-	for (;;)
+	for (steps = 0; steps <= all->n; steps++)
 	{
+		Upcaster   *next;
+
 		if (TextEqual(version, from_version))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("upcasters of event type \"%s\" would lead from version \"%s\" back to it",
-							text_to_cstring(event_type), text_to_cstring(from_version))));
-		next = find_upcaster(entry, version);
+			report_cycle(event_type, from_version);
+		next = find_upcaster(all, event_type, version);
 		if (next == NULL)
 			return;
 		version = next->to_version;
 	}
+}
+
+static void
+report_cycle(const text *event_type, const text *version)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upcasters of event type \"%s\" would lead from version \"%s\" back to it",
+					text_to_cstring(event_type), text_to_cstring(version))));
+}
+
+static void
+describe_upcast(void *arg)
+{
+	Event	   *event = arg;
+	StreamKey	key;
+
+	EventKey(event, &key);
+	errcontext("upcasting event %lld of stream \"%s\"", (long long) EventSequence(event),
+			   StreamName(&key));
 }
