@@ -3,7 +3,7 @@
 -- Positions of events that are restored below: drawn by nobody who is still there.
 SELECT min(cqrs_es.next_position()) AS old FROM generate_series(1, 10) \gset
 BEGIN;
-SELECT plan(86);
+SELECT plan(90);
 CREATE FUNCTION pg_temp.stream(id text) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(format('%s:%s', sequence, payload), ' ' ORDER BY sequence) FROM cqrs_es.read_stream('admission', id)
 $$;
@@ -190,5 +190,27 @@ ORDER BY n;
 CREATE TABLE wronger (id integer);
 CREATE TRIGGER t BEFORE INSERT ON wronger FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event();
 SELECT throws_ok('INSERT INTO wronger VALUES (1)', '42703', NULL, 'on a table without our columns the trigger says so');
+
+-- more nested inserts than positions are remembered for
+CREATE FUNCTION nested() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.aggregate_id = 'outer' THEN
+		FOR i IN 1 .. 40 LOOP
+			INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('admission', 'inner', 'e', '1');
+		END LOOP;
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER aaa BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION nested();
+SELECT lives_ok($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('admission', 'outer', 'e', '1')$$,
+	'many nested inserts before the outer row');
+SELECT throws_ok($$INSERT INTO cqrs_es.events (sequence, aggregate_type, aggregate_id, event_type, payload) VALUES (77, 'admission', 'outer', 'e', '1')$$, 'QE003', NULL,
+	'do not make it a restored one');
+DROP TRIGGER aaa ON cqrs_es.events;
+
+SELECT last_value + 5 AS above FROM cqrs_es.events_global_position_seq \gset
+SELECT lives_ok(format($$INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload)
+	VALUES (%s, 1, 'admission', 'above', 'e', '1')$$, :above), 'a restored row above the sequence');
+SELECT cmp_ok((cqrs_es.append_event('admission', 'after', 'e', '1')).global_position, '>', :above::bigint, 'has a position that is never drawn again');
 SELECT finish();
 ROLLBACK;

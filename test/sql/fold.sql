@@ -27,7 +27,7 @@ DELETE FROM cqrs_es.snapshots WHERE aggregate_type = 'fold committed';
 COMMIT;
 
 BEGIN;
-SELECT plan(21);
+SELECT plan(23);
 SELECT is(:'ro1'::jsonb, '{"n": 3, "start": 1}', 'a read-only transaction may replay');
 SELECT is(:'ro2'::text, '(3,"{""n"": 3, ""start"": 1}")', 'and load');
 SELECT is(:'ro3'::text, '25006', 'but not save');
@@ -70,5 +70,13 @@ SELECT cqrs_es.append_event('fold 0', 'long', 'e', '{}') IS NULL AS x \gset
 SELECT is(cqrs_es.aggregate_state('fold 0', 'long') - 'text', (SELECT jsonb_object_agg('k' || n % 10, n) FROM generate_series(4991, 4999, 2) n)
 	|| '{"n": 4999, "count": 2501, "last": 5001}', 'and an event behind it');
 SELECT is(count(cqrs_es.aggregate_state('fold', 'a')), 100::bigint, 'many folds in a statement') FROM generate_series(1, 100);
+
+-- a payload that is stored out of line
+SELECT cqrs_es.append_event('fold', 'toast', 'e', jsonb_build_object('text', string_agg(md5(n::text), ''))) IS NULL AS x
+FROM generate_series(1, 2000) AS n \gset
+SELECT ok(pg_column_size(payload) > 8000, 'an out-of-line payload can be folded')
+FROM cqrs_es.events WHERE aggregate_type = 'fold' AND aggregate_id = 'toast';
+SELECT ok(cqrs_es.aggregate_state('fold', 'toast')->'text' = payload->'text', 'and is folded whole')
+FROM cqrs_es.read_stream('fold', 'toast');
 SELECT finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Declared aggregates and their reducers: how an event changes the state.
 BEGIN;
-SELECT plan(71);
+SELECT plan(73);
 CREATE FUNCTION pg_temp.append(type text, id text, event_type text, payload jsonb) RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 
@@ -190,5 +190,21 @@ SELECT throws_ok($$SELECT pg_temp.state_as('cqrs_es_reader')$$, '42501', NULL, '
 SELECT is(pg_temp.state_as('none'), jsonb_build_object('user', current_user), 'the owner of it has');
 GRANT EXECUTE ON FUNCTION who(jsonb, cqrs_es.event) TO cqrs_es_reader;
 SELECT is(pg_temp.state_as('cqrs_es_reader'), '{"user": "cqrs_es_reader"}', 'and who is granted it');
+
+-- "$user" in the search_path is the definer, not whoever appends
+CREATE SCHEMA cqrs_es_reader AUTHORIZATION cqrs_es_reader;
+CREATE FUNCTION public.cqrs_es_helper() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'right' $$;
+CREATE FUNCTION cqrs_es_reader.cqrs_es_helper() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'wrong' $$;
+CREATE FUNCTION public.helped(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN RETURN jsonb_build_object('helper', cqrs_es_helper()); END $$;
+GRANT EXECUTE ON FUNCTION cqrs_es_reader.cqrs_es_helper() TO PUBLIC;
+SELECT cqrs_es.create_aggregate('helped') IS NULL AS x \gset
+SELECT cqrs_es.define_reducer('helped', 'e', 'public.helped(jsonb, cqrs_es.event)') IS NULL AS x \gset
+SELECT cqrs_es.append_event('helped', 'a', 'e', '{}') IS NULL AS x \gset
+SELECT is(cqrs_es.aggregate_state('helped', 'a'), '{"helper": "right"}', 'a reducer sees the schemas of whoever defined it');
+SET LOCAL ROLE cqrs_es_reader;
+SELECT cqrs_es.aggregate_state('helped', 'a') AS state \gset
+RESET ROLE;
+SELECT is(:'state'::jsonb, '{"helper": "right"}', 'not those of whoever it runs for');
 SELECT finish();
 ROLLBACK;
