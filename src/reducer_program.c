@@ -673,8 +673,8 @@ item_position(Application *application, const JsonNode *array, const char *key, 
 			position = PG_INT32_MAX;
 	}
 	if (position > n || (position == n && !may_append))
-		cannot_apply(application, "The array has %d items; index %s is out of range.",
-					 n, pnstrdup(key, len));
+		cannot_apply(application, "Index %s is out of range in an array of length %d.",
+					 pnstrdup(key, len), n);
 	return position;
 }
 

@@ -29,6 +29,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
@@ -107,10 +108,14 @@ RegistryFunctionInit(RegistryFunction *function, HeapTuple row, TupleDesc desc,
 	function->search_path = SPI_getvalue(row, desc, first_column + 2);
 }
 
-/* Begin a row of calls, whose memory is the current memory context. */
+/*
+ * Begin a row of calls, whose memory is the current memory context.  What others
+ * changed until now counts, also in a transaction that holds all its locks.
+ */
 void
 FunctionCallsInit(FunctionCalls *calls)
 {
+	AcceptInvalidationMessages();
 	calls->memory = CurrentMemoryContext;
 	calls->first = NULL;
 	calls->guc_level = 0;
