@@ -225,8 +225,7 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 		nids += append->has_id[i];
 
 	table = EventsTableGet();
-	TenancyRequireEvents(table->relid, ACL_INSERT);
-	TenancyRequireEvents(table->relid, ACL_SELECT);
+	TenancyRequireEvents(table->relid, ACL_INSERT | ACL_SELECT);
 	rel = table_open(table->relid, RowExclusiveLock);
 
 	for (;;)

@@ -483,6 +483,7 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 	{
 		ItemPointerData tid;
 
+		CHECK_FOR_INTERRUPTS();
 		memset(&tip, 0, sizeof(tip));
 		in_progress = InvalidTransactionId;
 		scan = compat_index_beginscan(rel, index, &dirty, 3);

@@ -61,14 +61,12 @@ TenancyCurrent(void)
 }
 
 /*
- * The caller must have `mode` (ACL_INSERT or ACL_SELECT) on the log.
+ * The caller must have all of `mode` (ACL_INSERT, ACL_SELECT or both) on the log.
  * Raises 42501.
  */
 void
 TenancyRequireEvents(Oid events_relid, AclMode mode)
 {
-	AclResult	result = pg_class_aclcheck(events_relid, GetUserId(), mode);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_TABLE, get_rel_name(events_relid));
+	if (pg_class_aclmask(events_relid, GetUserId(), mode, ACLMASK_ALL) != mode)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(events_relid));
 }
