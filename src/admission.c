@@ -204,11 +204,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
 
 	if (tip->after_snapshot)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access: stream \"%s\" moved on since the transaction's snapshot",
-						StreamName(key)),
-				 errhint("Retry the transaction.")));
+		EventsReportMoved(key);
 	if (sequence > tip->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_HOLE),

@@ -232,11 +232,7 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 	{
 		tip = EventWriterTip(rel, &append->key);
 		if (tip.after_snapshot)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access: stream \"%s\" moved on since the transaction's snapshot",
-							StreamName(&append->key)),
-					 errhint("Retry the transaction.")));
+			EventsReportMoved(&append->key);
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
 		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))

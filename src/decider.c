@@ -58,7 +58,6 @@ typedef struct Decider
 	Oid			definer;
 	char	   *search_path;
 	SPIPlanPtr	plan;			/* NULL until first used */
-	MemoryContextCallback free_plan;
 }			Decider;
 
 /* The commands of an aggregate type. */
@@ -85,7 +84,6 @@ static SPIPlanPtr compile(const char *expression);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
 static Jsonb *as_array(Jsonb *events);
-static void free_plan(void *arg);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -212,11 +210,8 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	{
 		SPIPlanPtr	plan = compile(decider->expression);
 
-		SPI_keepplan(plan);
+		KeepPlanWith(plan, decider);
 		decider->plan = plan;
-		decider->free_plan.func = free_plan;
-		decider->free_plan.arg = plan;
-		MemoryContextRegisterResetCallback(GetMemoryChunkContext(decider), &decider->free_plan);
 	}
 	if (SPI_execute_plan_extended(decider->plan, &options) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "a decider did not return one row");
@@ -387,10 +382,4 @@ resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 		return (Node *) param;
 	}
 	return NULL;
-}
-
-static void
-free_plan(void *arg)
-{
-	SPI_freeplan((SPIPlanPtr) arg);
 }

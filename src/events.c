@@ -539,6 +539,17 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	return tip;
 }
 
+/* 40001: what after_snapshot means to whoever wants to write. */
+void
+EventsReportMoved(const StreamKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access: stream \"%s\" moved on since the transaction's snapshot",
+					StreamName(key)),
+			 errhint("Retry the transaction.")));
+}
+
 /*
  * The same on the generic way, by SQL.  It does not see rows in progress: a
  * race for the next sequence shows when it is inserted.

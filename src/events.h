@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "cqrs_es.h"
 
 /* The columns, in the order of the composite type cqrs_es.event. */
@@ -93,6 +94,7 @@ extern void EventKey(const Event *event, StreamKey *key);
 extern Datum EventToComposite(const Event *event);
 extern StreamTip EventsTip(Relation rel, Oid primary_key,
 						   const EventColumns *columns, const StreamKey *key);
+pg_noreturn extern void EventsReportMoved(const StreamKey *key);
 extern StreamTip EventsTipByQuery(const StreamKey *key);
 
 extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,

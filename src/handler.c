@@ -57,7 +57,6 @@ static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
 static Node *event_param(ParseState *pstate, int number, Oid type, int location);
 static void execute(Handler *handler, const Event *event);
-static void free_plan(void *arg);
 static bool keeps_sqlstate(int sqlstate);
 pg_noreturn static void report_failure(const Handler *handler, const Event *event,
 						   ErrorData *error);
@@ -99,10 +98,7 @@ HandlerRun(Handler *handler, const Event *event)
 		if (handler->plan == NULL)
 		{
 			compile(handler);
-			SPI_keepplan(handler->plan);
-			handler->free_plan.func = free_plan;
-			handler->free_plan.arg = handler->plan;
-			MemoryContextRegisterResetCallback(GetMemoryChunkContext(handler), &handler->free_plan);
+			KeepPlanWith(handler->plan, handler);
 		}
 		execute(handler, event);
 		SPI_finish();
@@ -276,12 +272,6 @@ execute(Handler *handler, const Event *event)
 	rc = SPI_execute_plan_extended(handler->plan, &options);
 	if (rc < 0)
 		elog(ERROR, "could not run a handler: %s", SPI_result_code_string(rc));
-}
-
-static void
-free_plan(void *arg)
-{
-	SPI_freeplan((SPIPlanPtr) arg);
 }
 
 static bool

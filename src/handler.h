@@ -24,7 +24,6 @@ typedef struct Handler
 	/* private to handler.c */
 	SPIPlanPtr	plan;			/* NULL until first used */
 	bool		uses_event;		/* does it take the event as a whole? */
-	MemoryContextCallback free_plan;
 }			Handler;
 
 extern void HandlerValidate(Handler *handler);

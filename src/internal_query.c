@@ -23,11 +23,14 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "cqrs_es.h"
 #include "internal_query.h"
+
+static void free_plan(void *arg);
 
 /*
  * The statement's plan, prepared on first use.  Must be called between
@@ -149,6 +152,28 @@ DefinerSearchPath(void)
 	else
 		appendStringInfoString(&path, "pg_temp");
 	return path.data;
+}
+
+/*
+ * Keep a plan for as long as the chunk of memory that it belongs to: it is
+ * freed when the chunk's memory context is reset or deleted.
+ */
+void
+KeepPlanWith(SPIPlanPtr plan, void *owner)
+{
+	MemoryContext memory = GetMemoryChunkContext(owner);
+	MemoryContextCallback *callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
+
+	SPI_keepplan(plan);
+	callback->func = free_plan;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(memory, callback);
+}
+
+static void
+free_plan(void *arg)
+{
+	SPI_freeplan((SPIPlanPtr) arg);
 }
 
 /*

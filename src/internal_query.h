@@ -37,6 +37,7 @@ extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);
 extern char *DefinerSearchPath(void);
 extern void RoleSwitchBack(const RoleSwitch *saved);
+extern void KeepPlanWith(SPIPlanPtr plan, void *owner);
 extern Snapshot FreshSnapshot(void);
 
 #endif							/* CQRS_ES_INTERNAL_QUERY_H */
