@@ -30,6 +30,12 @@ COMMENT ON COLUMN cqrs_es.events.created_at IS 'when the event was appended, by 
 COMMENT ON COLUMN cqrs_es.events.event_version IS 'version of the payload''s schema';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.events', '');
 
+ALTER TABLE cqrs_es.events ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON cqrs_es.events
+    USING (tenant_id OPERATOR(pg_catalog.=) cqrs_es.current_tenant());
+COMMENT ON POLICY tenant_isolation ON cqrs_es.events IS
+    'an ordinary role sees and writes rows of the current tenant';
+
 CREATE TYPE cqrs_es.event AS (
     global_position bigint,
     sequence        bigint,

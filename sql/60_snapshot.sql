@@ -19,3 +19,9 @@ COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'a number that rises wit
 COMMENT ON COLUMN cqrs_es.snapshots.fingerprint IS
     'of the reducers that made it; a snapshot with another one is not used';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.snapshots', '');
+
+ALTER TABLE cqrs_es.snapshots ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON cqrs_es.snapshots
+    USING (tenant_id OPERATOR(pg_catalog.=) cqrs_es.current_tenant());
+COMMENT ON POLICY tenant_isolation ON cqrs_es.snapshots IS
+    'an ordinary role sees and writes rows of the current tenant';

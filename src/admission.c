@@ -86,6 +86,8 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	if (!check_new_row(&row, &key))
 		return PointerGetDatum(tuple);
 
+	/* before anything of a stream is looked at, or waited for */
+	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
 	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
 		admit_restored(trigdata->tg_relation, &row);
 	else

@@ -13,6 +13,7 @@
 #include "executor/executor.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/guc_tables.h"
 #include "utils/rel.h"
 
 #if PG_VERSION_NUM < 150000
@@ -34,6 +35,23 @@
 #define compat_class_ownercheck(relid, roleid) pg_class_ownercheck(relid, roleid)
 #define compat_proc_aclcheck(procid, roleid, mode) pg_proc_aclcheck(procid, roleid, mode)
 #endif
+
+/* 16 made the lookup of a setting public */
+static inline struct config_generic *
+compat_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, 0);
+#else
+	struct config_generic **settings = get_guc_variables();
+	int			i;
+
+	for (i = 0; i < GetNumConfigOptions(); i++)
+		if (pg_strcasecmp(settings[i]->name, name) == 0)
+			return settings[i];
+	return NULL;
+#endif
+}
 
 /* 17 gathered a backend's virtual transaction id in one struct */
 #if PG_VERSION_NUM >= 170000

@@ -27,6 +27,7 @@
 
 #include "catalog/namespace.h"
 #include "fmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -48,6 +49,12 @@ PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
+/* The settings that not everyone may set (PGC_SUSET). */
+static const char *const guarded_settings[] = {"cqrs_es.node_id", "cqrs_es.tenant_id"};
+
+static void refuse_forged_setting(const char *name);
+static bool could_set(const char *name, GucContext context, Oid role);
+
 /*
  * Table of contents: one Init per concept that has settings, callbacks or
  * something to do after an append (DispatchRegister: in the order called).
@@ -55,6 +62,10 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
+	size_t		i;
+
+	for (i = 0; i < lengthof(guarded_settings); i++)
+		refuse_forged_setting(guarded_settings[i]);
 	TenancyInit();
 	ContextInit();
 	RegistryInit();
@@ -65,6 +76,40 @@ _PG_init(void)
 	FoldInit();
 	CommandInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
+}
+
+/*
+ * Do not load while a guarded setting has a value from somebody who may not set
+ * it.  Before the library is loaded, which may be in the middle of a session, the
+ * server knows no better than to let anybody set it, by SET or in the
+ * connection's options.  When the setting is defined it would drop such a value
+ * with a warning, and go on with another one than the client believes; with the
+ * default even, when the value came with the connection and so kept out what
+ * ALTER ROLE or postgresql.conf say.  An error here leaves the library unloaded:
+ * the next use comes here again.
+ */
+static void
+refuse_forged_setting(const char *name)
+{
+	struct config_generic *setting = compat_find_setting(name);
+
+	if (setting == NULL ||
+		(could_set(name, setting->scontext, setting->srole) &&
+		 could_set(name, setting->reset_scontext, setting->reset_srole)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set parameter \"%s\"", name),
+			 errdetail("It was set in this session or with the connection's options."),
+			 errhint("Reset it, or connect without it.")));
+}
+
+/* As the server will judge it when it knows that the setting is PGC_SUSET. */
+static bool
+could_set(const char *name, GucContext context, Oid role)
+{
+	return (context != PGC_USERSET && context != PGC_BACKEND) ||
+		pg_parameter_aclcheck(name, role, ACL_SET) == ACLCHECK_OK;
 }
 
 /* Bytewise equality of two untoasted texts. */

@@ -6,8 +6,8 @@
  * Two ways lead to the table.  The straight way works on the heap and its
  * indexes and skips the SQL executor; it is several times quicker.  It is
  * right only while the table is what we installed: a local heap without
- * partitions, foreign triggers, rules, policies, or a distributed engine that
- * keeps the rows elsewhere.  For everything else there is the generic way,
+ * partitions, foreign triggers, rules, policies beside our own (tenancy.c), or a
+ * distributed engine that keeps the rows elsewhere.  For everything else there is the generic way,
  * ordinary SQL through kept plans.  EventsTableGet looks at the catalog and
  * decides, once per relcache invalidation of the table;
  * EventsWriteStraight and EventsReadStraight are the only two who ask.
@@ -52,6 +52,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "tenancy.h"
 
 /* rows fetched at once on the generic way */
 #define GENERIC_FETCH_ROWS 128
@@ -156,8 +157,10 @@ EventsTableGet(void)
 	EventsColumnsOf(rel, &fresh.columns);
 	fresh.primary_key = compat_primary_key(rel);
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
-	fresh.row_security = rel->rd_rel->relrowsecurity;
+	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
+		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.plain = is_plain_heap(rel) &&
+		!fresh.foreign_policies &&
 		OidIsValid(fresh.primary_key) &&
 		OidIsValid(fresh.position_index) &&
 		!is_distributed(fresh.relid);
@@ -188,13 +191,13 @@ EventsReadStraight(const EventsTable *table)
 	return table->plain && !cqrs_es_force_generic_path;
 }
 
-/* Is the caller subject to row-level security that somebody put on the log? */
+/* Is the caller subject to row security of the log beyond our own policy? */
 bool
 EventsRowSecurity(void)
 {
 	const EventsTable *table = EventsTableGet();
 
-	return table->row_security &&
+	return table->foreign_policies &&
 		check_enable_rls(table->relid, InvalidOid, true) == RLS_ENABLED;
 }
 
@@ -321,15 +324,14 @@ find_position_index(Relation rel, AttrNumber position)
 	return found;
 }
 
-/* All rows in this one heap, and all of it for everyone to see? */
+/* All rows in this one heap? */
 static bool
 is_plain_heap(Relation rel)
 {
 	return rel->rd_rel->relkind == RELKIND_RELATION &&
 		rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
 		!rel->rd_rel->relispartition &&
-		!rel->rd_rel->relhassubclass &&
-		!rel->rd_rel->relrowsecurity;
+		!rel->rd_rel->relhassubclass;
 }
 
 /*

@@ -64,7 +64,7 @@ typedef struct EventsTable
 	Oid			relid;
 	Oid			primary_key;
 	Oid			position_index;
-	bool		row_security;
+	bool		foreign_policies;	/* row security beyond our own policy? */
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */
 	EventColumns columns;

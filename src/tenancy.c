@@ -7,23 +7,54 @@
  * log below the executor, which would have checked grants, so they ask here
  * first: SELECT on cqrs_es.events to read, and INSERT as well to append (which
  * reads: the version, and what an id stands for).
+ *
+ * Two things keep tenants apart.  Functions look for the current tenant's
+ * events and stamp it on what they append, whoever calls.  Plain SQL meets the
+ * policy tenant_isolation, which lets ordinary roles see and write rows of the
+ * current tenant; owners, superusers and BYPASSRLS roles are above it, as
+ * anywhere in PostgreSQL: dumps and rebuilds need all rows, hence no FORCE.
+ *
+ * All of it hangs on who may set cqrs_es.tenant_id: superusers, and those who
+ * were granted SET on the parameter.  So ALTER ROLE ... SET binds a role.  (What
+ * a session set before this library was loaded is checked in cqrs_es.c.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
+#include "catalog/pg_operator_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/primnodes.h"
+#include "parser/parse_func.h"
+#include "rewrite/rowsecurity.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 #include "compat.h"
+#include "cqrs_es.h"
 #include "tenancy.h"
 
 static char *cqrs_es_tenant_id = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_current_tenant);
+
+static bool check_tenant_id(char **newval, void **extra, GucSource source);
+static bool is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id);
+static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id);
+
+void
+TenancyInit(void)
+{
+	DefineCustomStringVariable("cqrs_es.tenant_id",
+							   "The tenant whose events are appended and read.",
+							   "Empty for a database without tenants.",
+							   &cqrs_es_tenant_id, "",
+							   PGC_SUSET, 0, check_tenant_id, NULL, NULL);
+}
 
 static bool
 check_tenant_id(char **newval, void **extra, GucSource source)
@@ -34,16 +65,6 @@ check_tenant_id(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	return true;
-}
-
-void
-TenancyInit(void)
-{
-	DefineCustomStringVariable("cqrs_es.tenant_id",
-							   "The tenant whose events are appended and read.",
-							   "Empty for a database without tenants.",
-							   &cqrs_es_tenant_id, "",
-							   PGC_USERSET, 0, check_tenant_id, NULL, NULL);
 }
 
 /* SQL: current_tenant() */
@@ -69,4 +90,75 @@ TenancyRequireEvents(Oid events_relid, AclMode mode)
 {
 	if (pg_class_aclmask(events_relid, GetUserId(), mode, ACLMASK_ALL) != mode)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(events_relid));
+}
+
+/*
+ * The caller must be somebody who may write rows of this tenant into the table:
+ * the tenant is the current one, or row security does not concern him.  For
+ * triggers, which run before the server looks at policies, and on partitions,
+ * which have none.  Raises 42501.
+ */
+void
+TenancyRequireOwn(Relation rel, const text *tenant_id)
+{
+	if (!TextEqual(tenant_id, TenancyCurrent()) &&
+		!has_bypassrls_privilege(GetUserId()) &&
+		!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to insert events of another tenant"),
+				 errhint("Leave tenant_id out; it is that of the session.")));
+}
+
+/*-------------------------------------------------------------------------
+ * the policy
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Is our own policy all that row security says about this table?  Then whoever
+ * stamps and looks for the current tenant complies, below the executor too.
+ */
+bool
+TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id)
+{
+	ListCell   *lc;
+
+	if (rel->rd_rsdesc == NULL || rel->rd_rsdesc->policies == NIL)
+		return false;
+	foreach(lc, rel->rd_rsdesc->policies)
+		if (!is_tenant_policy(lfirst(lc), tenant_id))
+			return false;
+	return true;
+}
+
+/* PERMISSIVE FOR ALL TO PUBLIC USING (tenant_id = cqrs_es.current_tenant()), by any name? */
+static bool
+is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id)
+{
+	/* roles: an array of oids without nulls */
+	const Oid  *roles = (const Oid *) ((const char *) policy->roles + ARR_OVERHEAD_NONULLS(1));
+
+	return policy->permissive &&
+		policy->polcmd == '*' &&
+		ArrayGetNItems(ARR_NDIM(policy->roles), ARR_DIMS(policy->roles)) == 1 &&
+		roles[0] == ACL_ID_PUBLIC &&
+		is_tenant_qual(policy->qual, tenant_id) &&
+		(policy->with_check_qual == NULL || is_tenant_qual(policy->with_check_qual, tenant_id));
+}
+
+static bool
+is_tenant_qual(const Expr *qual, AttrNumber tenant_id)
+{
+	const OpExpr *comparison = (const OpExpr *) qual;
+	Oid			none[1] = {InvalidOid};
+
+	return qual != NULL && IsA(qual, OpExpr) &&
+		comparison->opno == TextEqualOperator &&
+		IsA(linitial(comparison->args), Var) &&
+		linitial_node(Var, comparison->args)->varattno == tenant_id &&
+		IsA(lsecond(comparison->args), FuncExpr) &&
+		lsecond_node(FuncExpr, comparison->args)->funcid ==
+		LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA), makeString("current_tenant")),
+					   0, none, true);
 }

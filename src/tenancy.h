@@ -7,11 +7,14 @@
 #define CQRS_ES_TENANCY_H
 
 #include "nodes/parsenodes.h"
+#include "utils/rel.h"
 
 #define TENANT_MAX_BYTES 255
 
 extern void TenancyInit(void);
 extern text *TenancyCurrent(void);
 extern void TenancyRequireEvents(Oid events_relid, AclMode mode);
+extern void TenancyRequireOwn(Relation rel, const text *tenant_id);
+extern bool TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id);
 
 #endif							/* CQRS_ES_TENANCY_H */
