@@ -118,6 +118,8 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	command_args(fcinfo, &command);
 	AppendPrevent();
+	/* also when nothing will be appended: the state is shown */
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
 	result = run(&command);
