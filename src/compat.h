@@ -36,6 +36,14 @@
 #define compat_proc_aclcheck(procid, roleid, mode) pg_proc_aclcheck(procid, roleid, mode)
 #endif
 
+/* 16 took the rights that a query needs out of its range table */
+#if PG_VERSION_NUM >= 160000
+#define compat_check_permissions(stmt) \
+	((void) ExecCheckPermissions((stmt)->rtable, (stmt)->permInfos, true))
+#else
+#define compat_check_permissions(stmt)	((void) ExecCheckRTPerms((stmt)->rtable, true))
+#endif
+
 /* 16 made the lookup of a setting public */
 static inline struct config_generic *
 compat_find_setting(const char *name)

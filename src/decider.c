@@ -159,7 +159,7 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 
 	(void) AggregateRequire(type);
 	SPI_connect();
-	SPI_freeplan(compile(expression));
+	RequirePlanRights(compile(expression));
 	SPI_finish();
 	(void) RegistryWrite(&query, values, NULL);
 }
@@ -206,11 +206,14 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 				 errhint("Define the command again.")));
 	saved = RoleSwitchTo(decider->definer, decider->search_path);
 	SPI_connect();
-	if (decider->plan == NULL)
+	if (decider->plan == NULL || !SPI_plan_is_valid(decider->plan))
 	{
 		SPIPlanPtr	plan = compile(decider->expression);
 
 		KeepPlanWith(plan, decider);
+		/* a plan that is replaced goes with its entry */
+		if (decider->plan != NULL)
+			RegistryForget();
 		decider->plan = plan;
 	}
 	if (SPI_execute_plan_extended(decider->plan, &options) != SPI_OK_SELECT || SPI_processed != 1)
@@ -342,6 +345,7 @@ compile(const char *expression)
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("a decider must be an expression of type jsonb"),
 				 errhint("Cast a literal: '[]'::jsonb.")));
+	RefuseTemporaryObjects(plan);
 	return plan;
 }
 

@@ -40,6 +40,7 @@
 #include "events.h"
 #include "handler.h"
 #include "internal_query.h"
+#include "registry.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
 
@@ -51,8 +52,8 @@ typedef struct HandlerContext
 }			HandlerContext;
 
 static RoleSwitch become_definer(const Handler *handler);
-static void compile(Handler *handler);
-static void check_statement(Handler *handler);
+static SPIPlanPtr compile(Handler *handler);
+static void check_statement(SPIPlanPtr plan);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
 static Node *event_param(ParseState *pstate, int number, Oid type, int location);
@@ -64,16 +65,18 @@ static void describe_handler(void *arg);
 
 /*
  * Parse and check a statement that is about to be defined, with the current
- * role and search_path.  Raises the parser's errors, 42601 and 0A000.
+ * role and search_path.  Raises the parser's errors, 42601, 0A000, and 42501 when
+ * the role has not the rights that it would run with.
  */
 void
 HandlerValidate(Handler *handler)
 {
+	SPIPlanPtr	plan;
+
 	SPI_connect();
-	compile(handler);
-	check_statement(handler);
-	SPI_freeplan(handler->plan);
-	handler->plan = NULL;
+	plan = compile(handler);
+	check_statement(plan);
+	RequirePlanRights(plan);
 	SPI_finish();
 }
 
@@ -95,10 +98,15 @@ HandlerRun(Handler *handler, const Event *event)
 		RoleSwitch	saved = become_definer(handler);
 
 		SPI_connect();
-		if (handler->plan == NULL)
+		if (handler->plan == NULL || !SPI_plan_is_valid(handler->plan))
 		{
-			compile(handler);
-			KeepPlanWith(handler->plan, handler);
+			SPIPlanPtr	plan = compile(handler);
+
+			KeepPlanWith(plan, handler);
+			/* a plan that is replaced goes with its entry */
+			if (handler->plan != NULL)
+				RegistryForget();
+			handler->plan = plan;
 		}
 		execute(handler, event);
 		SPI_finish();
@@ -136,7 +144,8 @@ become_definer(const Handler *handler)
  *-------------------------------------------------------------------------
  */
 
-static void
+/* The plan of the statement, in the hands of SPI; the current role defines or defined it. */
+static SPIPlanPtr
 compile(Handler *handler)
 {
 	SPIPrepareOptions options = {
@@ -145,17 +154,19 @@ compile(Handler *handler)
 		.parseMode = RAW_PARSE_DEFAULT,
 		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
 	};
+	SPIPlanPtr	plan = SPI_prepare_extended(handler->statement, &options);
 
-	handler->plan = SPI_prepare_extended(handler->statement, &options);
-	if (handler->plan == NULL)
+	if (plan == NULL)
 		elog(ERROR, "could not prepare a handler: %s", SPI_result_code_string(SPI_result));
+	RefuseTemporaryObjects(plan);
+	return plan;
 }
 
 /* Just one statement, one that writes, and no rows to throw away. */
 static void
-check_statement(Handler *handler)
+check_statement(SPIPlanPtr plan)
 {
-	List	   *sources = SPI_plan_get_plan_sources(handler->plan);
+	List	   *sources = SPI_plan_get_plan_sources(plan);
 	CachedPlanSource *source;
 	CommandTag	tag;
 

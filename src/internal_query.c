@@ -18,18 +18,24 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "cqrs_es.h"
 #include "internal_query.h"
 
+static bool uses_temporary(Node *node, void *context);
+static Oid	type_namespace(Oid type);
 static void free_plan(void *arg);
 
 /*
@@ -118,10 +124,11 @@ RoleSwitchToOwner(const char *relname)
 	return RoleSwitchTo(owner, "pg_catalog, pg_temp");
 }
 
+/* Settings that were changed meanwhile, by whatever means, are the caller's again. */
 void
 RoleSwitchBack(const RoleSwitch *saved)
 {
-	AtEOXact_GUC(true, saved->guc_level);
+	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->saved_user, saved->saved_context);
 }
 
@@ -152,6 +159,108 @@ DefinerSearchPath(void)
 	else
 		appendStringInfoString(&path, "pg_temp");
 	return path.data;
+}
+
+/*
+ * What a definer wrote must not come to mean something of the session that it
+ * runs in.  pg_temp stands last in its search_path but cannot be left out: had a
+ * table been dropped, a temporary one of that name would be found, and its
+ * triggers would run with the definer's rights.  To be called between parsing
+ * and planning, since planning may already run the checks of a domain; a plan
+ * that has become invalid must be prepared anew by us, not by the server.
+ * Raises 42P17.
+ */
+void
+RefuseTemporaryObjects(SPIPlanPtr plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, SPI_plan_get_plan_sources(plan))
+	{
+		CachedPlanSource *source = lfirst(lc);
+
+		if (uses_temporary((Node *) source->query_list, NULL))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("what runs with the rights of its definer cannot use temporary objects"),
+					 errdetail("A name in it now stands for a temporary object of this session."),
+					 errhint("Has what it named been dropped?")));
+	}
+}
+
+static bool
+uses_temporary(Node *node, void *context)
+{
+	Oid			type = InvalidOid;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((Query *) node)->rtable)
+		{
+			RangeTblEntry *entry = lfirst_node(RangeTblEntry, lc);
+
+			if (entry->rtekind == RTE_RELATION &&
+				isAnyTempNamespace(get_rel_namespace(entry->relid)))
+				return true;
+		}
+		return query_tree_walker((Query *) node, uses_temporary, context, 0);
+	}
+	switch (nodeTag(node))
+	{
+			/* what a type's name in the text becomes */
+		case T_Const:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_ConvertRowtypeExpr:
+		case T_CoerceToDomain:
+		case T_FuncExpr:
+		case T_RowExpr:
+			type = exprType(node);
+			break;
+		default:
+			break;
+	}
+	if (OidIsValid(type))
+	{
+		Oid			element = get_element_type(type);
+
+		if (isAnyTempNamespace(type_namespace(OidIsValid(element) ? element : type)))
+			return true;
+	}
+	return expression_tree_walker(node, uses_temporary, context);
+}
+
+static Oid
+type_namespace(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid			result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * The caller must have the rights on tables that the plan needs when it runs.
+ * Between SPI_connect and SPI_finish.  Raises 42501.
+ */
+void
+RequirePlanRights(SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	ListCell   *lc;
+
+	foreach(lc, cached->stmt_list)
+		compat_check_permissions(lfirst_node(PlannedStmt, lc));
+	ReleaseCachedPlan(cached, NULL);
 }
 
 /*

@@ -37,6 +37,8 @@ extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);
 extern char *DefinerSearchPath(void);
 extern void RoleSwitchBack(const RoleSwitch *saved);
+extern void RefuseTemporaryObjects(SPIPlanPtr plan);
+extern void RequirePlanRights(SPIPlanPtr plan);
 extern void KeepPlanWith(SPIPlanPtr plan, void *owner);
 extern Snapshot FreshSnapshot(void);
 

@@ -18,6 +18,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -60,6 +61,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void check_types(ArrayType *types);
+static void check_read_models(ArrayType *read_models);
 static void require_projection_owner(const text *name);
 static void project(const Event *event);
 static void load_handlers(EventTypeHandlers *entry, const text *event_type);
@@ -93,10 +95,8 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
-	if (!PG_ARGISNULL(2) && array_contains_nulls(PG_GETARG_ARRAYTYPE_P(2)))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("read_models must not contain nulls")));
+	if (!PG_ARGISNULL(2))
+		check_read_models(PG_GETARG_ARRAYTYPE_P(2));
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -123,6 +123,29 @@ check_types(ArrayType *types)
 		NullableDatum element = {.value = elements[i],.isnull = nulls[i]};
 
 		(void) RequiredText(element, "aggregate type", AGGREGATE_TYPE_MAX_BYTES);
+	}
+}
+
+/* Tables of the caller's own. */
+static void
+check_read_models(ArrayType *read_models)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	deconstruct_array(read_models, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	for (i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("read_models must not contain nulls")));
+		if (!compat_class_ownercheck(DatumGetObjectId(elements[i]), GetUserId()))
+			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
+						   get_rel_name(DatumGetObjectId(elements[i])));
 	}
 }
 

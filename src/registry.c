@@ -254,6 +254,13 @@ RegistryGeneration(void)
 	return registry_generation;
 }
 
+/* Start all caches anew with the next lookup; what is in use lasts as ever. */
+void
+RegistryForget(void)
+{
+	registry_generation++;
+}
+
 /*
  * Read a registry with the newest snapshot whatever the isolation level, for
  * a cache outlives the transaction.  As the registries' owner, so that users

@@ -194,6 +194,7 @@ CREATE SCHEMA model AUTHORIZATION cqrs_es_modeller;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_modeller, cqrs_es_appender;
 GRANT INSERT, SELECT ON cqrs_es.events TO cqrs_es_appender;
 GRANT EXECUTE ON FUNCTION cqrs_es.create_projection, cqrs_es.define_handler, cqrs_es.drop_projection TO cqrs_es_modeller;
+GRANT INSERT ON never TO cqrs_es_modeller;
 SET LOCAL search_path = model, public;
 SELECT pg_temp.as_role('cqrs_es_modeller', $$
 	CREATE TABLE private (id text, who text, path text);
@@ -201,6 +202,7 @@ SELECT pg_temp.as_role('cqrs_es_modeller', $$
 	SELECT cqrs_es.define_handler('private', 'e', 'INSERT INTO private VALUES (event.aggregate_id, current_user, current_setting(''search_path''))');
 	SELECT cqrs_es.define_handler('private', 'temp', 'INSERT INTO public.never VALUES (event.aggregate_id)')$$) IS NULL AS x \gset
 RESET search_path;
+REVOKE INSERT ON never FROM cqrs_es_modeller;
 SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_appender', $q$SELECT cqrs_es.append_event('private', 'a', 'e', '{}')$q$)$$, 'someone without rights on the read model appends');
 SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_appender', $q$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('private', 'b', 'e', '{}')$q$)$$, 'or inserts');
 SELECT results_eq('SELECT * FROM model.private ORDER BY id', $$VALUES ('a', 'cqrs_es_modeller', 'model, public, pg_temp'), ('b', 'cqrs_es_modeller', 'model, public, pg_temp')$$,

@@ -135,7 +135,7 @@ SELECT results_eq($$SELECT tenant, aggregate_id, n FROM seen ORDER BY 1, 2$$,
 	$$VALUES ('left', 'by cqrs_es_writer', 3::bigint), ('left', 'by none', 3), ('right', 'by cqrs_es_writer', 1), ('right', 'by none', 1)$$,
 	'and so are rows of a read model that has the tenant in its key');
 
--- Plain SQL. (What read_all hands out takes a transaction of its own: rights.sql.)
+-- Plain SQL. (What read_all hands out takes committed events: test/t/006_tenants.pl.)
 
 SELECT is(pg_temp.rows('right', 'none', $$SELECT DISTINCT tenant_id FROM cqrs_es.events WHERE aggregate_type = 'twin' ORDER BY 1$$),
 	'(left) (right)', 'a superuser sees all tenants in the table');

@@ -125,6 +125,10 @@ for (
 	[ 'postgres', $b, '', 'b|,a,b' ],
 	[ 'clerk', '', q{CREATE ROLE one; ALTER ROLE one SET cqrs_es.tenant_id = 'b'; DROP ROLE one; SELECT 1; \q}, '1' ],
 
+	# the server has no COPY FROM where there is row security
+	[ 'tenant_a', '', qq{COPY cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) FROM STDIN;\n\\.\n}, '0A000' ],
+	[ 'tenant_a', '', q{COPY (SELECT DISTINCT tenant_id FROM cqrs_es.events) TO STDOUT;}, "a\na|a" ],
+
 	# workers of a parallel query
 	[ 'tenant_a', '', 'SET force_parallel_mode = on; SET debug_parallel_query = on;', 'a|a' ],
   )
