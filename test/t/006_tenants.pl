@@ -170,4 +170,21 @@ for my $setting ('session_preload_libraries', 'shared_preload_libraries')
 	is(session('service', $b, $look), 'b|b', 'who may choose, may');
 }
 
+# A dump must have all rows: the owner need not be a superuser. Others dump their own, if they say so.
+my $dump = "$PostgreSQL::Test::Utils::tmp_check/events.sql";
+$node->safe_psql('postgres', 'CREATE ROLE keeper LOGIN; GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper');
+for (
+	[ 'keeper', [], '|a|b' ],
+	[ 'postgres', [], '|a|b' ],
+	[ 'tenant_a', ['--enable-row-security'], 'a' ])
+{
+	my ($role, $options, $expected) = @$_;
+	command_ok([ 'pg_dump', '-U', $role, @$options, '--data-only', '--column-inserts', '-t', 'cqrs_es.events', '-f', $dump, $node->connstr('postgres') ],
+		"pg_dump as $role");
+	my %tenants = map { $_ => 1 } slurp_file($dump) =~ /^INSERT INTO .*, '([ab]?)', 't', 'x', /mg;
+	is(join('|', sort keys %tenants), $expected, 'with these tenants');
+}
+command_fails_like([ 'pg_dump', '-U', 'tenant_a', '--data-only', '-t', 'cqrs_es.events', '-f', $dump, $node->connstr('postgres') ],
+	qr/row-level security/, 'pg_dump as an ordinary role does not leave out rows silently');
+
 done_testing();
