@@ -109,7 +109,7 @@ cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 	static const Oid argtypes[] = {JSONBOID, JSONBOID};
 	Oid			function = PG_GETARG_OID(2);
 
-	(void) RegistryFunctionSignature(fcinfo->args[2], argtypes, lengthof(argtypes),
+	(void) RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
 									 "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
 	save_command(fcinfo,
 				 psprintf("%s(state, command)",

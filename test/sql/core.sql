@@ -46,7 +46,7 @@ SELECT is_empty(
 SELECT is_empty(
 	$$SELECT signature FROM functions f
 	WHERE prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-	AND proname ~ '^(create|alter|drop|define)_' = EXISTS (
+	AND proname ~ '^(create|alter|drop|define|rebuild|pause|resume)_|^projection_errors$' = EXISTS (
 		SELECT FROM aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
 		WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')$$,
 	'PUBLIC may call all but what changes a registry');
