@@ -101,7 +101,7 @@ sub python_with_psycopg
 sub node_with_pg
 {
 	return (undef, 'Node.js is not installed (Debian: nodejs, node-pg)') if !runs('node', '--version');
-	return '' if runs('node', '-e', 'require("pg")');
+	return $ENV{NODE_PATH} // '' if runs('node', '-e', 'require("pg")');
 	return (undef, 'neither node-postgres nor npm is installed (Debian: node-pg)') if !runs('npm', '--version');
 
 	copy("$clients/package.json", $work) or die "could not copy package.json: $!";
@@ -111,7 +111,7 @@ sub node_with_pg
 			'<', \undef, '>&', \$output, IPC::Run::timeout(120));
 	};
 	return "$work/node_modules" if $installed;
-	return (undef, "npm could not install node-postgres: " . join(' ', split /\s*\n\s*/, $output || $@));
+	return (undef, "npm could not install node-postgres: " . (split /\n/, $output || $@)[0]);
 }
 
 sub runs
