@@ -17,9 +17,9 @@ use constant TRANSACTIONS => 50;	# of each client
 # It stands in sbin, which is not in everybody's path.
 $ENV{PATH} .= ':/usr/sbin';
 my $version = eval { my $output; IPC::Run::run([ 'pgbouncer', '--version' ], '>&', \$output); $output } // '';
-plan_nothing('PgBouncer is not installed (Debian: pgbouncer)') if $version !~ s/^PgBouncer ((\d+)\.(\d+)).*/$1/s;
+skip_everything('PgBouncer is not installed (Debian: pgbouncer)') if $version !~ s/^PgBouncer ((\d+)\.(\d+)).*/$1/s;
 my $knows_prepared = $2 > 1 || $3 >= 21;
-plan_nothing('PgBouncer does not run as root') if $> == 0;
+skip_everything('PgBouncer does not run as root') if $> == 0;
 
 my $node = PostgreSQL::Test::Cluster->new('pooled');
 $node->init;
@@ -63,6 +63,13 @@ SKIP:
 		'prepared, when PgBouncer does not know: an error');
 	is(stored('broken'), $done ? "$done|$done|0" : '0||0', "the $done that were acknowledged are there");
 }
+
+# PgBouncer of any version can prepare on each server connection what all
+# clients then execute by its name.
+start_pgbouncer(q{connect_query = 'PREPARE deposit(text, jsonb) AS SELECT version FROM cqrs_es.append_event(}
+  . q{''account'', $1, ''Deposited'', $2)'});
+load('simple', 'connect_query', q{EXECUTE deposit('connect_query', '{"amount": 0.25}');},
+	qq{BEGIN;\nSET LOCAL cqrs_es.context = '{"mode": "simple"}';\nEXECUTE deposit('connect_query', '{"amount": 0.25, "mode": "simple"}');\nCOMMIT;});
 
 # In session mode a client keeps its server connection.
 start_pgbouncer('pool_mode = session', 'max_client_conn = 100', 'default_pool_size = ' . CLIENTS);
@@ -110,7 +117,7 @@ done_testing();
 
 END { stop_pgbouncer() }
 
-sub plan_nothing
+sub skip_everything
 {
 	my ($why) = @_;
   SKIP: { skip $why, 1 }
@@ -131,12 +138,13 @@ sub start_pgbouncer
 		auth_type => 'trust',
 		auth_file => "$directory/users",
 		(map { split / = /, $_, 2 } @settings));
+	my $connect_query = delete $ini{connect_query};
 
 	stop_pgbouncer();
 	unlink "$directory/pgbouncer.ini", "$directory/users";
 	append_to_file("$directory/users", qq("shop" ""\n));
 	append_to_file("$directory/pgbouncer.ini", join("\n",
-		'[databases]', 'postgres = host=' . $node->host . ' port=' . $node->port,
+		'[databases]', 'postgres = host=' . $node->host . ' port=' . $node->port . ($connect_query ? " connect_query=$connect_query" : ''),
 		'[pgbouncer]', (map { "$_ = $ini{$_}" } sort keys %ini), ''));
 	$pgbouncer = IPC::Run::start([ 'pgbouncer', "$directory/pgbouncer.ini" ],
 		'<', \undef, '>', '/dev/null', '2>', "$PostgreSQL::Test::Utils::log_path/pgbouncer.log");
@@ -197,12 +205,13 @@ sub ways
 		  . qq{SELECT version FROM cqrs_es.append_event('account', '$id', 'Deposited', '{"amount": 0.25, "mode": "$mode"}');\nCOMMIT;});
 }
 
+# Load in a mode, in these ways or the usual ones, on an account of its own.
 sub load
 {
-	my ($mode, $title) = @_;
+	my ($mode, $title, @ways) = @_;
 	my $id = $title // $mode;
 	my $all = CLIENTS * TRANSACTIONS;
-	my ($done, $stderr) = pgbench($id, $mode, ways($id, $mode));
+	my ($done, $stderr) = pgbench($id, $mode, @ways ? @ways : ways($id, $mode));
 
 	is($done, $all, "$id: all was done");
 	unlike($stderr, qr/ERROR|FATAL/, 'without an error');
