@@ -61,6 +61,7 @@ $(BUILT_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql))
 endif
 
 test:
+	@test/bootstrap clients >/dev/null
 	@test/with-server test/rings $(TESTS)
 
 demo:

@@ -19,3 +19,14 @@ COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'a number that rises wit
 COMMENT ON COLUMN cqrs_es.snapshots.fingerprint IS
     'of the reducers that made it; a snapshot with another one is not used';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.snapshots', '');
+
+CREATE FUNCTION cqrs_es.snapshot_updated() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_snapshot_updated';
+COMMENT ON FUNCTION cqrs_es.snapshot_updated() IS
+    'trigger function: a snapshot that a client wrote over one of ours loses its fingerprint, so that replay does not use it';
+REVOKE EXECUTE ON FUNCTION cqrs_es.snapshot_updated() FROM PUBLIC;
+
+CREATE TRIGGER snapshot_updated BEFORE UPDATE OF current_snapshot ON cqrs_es.snapshots
+    FOR EACH ROW WHEN (NEW.fingerprint OPERATOR(pg_catalog.=) OLD.fingerprint)
+    EXECUTE FUNCTION cqrs_es.snapshot_updated();
