@@ -140,7 +140,7 @@ $$);
 \o
 \set ON_ERROR_STOP off
 
-\echo '\n*** 5. Open the account and pay in. What the web server knows of the request is said once per transaction ***\n'
+\echo '\n*** 5. Open the account and pay in. What every event should know of the request is said once per transaction ***\n'
 
 BEGIN;
 SET LOCAL cqrs_es.context = '{"time": "2026-03-01T09:30:00Z", "uri": "/account/ACCT-1", "user_agent": "curl/8.5"}';
@@ -151,11 +151,20 @@ COMMIT;
 
 \echo '\n*** 6. Take money out. A command with an id may be sent twice: money is paid once ***\n'
 
+BEGIN;
+SET LOCAL cqrs_es.context = '{"time": "2026-03-02T18:04:11Z", "uri": "/atm/ATM34f1ba3c", "user_agent": "atm/2.1"}';
 SELECT version, state FROM cqrs_es.execute_command('account', 'ACCT-1', 'WithdrawMoney', '{"amount": 200, "atm_id": "ATM34f1ba3c"}',
     command_id => '0b9ac4ee-5a4c-4a6b-9a53-000000000001');
+COMMIT;
+BEGIN;
+SET LOCAL cqrs_es.context = '{"time": "2026-03-02T18:04:16Z", "uri": "/atm/ATM34f1ba3c", "user_agent": "atm/2.1"}';
 SELECT version, state FROM cqrs_es.execute_command('account', 'ACCT-1', 'WithdrawMoney', '{"amount": 200, "atm_id": "ATM34f1ba3c"}',
     command_id => '0b9ac4ee-5a4c-4a6b-9a53-000000000001');
+COMMIT;
+BEGIN;
+SET LOCAL cqrs_es.context = '{"time": "2026-03-03T07:55:00Z", "uri": "/account/ACCT-1", "user_agent": "curl/8.5"}';
 SELECT version, state FROM cqrs_es.execute_command('account', 'ACCT-1', 'WriteCheck', '{"check_number": "1170", "amount": 99.95}');
+COMMIT;
 
 \echo '\n*** 7. Refusals: each has a SQLSTATE, a message and a code, and leaves no trace ***\n'
 
@@ -173,7 +182,10 @@ SELECT * FROM cqrs_es.execute_command('account', 'ACCT-2', 'DepositMoney', '{"am
 
 \echo '\n*** 8. To the last cent, and not one further ***\n'
 
+BEGIN;
+SET LOCAL cqrs_es.context = '{"time": "2026-03-04T12:00:00Z", "uri": "/account/ACCT-1", "user_agent": "curl/8.5"}';
 SELECT version, state FROM cqrs_es.execute_command('account', 'ACCT-1', 'WriteCheck', '{"check_number": "1171", "amount": 700.35}');
+COMMIT;
 
 \echo '\n*** 9. The view: it changed with the events ***\n'
 
@@ -183,5 +195,5 @@ SELECT view_id, version, jsonb_pretty(payload) AS payload FROM account_query WHE
 
 SELECT sequence, event_type, event_version, payload FROM cqrs_es.read_stream('account', 'ACCT-1');
 SELECT sequence, metadata->>'time' AS time, metadata->>'uri' AS uri, metadata->>'user_agent' AS user_agent
-FROM cqrs_es.read_stream('account', 'ACCT-1', max_count => 3);
+FROM cqrs_es.read_stream('account', 'ACCT-1');
 SELECT cqrs_es.aggregate_state('account', 'ACCT-1', at_sequence => 2);

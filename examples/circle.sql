@@ -64,7 +64,8 @@ $$;
 -- So whoever comes second waits until the first has committed, and then sees its
 -- row: he gets the refusal below, not a violation of the unique index. (The lock
 -- and the look are two statements, since the second must see what happened
--- during the first.)
+-- during the first. Who sends these commands names the version he saw, as below:
+-- then there is no second try, which would have to queue up with the lock held.)
 CREATE FUNCTION name_is_taken(name text, circle_id text) RETURNS boolean LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock(hashtextextended('circle name ' || name, 0));
     SELECT EXISTS (SELECT FROM circles WHERE circles.name = name_is_taken.name AND id <> circle_id);
@@ -103,10 +104,10 @@ $$);
 \o
 \set ON_ERROR_STOP off
 
-\echo '\n*** 4. Two circles, and updates by somebody who says which version he saw ***\n'
+\echo '\n*** 4. Two circles, and updates. Whoever sends a command says which version he saw: 0, none ***\n'
 
-SELECT version, state FROM cqrs_es.execute_command('circle', 'c-1', 'CreateCircle', '{"circle_name": "Chess", "capacity": 10}');
-SELECT version, state FROM cqrs_es.execute_command('circle', 'c-2', 'CreateCircle', '{"circle_name": "Tennis", "capacity": 4}');
+SELECT version, state FROM cqrs_es.execute_command('circle', 'c-1', 'CreateCircle', '{"circle_name": "Chess", "capacity": 10}', expected_version => 0);
+SELECT version, state FROM cqrs_es.execute_command('circle', 'c-2', 'CreateCircle', '{"circle_name": "Tennis", "capacity": 4}', expected_version => 0);
 
 -- A name alone, a capacity alone, and a null: what is not given stays as it was.
 SELECT version, state FROM cqrs_es.execute_command('circle', 'c-1', 'UpdateCircle', '{"circle_name": "Chess and Go"}', expected_version => 1);
@@ -136,7 +137,7 @@ SELECT cqrs_es.stream_version('circle', 'c-3');
 
 -- One's own name is not taken, and one that was given up is free.
 SELECT version, state FROM cqrs_es.execute_command('circle', 'c-1', 'UpdateCircle', '{"circle_name": "Chess and Go", "capacity": 16}', expected_version => 4);
-SELECT version, state FROM cqrs_es.execute_command('circle', 'c-3', 'CreateCircle', '{"circle_name": "Chess", "capacity": 8}');
+SELECT version, state FROM cqrs_es.execute_command('circle', 'c-3', 'CreateCircle', '{"circle_name": "Chess", "capacity": 8}', expected_version => 0);
 
 \echo '\n*** 7. Queries, and the snapshot of every fifth event ***\n'
 

@@ -194,6 +194,7 @@ SELECT who, what, version, correlation_id, causation_id FROM order_audit WHERE o
 
 \echo '\n*** 10. The read tables ***\n'
 
+SELECT * FROM order_summary WHERE tenant_id = cqrs_es.current_tenant();
 SELECT * FROM order_summary ORDER BY tenant_id, order_id;
 
 -- A mailer takes what is due; what others have taken it passes over, and if it crashes, its rows are there again.

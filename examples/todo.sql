@@ -92,7 +92,7 @@ $$);
 \set milk '0a8f8a52-0f6c-4d0e-9a44-000000000001'
 \set tax  '0a8f8a52-0f6c-4d0e-9a44-000000000002'
 
-\echo '\n*** 4. Send commands. Load, decide and append are one call ***\n'
+\echo '\n*** 4. Send commands: load, decide, and append behind just the version that was decided on ***\n'
 
 SELECT version, state FROM cqrs_es.execute_command('todo', :'milk', 'CreateTodo', '{"title": "Buy milk"}');
 SELECT version, state FROM cqrs_es.execute_command('todo', :'tax', 'CreateTodo', '{"title": "File the tax return"}');

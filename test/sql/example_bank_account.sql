@@ -51,8 +51,10 @@ SELECT results_eq($$SELECT view_id, entry->>'description', (entry->>'amount')::n
 SELECT results_eq('SELECT view_id, payload->''written_checks'' FROM account_query ORDER BY 1',
 	$$VALUES ('ACCT-1', '["1170", "1171"]'::jsonb), ('exact', '[]')$$, 'the checks that were written');
 SELECT is((SELECT array_agg(DISTINCT event_version COLLATE "default") FROM cqrs_es.events), '{1.0}', 'event_version 1.0');
+SELECT is((SELECT count(*) FROM cqrs_es.events WHERE sequence <= 6 AND aggregate_id = 'ACCT-1' AND metadata ?& '{time, uri, user_agent}'), 6::bigint,
+	'every event of the story has the metadata of its request');
 SELECT is((SELECT count(*) FROM cqrs_es.events WHERE metadata @> '{"time": "2026-03-01T09:30:00Z", "uri": "/account/ACCT-1", "user_agent": "curl/8.5"}'),
-	3::bigint, 'metadata of one transaction''s events, and of no others');
+	3::bigint, 'one transaction''s events have the same, and no others');
 SELECT is((SELECT count(*) FROM cqrs_es.events WHERE metadata->>'command_id' = '0b9ac4ee-5a4c-4a6b-9a53-000000000001'),
 	1::bigint, 'what was sent twice happened once');
 SELECT finish();
