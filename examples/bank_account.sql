@@ -8,8 +8,8 @@
 -- CustomerWroteCheck{check_number, amount, balance}. Numbers in JSON are numeric:
 -- no amount is ever a floating-point number.
 
--- How psql prints: the commands, and of a refusal not the whole decider that
--- refused. Declarations return nothing worth printing.
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
 \set ECHO queries
 \set SHOW_CONTEXT never

@@ -6,8 +6,8 @@
 -- capacity?}; events CircleCreated{name, capacity}, CircleUpdated{name?,
 -- capacity?}; the state {id, name, capacity, version}.
 
--- How psql prints: the commands, and of a refusal not the whole decider that
--- refused. Declarations return nothing worth printing.
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
 \set ECHO queries
 \set SHOW_CONTEXT never

@@ -7,8 +7,8 @@
 -- items, totalAmount}, OrderItemAdded{item, totalAmount}, OrderPaid{amount},
 -- OrderCancelled{reason}. The tenant is a setting, and a part of every key.
 
--- How psql prints: the commands, and of a refusal not the whole decider that
--- refused. Declarations return nothing worth printing.
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
 \set ECHO queries
 \set SHOW_CONTEXT never

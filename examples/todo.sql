@@ -6,8 +6,8 @@
 -- TodoCreated{title}, TodoTitleChanged{title}, TodoCompleted{}; the state
 -- {id, title, completed}.
 
--- How psql prints: the commands, and of a refusal not the whole decider that
--- refused. Declarations return nothing worth printing.
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
 \set ECHO queries
 \set SHOW_CONTEXT never

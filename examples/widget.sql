@@ -8,8 +8,8 @@
 -- WidgetDescriptionChanged with the same fields; the state {id, name,
 -- description, version}. The ids are ULIDs: any text will do.
 
--- How psql prints: the commands, and of a refusal not the whole decider that
--- refused. Declarations return nothing worth printing.
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
 \set ECHO queries
 \set SHOW_CONTEXT never
