@@ -52,6 +52,9 @@ ifneq ($(filter 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
 $(error cqrs_es needs PostgreSQL 15 or newer; $(PG_CONFIG) is of PostgreSQL $(MAJORVERSION))
 endif
 
+# The tests of the examples start a psql; it is that of pg_regress.
+installcheck: export PATH := $(bindir):$(PATH)
+
 # Dependency tracking is off in PGXS: every object depends on every header.
 $(OBJS): $(wildcard src/*.h)
 

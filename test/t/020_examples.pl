@@ -34,6 +34,10 @@ foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order')
 	});
 }
 
+# Todo: who loses the race decides again, and finds that there is nothing left to do.
+is(race('todo', 'COMMIT', map { execute('todo', '0a8f8a52-0f6c-4d0e-9a44-000000000002', $_, '{"title": "x"}') } 'CompleteTodo', 'ChangeTitle'),
+	'QE301 Cannot change title of completed todo', 'todo: a title is not changed behind a completion');
+
 # Widget: who loses the race decides again; when no try is left, the conflict surfaces.
 is(race('widget', 'COMMIT', map { execute('widget', '01H42K4ABWQ5V2XQEP3A48VE0Z', 'ChangeWidgetName', qq({"widget_name": "$_"})) } 'A', 'B'),
 	'7', 'widget: the loser decides again, behind the winner');
