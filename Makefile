@@ -5,7 +5,7 @@
 #
 #	make test                        every test
 #	make test TESTS="append fold"    only the tests with these names, of every kind
-#	make demo                        a small application from start to finish
+#	make demo                        two small applications, command by command
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #
@@ -52,6 +52,9 @@ ifneq ($(filter 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
 $(error cqrs_es needs PostgreSQL 15 or newer; $(PG_CONFIG) is of PostgreSQL $(MAJORVERSION))
 endif
 
+# The tests of the examples start a psql; it is that of pg_regress.
+installcheck: export PATH := $(bindir):$(PATH)
+
 # Dependency tracking is off in PGXS: every object depends on every header.
 $(OBJS): $(wildcard src/*.h)
 
@@ -61,10 +64,11 @@ $(BUILT_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql))
 endif
 
 test:
+	@test/bootstrap clients >/dev/null
 	@test/with-server test/rings $(TESTS)
 
 demo:
-	@test/with-server -d demo psql -X -P pager=off -f examples/todo.sql
+	@test/with-server test/demo
 
 # Settings of a production server, where test/with-server has those of a test.
 BENCH ?= append

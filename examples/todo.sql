@@ -1,42 +1,68 @@
--- A to-do list, from CREATE EXTENSION to its read table.
+-- A to-do list: commands, events, a read table and snapshots.
 --
 --	psql -d an_empty_database -f examples/todo.sql
 --
--- Events TodoCreated{title}, TodoTitleChanged{title}, TodoCompleted{}; the state
--- {id, title, completed}; the read table todo_read_views, kept current in the
--- same transaction as the events.
+-- Commands CreateTodo{title}, ChangeTitle{title}, CompleteTodo{}; events
+-- TodoCreated{title}, TodoTitleChanged{title}, TodoCompleted{}; the state
+-- {id, title, completed}.
 
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
 \set QUIET on
-\set ON_ERROR_STOP on
-\pset null '(null)'
-
-\echo
-\echo '*** 1. Install the extension and declare what a todo is ***'
-\echo
 \set ECHO queries
+\set SHOW_CONTEXT never
+\set ON_ERROR_STOP on
+\o /dev/null
+
+\echo '\n*** 1. Install the extension; say how events change the state of a todo ***\n'
 
 CREATE EXTENSION cqrs_es;
 
--- How each event changes the state. An event without a reducer is merged into it.
-CREATE FUNCTION todo_created(state jsonb, event cqrs_es.event) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_build_object('id', event.aggregate_id,
-                              'title', event.payload->'title',
-                              'completed', false)
-$$;
-CREATE FUNCTION todo_completed(state jsonb, event cqrs_es.event) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$ SELECT state || '{"completed": true}' $$;
-
 SELECT cqrs_es.create_aggregate('todo', snapshot_every => 100);
-SELECT cqrs_es.define_reducer('todo', 'TodoCreated', 'todo_created(jsonb, cqrs_es.event)');
-SELECT cqrs_es.define_reducer('todo', 'TodoCompleted', 'todo_completed(jsonb, cqrs_es.event)');
--- (TodoTitleChanged {"title": ...} needs none: merging it does the right thing.)
+SELECT cqrs_es.define_reducer('todo', 'TodoCreated', '[
+    {"op": "set", "path": "/id",        "from": "aggregate_id"},
+    {"op": "set", "path": "/title",     "from": "/title"},
+    {"op": "set", "path": "/completed", "value": false}]');
+SELECT cqrs_es.define_reducer('todo', 'TodoTitleChanged', '[
+    {"op": "set", "path": "/title",     "from": "/title"}]');
+SELECT cqrs_es.define_reducer('todo', 'TodoCompleted', '[
+    {"op": "set", "path": "/completed", "value": true}]');
 
-\set ECHO none
-\echo
-\echo '*** 2. A read table, and a projection that keeps it current ***'
-\echo
-\set ECHO queries
+\echo '\n*** 2. Commands: an expression over the state decides which events follow, or refuses ***\n'
+
+-- The version is 0 as long as there are no events.
+SELECT cqrs_es.define_command('todo', 'CreateTodo', $$
+    CASE
+        WHEN version > 0 THEN
+            cqrs_es.reject('Todo already created', code => 'ALREADY_CREATED')
+        ELSE
+            jsonb_build_object('type', 'TodoCreated',
+                               'payload', jsonb_build_object('title', command->>'title'))
+    END
+$$);
+SELECT cqrs_es.define_command('todo', 'ChangeTitle', $$
+    CASE
+        WHEN version = 0 THEN
+            cqrs_es.reject('Todo not found', code => 'NOT_FOUND')
+        WHEN (state->>'completed')::boolean THEN
+            cqrs_es.reject('Cannot change title of completed todo', code => 'COMPLETED')
+        ELSE
+            jsonb_build_object('type', 'TodoTitleChanged',
+                               'payload', jsonb_build_object('title', command->>'title'))
+    END
+$$);
+SELECT cqrs_es.define_command('todo', 'CompleteTodo', $$
+    CASE
+        WHEN version = 0 THEN
+            cqrs_es.reject('Todo not found', code => 'NOT_FOUND')
+        WHEN (state->>'completed')::boolean THEN
+            cqrs_es.reject('Todo already completed', code => 'ALREADY_COMPLETED')
+        ELSE
+            jsonb_build_object('type', 'TodoCompleted', 'payload', '{}'::jsonb)
+    END
+$$);
+
+\echo '\n*** 3. A read table, and a projection that writes it in the transaction of the event ***\n'
 
 CREATE TABLE todo_read_views (
     id         uuid PRIMARY KEY,
@@ -60,74 +86,51 @@ SELECT cqrs_es.define_handler('todos', 'TodoCompleted', $$
     WHERE id = event.aggregate_id::uuid
 $$);
 
-\set ECHO none
-\echo
-\echo '*** 3. Append events: each call says which version it has decided on ***'
-\echo
-\set milk '0a8f8a52-0f6c-4d0e-9a44-1b1c6a6f0001'
-\set tax  '0a8f8a52-0f6c-4d0e-9a44-1b1c6a6f0002'
-\set ECHO queries
-
--- 0: this stream must not exist yet
-SELECT * FROM cqrs_es.append_event('todo', :'milk', 'TodoCreated', '{"title": "Buy milk"}', expected_version => 0);
-SELECT * FROM cqrs_es.append_event('todo', :'tax', 'TodoCreated', '{"title": "File the tax return"}', expected_version => 0);
-SELECT * FROM cqrs_es.append_event('todo', :'milk', 'TodoTitleChanged', '{"title": "Buy oat milk"}', expected_version => 1);
-SELECT * FROM cqrs_es.append_event('todo', :'milk', 'TodoCompleted', '{}', expected_version => 2);
-
-\set ECHO none
-\echo
-\echo '*** 4. Somebody who still believes in version 1 is refused (SQLSTATE QE001) ***'
-\echo
+-- From here on results are printed, and a refusal does not end the script.
+\o
 \set ON_ERROR_STOP off
-\set ECHO queries
+\set milk '0a8f8a52-0f6c-4d0e-9a44-000000000001'
+\set tax  '0a8f8a52-0f6c-4d0e-9a44-000000000002'
 
-SELECT * FROM cqrs_es.append_event('todo', :'milk', 'TodoTitleChanged', '{"title": "Buy beer"}', expected_version => 1);
+\echo '\n*** 4. Send commands: load, decide, and append behind just the version that was decided on ***\n'
 
-\set ECHO none
-\set ON_ERROR_STOP on
-\echo
-\echo '*** 5. The read table is already up to date: it changed with the events ***'
-\echo
-\set ECHO queries
+SELECT version, state FROM cqrs_es.execute_command('todo', :'milk', 'CreateTodo', '{"title": "Buy milk"}');
+SELECT version, state FROM cqrs_es.execute_command('todo', :'tax', 'CreateTodo', '{"title": "File the tax return"}');
+SELECT version, state FROM cqrs_es.execute_command('todo', :'milk', 'ChangeTitle', '{"title": "Buy oat milk"}');
+SELECT version, state FROM cqrs_es.execute_command('todo', :'milk', 'CompleteTodo');
 
+\echo '\n*** 5. What is refused, is refused with SQLSTATE QE301, your message and your code ***\n'
+
+SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'CreateTodo', '{"title": "Buy milk"}');
+SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'ChangeTitle', '{"title": "Buy beer"}');
+SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'CompleteTodo');
+SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'CompleteTodo');
+SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'ChangeTitle', '{"title": "?"}');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+
+\echo '\n*** 6. Whoever decided on what he saw says so: version 1 is not current any more ***\n'
+
+SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'ChangeTitle', '{"title": "Buy beer"}', expected_version => 1);
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+
+\echo '\n*** 7. Queries: one by id; all, newest first. The table changed with the events ***\n'
+
+SELECT id, title, completed FROM todo_read_views WHERE id = :'milk';
 SELECT id, title, completed FROM todo_read_views ORDER BY updated_at DESC;
 
-\set ECHO none
-\echo
-\echo '*** 6. The events are the truth: read them, or replay them into the state ***'
-\echo
-\set ECHO queries
+\echo '\n*** 8. The events are the truth: read them, or look at the state after each ***\n'
 
-SELECT sequence, event_type, payload FROM cqrs_es.read_stream('todo', :'milk');
-SELECT cqrs_es.aggregate_state('todo', :'milk');
-SELECT global_position, aggregate_id, event_type FROM cqrs_es.read_all(after_position => 0);
+SELECT global_position, aggregate_id, event_type, payload FROM cqrs_es.read_all(after_position => 0);
+SELECT sequence, event_type, state FROM cqrs_es.replay('todo', :'milk');
 
-\set ECHO none
-\echo
-\echo '*** 7. A long history: every 100th event leaves a snapshot behind ***'
-\echo
-\set ECHO queries
+\echo '\n*** 9. A long history: every 100th event leaves a snapshot, and loading starts there ***\n'
 
--- 249 changes of mind, appended in one call
-SELECT * FROM cqrs_es.append_events('todo', :'tax', (
-    SELECT jsonb_agg(jsonb_build_object('type', 'TodoTitleChanged',
-                                        'payload', jsonb_build_object('title', 'File the tax return, try ' || n)))
-    FROM generate_series(1, 249) AS n), expected_version => 1);
+SELECT count(*) AS changes FROM generate_series(1, 249) AS n, cqrs_es.execute_command(
+    'todo', :'tax', 'ChangeTitle', jsonb_build_object('title', 'File the tax return, try ' || n));
 
 SELECT aggregate_id, last_sequence, payload FROM cqrs_es.snapshots;
-
--- replay starts at the snapshot of event 200 and folds the 50 events behind it
 SELECT * FROM cqrs_es.load_aggregate('todo', :'tax');
 
-\set ECHO none
-\echo
-\echo '*** 8. Nobody rewrites history, not even the owner of the table ***'
-\echo
-\set ON_ERROR_STOP off
-\set ECHO queries
+\echo '\n*** 10. Nobody rewrites history, not even the owner of the table ***\n'
 
 DELETE FROM cqrs_es.events WHERE event_type = 'TodoCompleted';
-
-\set ECHO none
-\echo
-\echo 'That was it. README.md goes on from here.'

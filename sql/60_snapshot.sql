@@ -25,3 +25,14 @@ CREATE POLICY tenant_isolation ON cqrs_es.snapshots
     USING (tenant_id OPERATOR(pg_catalog.=) cqrs_es.current_tenant());
 COMMENT ON POLICY tenant_isolation ON cqrs_es.snapshots IS
     'an ordinary role sees and writes rows of the current tenant';
+
+CREATE FUNCTION cqrs_es.snapshot_updated() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_snapshot_updated';
+COMMENT ON FUNCTION cqrs_es.snapshot_updated() IS
+    'trigger function: a snapshot that a client wrote over one of ours loses its fingerprint, so that replay does not use it';
+REVOKE EXECUTE ON FUNCTION cqrs_es.snapshot_updated() FROM PUBLIC;
+
+CREATE TRIGGER snapshot_updated BEFORE UPDATE OF current_snapshot ON cqrs_es.snapshots
+    FOR EACH ROW WHEN (NEW.fingerprint OPERATOR(pg_catalog.=) OLD.fingerprint)
+    EXECUTE FUNCTION cqrs_es.snapshot_updated();

@@ -5,10 +5,21 @@ CREATE TABLE cqrs_es.projections (
     aggregate_types text[] COLLATE "C",
     read_models     regclass[],
     owner           regrole NOT NULL,
-    created_at      timestamptz NOT NULL DEFAULT pg_catalog.now()
+    state_of        text COLLATE "C",
+    paused          boolean NOT NULL DEFAULT false,
+    handled_position bigint,
+    handled_gaps    int8multirange,
+    created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CHECK (paused = (handled_position IS NOT NULL))
 );
 COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection';
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';
+COMMENT ON COLUMN cqrs_es.projections.state_of IS
+    'keeps the states of this aggregate type in its read model, instead of having handlers';
+COMMENT ON COLUMN cqrs_es.projections.handled_position IS
+    'the last event that a paused projection has handled';
+COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
+    'positions up to it that were not visible then, and may have been missed';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.projections', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
@@ -18,13 +29,17 @@ ALTER TABLE cqrs_es.projections ENABLE ALWAYS TRIGGER registry_changed;
 CREATE TABLE cqrs_es.handlers (
     projection  text COLLATE "C" NOT NULL,
     event_type  text COLLATE "C" NOT NULL,
-    statement   text NOT NULL,
+    statement   text,
+    -- the full signature: survives dump and restore, which an oid would not
+    function    text COLLATE "C",
     definer     regrole NOT NULL,
     search_path text NOT NULL,
-    PRIMARY KEY (projection, event_type)
+    PRIMARY KEY (projection, event_type),
+    CHECK ((statement IS NULL) <> (function IS NULL))
 );
 COMMENT ON TABLE cqrs_es.handlers IS 'what a projection does for an event type; kept by define_handler';
-COMMENT ON COLUMN cqrs_es.handlers.definer IS 'the statement runs with the rights of this role';
+COMMENT ON COLUMN cqrs_es.handlers.event_type IS '*: all';
+COMMENT ON COLUMN cqrs_es.handlers.definer IS 'statement or function runs with the rights of this role';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.handlers', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
@@ -34,20 +49,29 @@ ALTER TABLE cqrs_es.handlers ENABLE ALWAYS TRIGGER registry_changed;
 CREATE FUNCTION cqrs_es.create_projection(
     name            text,
     aggregate_types text[] DEFAULT NULL,
-    read_models     regclass[] DEFAULT NULL
+    read_models     regclass[] DEFAULT NULL,
+    state_of        text DEFAULT NULL,
+    backfill        boolean DEFAULT false
 ) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_create_projection';
-COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[]) IS
-    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps';
-REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[]) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) IS
+    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log';
+REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.define_handler(projection text, event_type text, statement text) RETURNS void
+CREATE FUNCTION cqrs_es.define_handler(projection text, event_type text, handler text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_define_handler';
 COMMENT ON FUNCTION cqrs_es.define_handler(text, text, text) IS
-    'says what a projection does for an event type: one INSERT, UPDATE, DELETE or MERGE over event.payload, event.aggregate_id, ..., run in the appending transaction with the rights and search_path of the definer';
+    'says what a projection does for an event type (*: all): one INSERT, UPDATE, DELETE or MERGE over event.payload, event.aggregate_id, ..., or the signature of a function (event cqrs_es.event); run in the appending transaction with the rights and search_path of the definer';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_handler(text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.drop_handler(projection text, event_type text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_drop_handler';
+COMMENT ON FUNCTION cqrs_es.drop_handler(text, text) IS
+    'removes a handler: the projection does nothing for the event type any more';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_handler(text, text) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.drop_projection(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -61,7 +61,6 @@
 static int	cqrs_es_command_retries = 3;
 
 PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
-PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
 /* A command under way. */
 typedef struct Command
@@ -130,21 +129,6 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	nulls[1] = result.global_position == 0;
 	values[2] = JsonbPGetDatum(result.folded.state);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
-}
-
-/* SQL: reject(message, code) */
-Datum
-cqrs_es_reject(PG_FUNCTION_ARGS)
-{
-	char	   *message = PG_ARGISNULL(0) ? "command rejected" :
-		text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-	ereport(ERROR,
-			(errcode(ERRCODE_COMMAND_REJECTED),
-			 errmsg_internal("%s", message),
-			 PG_ARGISNULL(1) ? 0 :
-			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, text_to_cstring(PG_GETARG_TEXT_PP(1)))));
-	PG_RETURN_NULL();			/* not reached */
 }
 
 /*

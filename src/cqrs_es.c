@@ -5,7 +5,7 @@
  * cqrs_es turns PostgreSQL into an event store.  Following an event:
  *
  *	append.c (version check, idempotency) -> event_writer.c (straight path or
- *	SQL) -> events.c (the table) -> dispatch.c (the one AFTER ROW trigger) ->
+ *	SQL) -> events.c (the table) -> dispatch.c (the AFTER trigger) ->
  *	projection.c, fold.c (snapshot due?) -> commit -> horizon.c (settled?) ->
  *	read.c hands it out.
  *
@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
+#include "dispatch.h"
 #include "errors.h"
 #include "events.h"
 #include "fold.h"
@@ -71,6 +72,7 @@ _PG_init(void)
 	RegistryInit();
 	PositionInit();
 	EventsInit();
+	DispatchInit();
 	HorizonInit();
 	ProjectionInit();
 	FoldInit();

@@ -73,9 +73,13 @@ static RegistryCache command_cache = {
 	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands)
 };
 
+/* The error context around the decider that is running; NULL when none is. */
+static ErrorContextCallback *decision_context = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_define_command);
 PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
+PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
 static void save_command(FunctionCallInfo fcinfo, const char *expression);
 static Decider *find_decider(Aggregate *aggregate, const text *command_type);
@@ -83,6 +87,7 @@ static void load_commands(AggregateCommands *entry, const text *aggregate_type);
 static SPIPlanPtr compile(const char *expression);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
+static Jsonb *evaluate(Decider *decider, const SPIExecuteOptions *options);
 static Jsonb *as_array(Jsonb *events);
 
 /*-------------------------------------------------------------------------
@@ -109,13 +114,35 @@ cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 	static const Oid argtypes[] = {JSONBOID, JSONBOID};
 	Oid			function = PG_GETARG_OID(2);
 
-	(void) RegistryFunctionSignature(fcinfo->args[2], argtypes, lengthof(argtypes),
+	(void) RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
 									 "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
 	save_command(fcinfo,
 				 psprintf("%s(state, command)",
 						  quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
 													 get_func_name(function))));
 	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: reject(message, code)
+ *
+ * A refusal is an answer: the client hears which command was refused, not the
+ * lines of the decider, which SPI would put into the context of an error.
+ */
+Datum
+cqrs_es_reject(PG_FUNCTION_ARGS)
+{
+	char	   *message = PG_ARGISNULL(0) ? "command rejected" :
+		text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (decision_context != NULL)
+		error_context_stack = decision_context;
+	ereport(ERROR,
+			(errcode(ERRCODE_COMMAND_REJECTED),
+			 errmsg_internal("%s", message),
+			 PG_ARGISNULL(1) ? 0 :
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, text_to_cstring(PG_GETARG_TEXT_PP(1)))));
+	PG_RETURN_NULL();			/* not reached */
 }
 
 /* SQL: drop_command(aggregate_type, command_type) */
@@ -179,15 +206,12 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	   const text *aggregate_id, Jsonb *metadata, int64 version)
 {
 	Decider    *decider = find_decider(aggregate, command_type);
-	MemoryContext caller = CurrentMemoryContext;
+	ErrorContextCallback *outer = decision_context;
 	ParamListInfo params = makeParamList(lengthof(decider_params));
 	SPIExecuteOptions options = {.params = params,.tcount = 1};
 	Datum		values[] = {JsonbPGetDatum(state), JsonbPGetDatum(command),
 		PointerGetDatum(aggregate_id), JsonbPGetDatum(metadata), Int64GetDatum(version)};
-	RoleSwitch	saved;
 	Jsonb	   *events;
-	bool		isnull;
-	Datum		result;
 	size_t		i;
 
 	for (i = 0; i < lengthof(decider_params); i++)
@@ -204,7 +228,29 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the role that defined the command does not exist any more"),
 				 errhint("Define the command again.")));
-	saved = RoleSwitchTo(decider->definer, decider->search_path);
+	decision_context = error_context_stack;
+	PG_TRY();
+	{
+		events = evaluate(decider, &options);
+	}
+	PG_FINALLY();
+	{
+		decision_context = outer;
+	}
+	PG_END_TRY();
+	return events;
+}
+
+/* Run a decider's expression, as its definer. */
+static Jsonb *
+evaluate(Decider *decider, const SPIExecuteOptions *options)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	RoleSwitch	saved = RoleSwitchTo(decider->definer, decider->search_path);
+	Jsonb	   *events;
+	Datum		result;
+	bool		isnull;
+
 	SPI_connect();
 	if (decider->plan == NULL || !SPI_plan_is_valid(decider->plan))
 	{
@@ -216,7 +262,7 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 			RegistryForget();
 		decider->plan = plan;
 	}
-	if (SPI_execute_plan_extended(decider->plan, &options) != SPI_OK_SELECT || SPI_processed != 1)
+	if (SPI_execute_plan_extended(decider->plan, options) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "a decider did not return one row");
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)

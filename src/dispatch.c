@@ -3,9 +3,24 @@
  *	  What happens in the appending transaction after an event is in the log:
  *	  projections, snapshots, in the order in which they registered.
  *
- * The straight path calls DispatchEvent itself, every other path arrives
- * through the one AFTER ROW trigger.  The list, not the file that owns the
+ * The straight path calls DispatchEvents itself, every other path arrives
+ * through the AFTER ROW trigger.  The list, not the file that owns the
  * trigger, knows the concepts above it.
+ *
+ * An observer may append: a projection's handler that reacts to an event.
+ * Such events wait in a queue until all observers know of those before them,
+ * so that everybody is told in the order of positions within a transaction,
+ * the order in which a rebuild replays them.  The queue is emptied before the
+ * append returns that began it all; after a plain INSERT of many rows, by the
+ * trigger at the end of the statement, since only then all its rows are through.
+ * (Rows that are inserted into a partition by its own name have no such end:
+ * there it is emptied after each row.)
+ *
+ * A queued event knows what caused it.  That chain is how handlers that feed
+ * each other are found out: it must not grow longer than
+ * cqrs_es.max_handler_depth.
+ *
+ * What an aborted subtransaction appended is taken out of the queue.
  *
  * A row with a position that this transaction did not draw is a restored one:
  * what followed from it then is restored as well, so nobody is told.
@@ -17,17 +32,87 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "dispatch.h"
+#include "errors.h"
 #include "position.h"
 
 #define MAX_OBSERVERS 8
 
+/* A handler that appended, and what it was told of when it did. */
+typedef struct Cause
+{
+	const struct Cause *parent; /* what had caused that; NULL: a client */
+	int			depth;
+	char	   *projection;
+	char	   *event_type;
+}			Cause;
+
+/* An event that observers will be told of later. */
+typedef struct QueuedEvent
+{
+	Event	   *event;
+	const Cause *cause;
+	int			nest_level;		/* of the transaction that appended it */
+	MemoryContext memory;		/* of all this */
+	struct QueuedEvent *next;
+}			QueuedEvent;
+
 static EventObserver observers[MAX_OBSERVERS];
 static int	nobservers = 0;
 
+static int	cqrs_es_max_handler_depth = 16;
+
+/* the queue; its memory goes when it is empty */
+static MemoryContext queue_memory = NULL;
+static QueuedEvent *queue_first = NULL;
+static QueuedEvent *queue_last = NULL;
+
+/* observers are being told, or an append is under way: new events queue up */
+static bool busy = false;
+static int	busy_level = 0;		/* nest level that made it so */
+
+/* nothing may be appended */
+static bool forbidden = false;
+static int	forbidden_level = 0;
+
+/* what the observers are being told of */
+static const Event *current_event = NULL;
+static const Cause *current_cause = NULL;
+static const char *current_projection = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
+
+static void dispatch_row(TriggerData *trigdata);
+static void check_allowed(void);
+static void tell(const Event *event, const Cause *cause);
+static void empty_queue(void);
+static void enqueue(const Event *event);
+static const Cause *cause_of_append(void);
+pg_noreturn static void report_depth(const Cause *cause);
+static void set_busy(bool value);
+static void forget(void);
+static void at_transaction_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+								  SubTransactionId parent, void *arg);
+
+void
+DispatchInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.max_handler_depth",
+							"How long a chain of handlers that append events may become.",
+							"A handler that appends what it handles itself would never end.",
+							&cqrs_es_max_handler_depth, 16, 0, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
 
 /* Add an observer; called by Inits only, the order of calls is the order of work. */
 void
@@ -38,32 +123,122 @@ DispatchRegister(EventObserver observer)
 	observers[nobservers++] = observer;
 }
 
-/* Tell all observers of a new event. */
+/*
+ * Tell all observers of the new events of one append, and of what they append
+ * themselves; later, when they are being told of others.  Raises what they
+ * raise, QE202 for a chain that has become too long.
+ */
 void
-DispatchEvent(const Event *event)
+DispatchEvents(const Event *events, int nevents)
 {
+	bool		queued;
+	MemoryContext work = NULL;
+	MemoryContext caller = CurrentMemoryContext;
 	int			i;
 
-	for (i = 0; i < nobservers; i++)
-		observers[i] (event);
+	check_allowed();
+	queued = DispatchHold();
+	if (nevents > 1)
+		work = AllocSetContextCreate(caller, "cqrs_es observers", ALLOCSET_DEFAULT_SIZES);
+	for (i = 0; i < nevents; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (queued)
+			enqueue(&events[i]);
+		else if (nevents == 1)
+			tell(&events[i], NULL);
+		else
+		{
+			MemoryContextSwitchTo(work);
+			tell(&events[i], NULL);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(work);
+		}
+	}
+	if (work)
+		MemoryContextDelete(work);
+	DispatchRelease(queued);
 }
 
-/* SQL: the AFTER INSERT ROW trigger of the log */
+/* Queue what is appended from now on, until DispatchRelease gets what this returned. */
+bool
+DispatchHold(void)
+{
+	bool		before = busy;
+
+	if (!busy)
+		set_busy(true);
+	return before;
+}
+
+void
+DispatchRelease(bool held_before)
+{
+	if (held_before)
+		return;
+	empty_queue();
+	busy = false;
+}
+
+static void
+check_allowed(void)
+{
+	if (forbidden)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be appended while old events are replayed"),
+				 errdetail("What followed from them is in the log already."),
+				 errhint("A projection whose handlers append cannot be rebuilt.")));
+}
+
+/* Is this call part of what an observer does? */
+bool
+DispatchIsBusy(void)
+{
+	return busy;
+}
+
+/* Refuse appends (55000), or allow them again: nothing may follow from old events. */
+void
+DispatchForbid(bool forbid)
+{
+	forbidden = forbid;
+	forbidden_level = GetCurrentTransactionNestLevel();
+}
+
+/* Whose handler runs now (a string that stays while it does); NULL: none. */
+void
+DispatchSetHandler(const char *projection)
+{
+	current_projection = projection;
+}
+
+/* SQL: the AFTER INSERT trigger of the log, for each row and for the statement */
 Datum
 cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	EventColumns columns;
-	Event		event = {.row = NULL,.append_version = 0};
-	int			column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
 		!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired AFTER INSERT FOR EACH ROW", "dispatch_event()")));
+				 errmsg("%s must be fired AFTER INSERT", "dispatch_event()")));
+
+	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		dispatch_row(trigdata);
+	else if (queue_first != NULL)
+		DispatchRelease(DispatchHold());
+	return PointerGetDatum(NULL);
+}
+
+static void
+dispatch_row(TriggerData *trigdata)
+{
+	EventColumns columns;
+	Event		event = {.row = NULL,.append_version = 0};
+	int			column;
 
 	EventsColumnsOf(trigdata->tg_relation, &columns);
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
@@ -72,11 +247,211 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 
 		event.values[column] = slot_getattr(trigdata->tg_trigslot, columns.attno[column], &isnull);
 	}
-	if (PositionIsOwn(EventGlobalPosition(&event)))
+	if (!PositionIsOwn(EventGlobalPosition(&event)))
+		return;
+
+	check_allowed();
+	/* let observers see the rows of the INSERT that fired us */
+	CommandCounterIncrement();
+	if (trigdata->tg_relation->rd_rel->relispartition)
+		DispatchEvents(&event, 1);
+	else if (busy)
+		enqueue(&event);
+	else
 	{
-		/* let observers see the rows of the INSERT that fired us */
-		CommandCounterIncrement();
-		DispatchEvent(&event);
+		set_busy(true);
+		tell(&event, NULL);
+		busy = false;
 	}
-	return PointerGetDatum(NULL);
+}
+
+/*-------------------------------------------------------------------------
+ * telling, now or later
+ *-------------------------------------------------------------------------
+ */
+
+static void
+tell(const Event *event, const Cause *cause)
+{
+	int			i;
+
+	current_event = event;
+	current_cause = cause;
+	for (i = 0; i < nobservers; i++)
+		observers[i] (event);
+	current_event = NULL;
+	current_cause = NULL;
+}
+
+/* Tell of queued events until none is left; each may bring others. */
+static void
+empty_queue(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	while (queue_first != NULL)
+	{
+		QueuedEvent *item = queue_first;
+
+		CHECK_FOR_INTERRUPTS();
+		queue_first = item->next;
+		if (queue_first == NULL)
+			queue_last = NULL;
+		MemoryContextSwitchTo(item->memory);
+		tell(item->event, item->cause);
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(item->memory);
+	}
+	if (queue_memory)
+		MemoryContextDelete(queue_memory);
+	queue_memory = NULL;
+}
+
+/* Put a copy of the event at the end of the queue. */
+static void
+enqueue(const Event *event)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext memory;
+	QueuedEvent *item;
+
+	if (queue_memory == NULL)
+		queue_memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es event queue",
+											 ALLOCSET_SMALL_SIZES);
+	memory = AllocSetContextCreate(queue_memory, "cqrs_es queued event", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(memory);
+	item = palloc(sizeof(QueuedEvent));
+	item->event = EventCopy(event);
+	item->cause = cause_of_append();
+	item->nest_level = GetCurrentTransactionNestLevel();
+	item->memory = memory;
+	item->next = NULL;
+	MemoryContextSwitchTo(caller);
+
+	if (queue_last)
+		queue_last->next = item;
+	else
+		queue_first = item;
+	queue_last = item;
+}
+
+/*
+ * What makes an event be appended now; in the queue's memory, since events that
+ * follow from this one will refer to it.
+ */
+static const Cause *
+cause_of_append(void)
+{
+	Cause	   *cause;
+	text	   *event_type;
+
+	if (current_event == NULL || current_projection == NULL)
+		return current_cause;
+	cause = MemoryContextAlloc(queue_memory, sizeof(Cause));
+	event_type = EventText(current_event, EVENT_EVENT_TYPE);
+	cause->parent = current_cause;
+	cause->depth = current_cause ? current_cause->depth + 1 : 1;
+	cause->projection = MemoryContextStrdup(queue_memory, current_projection);
+	cause->event_type = MemoryContextStrdup(queue_memory, text_to_cstring(event_type));
+	if (cause->depth > cqrs_es_max_handler_depth)
+		report_depth(cause);
+	return cause;
+}
+
+/* The chain from its beginning, or from where it began to go round. */
+static void
+report_depth(const Cause *last)
+{
+	const Cause *first = last;
+	bool		cycle = false;
+	char	   *path = psprintf("%s (%s)", last->projection, last->event_type);
+	const Cause *cause;
+
+	for (cause = last->parent; cause != NULL && !cycle; cause = cause->parent)
+	{
+		first = cause;
+		path = psprintf("%s (%s) -> %s", first->projection, first->event_type, path);
+		cycle = strcmp(first->projection, last->projection) == 0 &&
+			strcmp(first->event_type, last->event_type) == 0;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_HANDLER_DEPTH),
+			 errmsg("handlers that append events go deeper than %d", cqrs_es_max_handler_depth),
+			 cycle ? errdetail("They feed each other: %s.", path) :
+			 errdetail("Projections, and the events they handle: %s.", path),
+			 cycle ? errhint("Let one of them stop.") :
+			 errhint("The limit is cqrs_es.max_handler_depth.")));
+}
+
+/*-------------------------------------------------------------------------
+ * the end of transactions
+ *-------------------------------------------------------------------------
+ */
+
+static void
+set_busy(bool value)
+{
+	busy = value;
+	busy_level = GetCurrentTransactionNestLevel();
+}
+
+static void
+forget(void)
+{
+	busy = false;
+	current_event = NULL;
+	current_cause = NULL;
+	current_projection = NULL;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	forget();
+	forbidden = false;
+	queue_first = queue_last = NULL;
+	queue_memory = NULL;		/* goes with the transaction */
+}
+
+/*
+ * What a subtransaction appended is its parent's when it commits, and never was
+ * when it aborts.  Telling that was interrupted by the abort is over; telling
+ * that goes on around it is not.
+ */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+					  SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	QueuedEvent **link = &queue_first;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	queue_last = NULL;
+	while (*link)
+	{
+		QueuedEvent *item = *link;
+
+		if (item->nest_level >= level && event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			*link = item->next;
+			MemoryContextDelete(item->memory);
+			continue;
+		}
+		item->nest_level = Min(item->nest_level, level - 1);
+		queue_last = item;
+		link = &item->next;
+	}
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		if (busy_level >= level)
+			forget();
+		if (forbidden_level >= level)
+			forbidden = false;
+	}
+	busy_level = Min(busy_level, level - 1);
+	forbidden_level = Min(forbidden_level, level - 1);
 }

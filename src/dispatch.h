@@ -15,7 +15,13 @@
  */
 typedef void (*EventObserver) (const Event *event);
 
+extern void DispatchInit(void);
 extern void DispatchRegister(EventObserver observer);
-extern void DispatchEvent(const Event *event);
+extern void DispatchEvents(const Event *events, int nevents);
+extern bool DispatchHold(void);
+extern void DispatchRelease(bool held_before);
+extern bool DispatchIsBusy(void);
+extern void DispatchForbid(bool forbid);
+extern void DispatchSetHandler(const char *projection);
 
 #endif							/* CQRS_ES_DISPATCH_H */

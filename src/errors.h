@@ -29,6 +29,7 @@
 
 /* projections */
 #define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')
+#define ERRCODE_HANDLER_DEPTH			MAKE_SQLSTATE('Q','E','2','0','2')
 
 extern bool ErrorIsNotUsers(int sqlerrcode);
 

@@ -39,7 +39,6 @@
 #define BULK_ROWS 64
 
 static bool insert_straight(Relation rel, Event *events, int nevents);
-static void tell_observers(const Event *events, int nevents);
 static bool insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot,
 						 EState *estate, Oid primary_key);
 static void insert_bulk(ResultRelInfo *result_rel, EState *estate,
@@ -115,34 +114,8 @@ insert_straight(Relation rel, Event *events, int nevents)
 	CommandCounterIncrement();
 
 	if (inserted)
-		tell_observers(events, nevents);
+		DispatchEvents(events, nevents);
 	return inserted;
-}
-
-/* What observers leave behind is freed after each event of a batch. */
-static void
-tell_observers(const Event *events, int nevents)
-{
-	MemoryContext work;
-	MemoryContext caller;
-	int			i;
-
-	if (nevents == 1)
-	{
-		DispatchEvent(&events[0]);
-		return;
-	}
-	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es observers",
-								 ALLOCSET_DEFAULT_SIZES);
-	caller = MemoryContextSwitchTo(work);
-	for (i = 0; i < nevents; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		DispatchEvent(&events[i]);
-		MemoryContextReset(work);
-	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(work);
 }
 
 /* Insert speculatively; false when the primary key has a row in the way. */
@@ -258,6 +231,7 @@ insert_generic(Event *events, int nevents)
 		.sql = INSERT_EVENT " RETURNING global_position",
 		INSERT_TYPES
 	};
+	bool		held = DispatchHold();	/* until all of them are in the log */
 	int			i;
 
 	SPI_connect();
@@ -272,6 +246,7 @@ insert_generic(Event *events, int nevents)
 			if (i > 0)
 				EventWriterSuppressed(&events[i]);
 			SPI_finish();
+			DispatchRelease(held);
 			return false;
 		}
 		events[i].values[EVENT_GLOBAL_POSITION] =
@@ -279,6 +254,7 @@ insert_generic(Event *events, int nevents)
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_finish();
+	DispatchRelease(held);
 	return true;
 }
 

@@ -39,6 +39,7 @@
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -337,7 +338,7 @@ is_plain_heap(Relation rel)
 /*
  * Would the executor do with an inserted row just what we do?  Not when there
  * are rules, columns that it would compute, or INSERT triggers beside our own
- * two enabled ones.
+ * three enabled ones.
  */
 static bool
 is_as_installed(Relation rel, const EventColumns *columns)
@@ -368,7 +369,7 @@ is_as_installed(Relation rel, const EventColumns *columns)
 			return false;
 		ours++;
 	}
-	if (ours != 2)
+	if (ours != 3)
 		return false;
 
 	for (i = 0; i < desc->natts; i++)
@@ -414,6 +415,26 @@ is_distributed(Oid relid)
  * one event
  *-------------------------------------------------------------------------
  */
+
+/* A copy with values of its own, palloc'd in the current memory context. */
+Event *
+EventCopy(const Event *event)
+{
+	Event	   *copy = palloc(sizeof(Event));
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		int16		length;
+		bool		by_value;
+
+		get_typlenbyval(EventColumnType(column), &length, &by_value);
+		copy->values[column] = datumCopy(event->values[column], by_value, length);
+	}
+	copy->row = NULL;
+	copy->append_version = event->append_version;
+	return copy;
+}
 
 /* The event's stream; the texts point into the event. */
 void

@@ -90,6 +90,7 @@ extern int	EventColumnByName(const char *name);
 extern Oid	EventColumnType(EventColumn column);
 extern Oid	EventsTypeOid(void);
 
+extern Event *EventCopy(const Event *event);
 extern void EventKey(const Event *event, StreamKey *key);
 extern Datum EventToComposite(const Event *event);
 extern StreamTip EventsTip(Relation rel, Oid primary_key,

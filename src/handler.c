@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  * handler.c
- *	  One statement of a projection: compile it, run it for an event.
+ *	  What a projection does for an event: compile it, run it.
  *
  * A statement names the event's fields as event.payload, event.aggregate_id
  * and so on, and the whole as event.  A parser hook makes parameters of them
  * (number = column + 1; the whole is one more), so the statement is parsed and
  * planned once and kept; the server's plan cache follows what happens to the
- * tables.
+ * tables.  A function that takes the event is called by such a statement, too.
  *
  * It runs with the rights and the search_path of whoever defined it, the way a
  * SECURITY DEFINER function with SET search_path does.
@@ -29,18 +29,22 @@
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "dispatch.h"
 #include "errors.h"
 #include "events.h"
 #include "handler.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
 
@@ -51,8 +55,8 @@ typedef struct HandlerContext
 	const Event *event;
 }			HandlerContext;
 
-static RoleSwitch become_definer(const Handler *handler);
 static SPIPlanPtr compile(Handler *handler);
+static const char *function_call(const char *signature);
 static void check_statement(SPIPlanPtr plan);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
@@ -64,9 +68,9 @@ pg_noreturn static void report_failure(const Handler *handler, const Event *even
 static void describe_handler(void *arg);
 
 /*
- * Parse and check a statement that is about to be defined, with the current
- * role and search_path.  Raises the parser's errors, 42601, 0A000, and 42501 when
- * the role has not the rights that it would run with.
+ * Parse and check a statement or function, with the current role and
+ * search_path.  Raises the parser's errors, 42601, 0A000, 42883, 42P13, and 42501
+ * when the role has not the rights that it would run with.
  */
 void
 HandlerValidate(Handler *handler)
@@ -75,7 +79,8 @@ HandlerValidate(Handler *handler)
 
 	SPI_connect();
 	plan = compile(handler);
-	check_statement(plan);
+	if (handler->statement)
+		check_statement(plan);
 	RequirePlanRights(plan);
 	SPI_finish();
 }
@@ -95,22 +100,14 @@ HandlerRun(Handler *handler, const Event *event)
 	error_context_stack = &callback;
 	PG_TRY();
 	{
-		RoleSwitch	saved = become_definer(handler);
-
+		DispatchSetHandler(handler->projection);
 		SPI_connect();
-		if (handler->plan == NULL || !SPI_plan_is_valid(handler->plan))
-		{
-			SPIPlanPtr	plan = compile(handler);
-
-			KeepPlanWith(plan, handler);
-			/* a plan that is replaced goes with its entry */
-			if (handler->plan != NULL)
-				RegistryForget();
-			handler->plan = plan;
-		}
-		execute(handler, event);
+		if (handler->state)
+			StateProjectionRun(handler, event);
+		else
+			execute(handler, event);
 		SPI_finish();
-		RoleSwitchBack(&saved);
+		DispatchSetHandler(NULL);
 	}
 	PG_CATCH();
 	{
@@ -127,9 +124,55 @@ HandlerRun(Handler *handler, const Event *event)
 	error_context_stack = callback.previous;
 }
 
-/* A role that was dropped meanwhile would be nobody, with nobody's rights. */
-static RoleSwitch
-become_definer(const Handler *handler)
+/*
+ * What would make the handler fail whatever the event is, in the current memory
+ * context; NULL when nothing does.  Looks by compiling it anew, as its definer.
+ */
+char *
+HandlerProblem(const Handler *handler)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *volatile problem = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		Handler		copy = *handler;
+		RoleSwitch	saved = HandlerBecomeDefiner(handler);
+
+		if (handler->state)
+			StateProjectionValidate(StateProjectionTable(handler->state));
+		else
+			HandlerValidate(&copy);
+		RoleSwitchBack(&saved);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (ErrorIsNotUsers(error->sqlerrcode))
+			ReThrowError(error);
+		problem = psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	return problem;
+}
+
+/*
+ * Act as who defined the handler until RoleSwitchBack.  A role that was dropped
+ * meanwhile would be nobody, with nobody's rights: 42704.
+ */
+RoleSwitch
+HandlerBecomeDefiner(const Handler *handler)
 {
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(handler->definer)))
 		ereport(ERROR,
@@ -154,12 +197,28 @@ compile(Handler *handler)
 		.parseMode = RAW_PARSE_DEFAULT,
 		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
 	};
-	SPIPlanPtr	plan = SPI_prepare_extended(handler->statement, &options);
+	const char *sql = handler->statement ? handler->statement : function_call(handler->function);
+	SPIPlanPtr	plan = SPI_prepare_extended(sql, &options);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a handler: %s", SPI_result_code_string(SPI_result));
 	RefuseTemporaryObjects(plan);
 	return plan;
+}
+
+/*
+ * The statement that calls a function, given by its qualified signature (which
+ * has just the event's type between its parentheses).
+ */
+static const char *
+function_call(const char *signature)
+{
+	Oid			oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+														   CStringGetDatum(signature)));
+
+	return psprintf("SELECT %s(event)",
+					quote_qualified_identifier(get_namespace_name(get_func_namespace(oid)),
+											   get_func_name(oid)));
 }
 
 /* Just one statement, one that writes, and no rows to throw away. */
@@ -175,14 +234,14 @@ check_statement(SPIPlanPtr plan)
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("a handler must be one SQL statement"),
 				 errdetail("%d statements were given.", list_length(sources)),
-				 errhint("Define another projection, or use a common table expression for the second one.")));
+				 errhint("Use a function, or a common table expression for the second one.")));
 	source = linitial(sources);
 	tag = source->raw_parse_tree ? CreateCommandTag(source->raw_parse_tree->stmt) : CMDTAG_UNKNOWN;
 	if (tag != CMDTAG_INSERT && tag != CMDTAG_UPDATE && tag != CMDTAG_DELETE && tag != CMDTAG_MERGE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a handler cannot be %s", GetCommandTagName(tag)),
-				 errhint("Use INSERT, UPDATE, DELETE or MERGE.")));
+				 errhint("Use INSERT, UPDATE, DELETE or MERGE, or a function that takes the event.")));
 	if (source->resultDesc != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -256,9 +315,20 @@ execute(Handler *handler, const Event *event)
 {
 	SPIExecuteOptions options = {0};
 	ParamListInfo params = makeParamList(WHOLE_EVENT_PARAM);
+	RoleSwitch	saved = HandlerBecomeDefiner(handler);
 	int			rc;
 	int			i;
 
+	if (handler->plan == NULL || !SPI_plan_is_valid(handler->plan))
+	{
+		SPIPlanPtr	plan = compile(handler);
+
+		KeepPlanWith(plan, handler);
+		/* a plan that is replaced goes with its entry */
+		if (handler->plan != NULL)
+			RegistryForget();
+		handler->plan = plan;
+	}
 	for (i = 0; i < WHOLE_EVENT_PARAM; i++)
 	{
 		ParamExternData *param = &params->params[i];
@@ -283,6 +353,7 @@ execute(Handler *handler, const Event *event)
 	rc = SPI_execute_plan_extended(handler->plan, &options);
 	if (rc < 0)
 		elog(ERROR, "could not run a handler: %s", SPI_result_code_string(rc));
+	RoleSwitchBack(&saved);
 }
 
 static bool

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * handler.h
- *	  One statement of a projection: compile it, run it for an event.
+ *	  What a projection does for an event: compile it, run it.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_HANDLER_H
@@ -9,15 +9,22 @@
 #include "executor/spi.h"
 
 #include "events.h"
+#include "internal_query.h"
+
+struct StateProjection;
 
 /*
- * A handler.  The caller fills the first block and keeps the struct, and what
- * it points to, until the end of the transaction at least.
+ * A handler: one SQL statement, a function that takes the event, or the
+ * ready-made one that keeps the states of aggregates (state_projection.c).  The
+ * caller fills the first block and keeps the struct, and what it points to,
+ * until the end of the transaction at least.
  */
 typedef struct Handler
 {
 	char	   *projection;
-	char	   *statement;
+	char	   *statement;		/* NULL: not a statement */
+	char	   *function;		/* its signature, or NULL */
+	struct StateProjection *state;	/* or NULL */
 	Oid			definer;
 	char	   *search_path;
 
@@ -28,5 +35,7 @@ typedef struct Handler
 
 extern void HandlerValidate(Handler *handler);
 extern void HandlerRun(Handler *handler, const Event *event);
+extern char *HandlerProblem(const Handler *handler);
+extern RoleSwitch HandlerBecomeDefiner(const Handler *handler);
 
 #endif							/* CQRS_ES_HANDLER_H */

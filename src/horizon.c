@@ -123,35 +123,13 @@ HorizonInit(void)
 
 /*
  * SQL: settled_position().  The position of the last event that read_all would
- * hand out, 0 for an empty log.  Looks at the end first: when all below the
- * last visible event is settled, or becomes so within cqrs_es.settle_timeout,
- * that is the answer; only else (a long transaction in flight) it walks.
+ * hand out, 0 for an empty log.
  */
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
-	SettledScan walk;
-	Event		event;
-
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	forget_other_sequence();
-	if (IsolationUsesXactSnapshot())
-		SettledScanBegin(&walk, 0, HorizonDeadline());
-	else
-	{
-		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
-
-		if (number == 0)
-			PG_RETURN_INT64(0);
-		if (settle(number, HorizonDeadline()))
-			PG_RETURN_INT64(PositionOfNumber(number));
-		number = highest_visible_number(settled_number);
-		SettledScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
-	}
-	while (SettledScanNext(&walk, &event))
-		 /* to the end */ ;
-	SettledScanEnd(&walk);
-	PG_RETURN_INT64(walk.position);
+	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
 }
 
 /*
@@ -204,6 +182,58 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
  * the settled walk
  *-------------------------------------------------------------------------
  */
+
+/*
+ * The position of the last settled event, 0 when there is none; a snapshot
+ * taken after that shows all up to it.  Looks at the end first: when all below the last
+ * visible event is settled, or becomes so until the deadline, that is the
+ * answer; only else (a long transaction in flight) it walks.
+ */
+int64
+HorizonSettled(TimestampTz deadline)
+{
+	SettledScan walk;
+	Event		event;
+
+	forget_other_sequence();
+	if (IsolationUsesXactSnapshot())
+		SettledScanBegin(&walk, 0, deadline);
+	else
+	{
+		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
+
+		if (number == 0)
+			return 0;
+		if (settle(number, deadline))
+			return PositionOfNumber(number);
+		number = highest_visible_number(settled_number);
+		SettledScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
+	}
+	while (SettledScanNext(&walk, &event))
+		 /* to the end */ ;
+	SettledScanEnd(&walk);
+	return walk.position;
+}
+
+/*
+ * Wait until all other transactions have ended that hold positions now, however
+ * long that takes; the server's deadlock detector watches.  Writers who come
+ * later are not waited for.
+ */
+void
+HorizonAwaitWriters(void)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			n;
+	int			i;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
+	holders = GetLockConflicts(&tag, ShareLock, &n);
+	for (i = 0; i < n; i++)
+		(void) VirtualXactLock(holders[i], true);
+	pfree(holders);
+}
 
 /*
  * Begin a walk behind after_position, which the caller has consumed, so that

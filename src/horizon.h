@@ -22,6 +22,8 @@ typedef struct SettledScan
 
 extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);
+extern int64 HorizonSettled(TimestampTz deadline);
+extern void HorizonAwaitWriters(void);
 extern void SettledScanBegin(SettledScan *walk, int64 after_position,
 							 TimestampTz deadline);
 extern bool SettledScanNext(SettledScan *walk, Event *event);

@@ -4,9 +4,20 @@
  *	  projections and handlers, and the observer that runs them.
  *
  * A projection is a name, a choice of aggregate types, and a handler per event
- * type (handler.c).  For a new event the handlers of its type run one after
- * the other, in the order of the projections' names, as triggers do.  The
- * observer is called when all events of an append are in the log.
+ * type or for all of them, '*' (handler.c); or it keeps the states of one
+ * aggregate type (state_projection.c).  For a new event the projections that
+ * concern it run one after the other, in the order of their names, as triggers
+ * do; within one the handler of '*' comes first.  The observer is called when
+ * all events of an append are in the log.
+ *
+ * The lock of a projection.  Before anything of it runs for an event, its read
+ * models are locked as for writing, in the order of their oids, to the end of
+ * the transaction; also when it is paused and nothing runs at all.  (Without
+ * read models, the table cqrs_es.projections is locked.)  Whoever locks them
+ * against writers knows then that every event that has been told of is
+ * committed, and that those to come will be dealt with by the registry as he
+ * leaves it, for it is looked at again after the lock was got.  That is what
+ * makes rebuild, pause and resume exact (projection_rebuild.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -15,9 +26,11 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -29,18 +42,25 @@
 #include "handler.h"
 #include "internal_query.h"
 #include "projection.h"
+#include "reducer.h"
 #include "registry.h"
+#include "registry_function.h"
+#include "state_projection.h"
 #include "upcast.h"
 
-#define PROJECTION_NAME_MAX_BYTES 255
+/* for every event type */
+#define ALL_EVENT_TYPES "*"
 
-/* A handler and for which aggregate types it is; no types: for all. */
+/* A handler, and what its projection says of it. */
 typedef struct TypedHandler
 {
 	Handler		handler;
 	bool		all_types;
 	int			ntypes;
-	text	  **types;
+	text	  **types;			/* aggregate types, unless it is for all */
+	bool		paused;
+	int			nlocks;			/* what its projection locks, in this order */
+	Oid		   *locks;
 }			TypedHandler;
 
 /* What happens for an event type. */
@@ -58,14 +78,21 @@ static RegistryCache handler_cache = {
 
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_define_handler);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
-static void require_projection_owner(const text *name);
+static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
 static void project(const Event *event);
+static bool apply(const Event *event, const char *only);
+static EventTypeHandlers *handlers_of(const text *event_type);
 static void load_handlers(EventTypeHandlers *entry, const text *event_type);
+static uint64 read_handlers(bool by_event_type, Datum value);
 static TypedHandler *make_handler(HeapTuple row, TupleDesc desc);
+static void set_types(TypedHandler *typed, Datum types);
+static Oid *tables_of(ArrayType *array, int *n);
 static bool concerns(const TypedHandler *handler, const text *aggregate_type);
 
 void
@@ -79,28 +106,62 @@ ProjectionInit(void)
  *-------------------------------------------------------------------------
  */
 
-/* SQL: create_projection(name, aggregate_types, read_models) */
+/*
+ * SQL: create_projection(name, aggregate_types, read_models, state_of, backfill).
+ * One that is to be filled from the log begins as a paused one that has handled
+ * nothing yet.
+ */
 Datum
 cqrs_es_create_projection(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.projections (name, aggregate_types, read_models, owner)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		.nargs = 4,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID}
+		.sql = "INSERT INTO cqrs_es.projections"
+		" (name, aggregate_types, read_models, owner, state_of, paused, handled_position)"
+		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Datum		values[4] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
-	ObjectIdGetDatum(GetUserId())};
-	char		nulls[4] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' '};
+	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	Oid		   *tables = NULL;
+	int			ntables = 0;
+	Datum		values[6] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
+		ObjectIdGetDatum(GetUserId()), PG_GETARG_DATUM(3), BoolGetDatum(backfill)};
+	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
+		PG_ARGISNULL(3) ? 'n' : ' ', ' '};
 
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
 		check_read_models(PG_GETARG_ARRAYTYPE_P(2));
+	if (!PG_ARGISNULL(3))
+	{
+		text	   *state_of = RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES);
+
+		(void) AggregateRequire(state_of);
+		if (!PG_ARGISNULL(1))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("aggregate_types and state_of cannot be given both")));
+		if (!PG_ARGISNULL(2))
+			tables = tables_of(PG_GETARG_ARRAYTYPE_P(2), &ntables);
+		if (ntables != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("state_of needs one read model, the table that gets the states"),
+					 errhint("CREATE TABLE ... (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)")));
+		StateProjectionValidate(tables[0]);
+		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
+		nulls[1] = ' ';
+	}
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("projection \"%s\" already exists", text_to_cstring(name))));
+	if (backfill)
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" is paused until it has been filled", text_to_cstring(name)),
+				 errhint("When its handlers are defined, fill it with SELECT cqrs_es.resume_projection(%s).",
+						 quote_literal_cstr(text_to_cstring(name)))));
 	PG_RETURN_VOID();
 }
 
@@ -126,62 +187,124 @@ check_types(ArrayType *types)
 	}
 }
 
-/* Tables of the caller's own. */
+/*
+ * Tables that the caller may write: appending sessions will lock them, and a
+ * rebuild empties them.
+ */
 static void
 check_read_models(ArrayType *read_models)
 {
-	Datum	   *elements;
-	bool	   *nulls;
+	Oid		   *tables;
 	int			n;
 	int			i;
 
-	deconstruct_array(read_models, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT,
-					  &elements, &nulls, &n);
+	if (array_contains_nulls(read_models))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("read_models must not contain nulls")));
+	tables = tables_of(read_models, &n);
 	for (i = 0; i < n; i++)
 	{
-		if (nulls[i])
+		char		kind = get_rel_relkind(tables[i]);
+
+		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("read_models must not contain nulls")));
-		if (!compat_class_ownercheck(DatumGetObjectId(elements[i]), GetUserId()))
-			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
-						   get_rel_name(DatumGetObjectId(elements[i])));
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is not a table",
+							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 	}
 }
 
-/* SQL: define_handler(projection, event_type, statement); replaces an earlier one. */
+/*
+ * SQL: define_handler(projection, event_type, handler); replaces an earlier one.
+ * A statement, or the signature of a function: no statement has its first
+ * parenthesis before any space.
+ */
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.handlers AS h (projection, event_type, statement, definer, search_path)"
-		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (projection, event_type) DO UPDATE SET"
-		" statement = excluded.statement, definer = excluded.definer,"
-		" search_path = excluded.search_path",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Handler		handler = {0};
-	Datum		values[5];
+	char	   *given;
 
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("statement must not be null")));
-	require_projection_owner(name);
-	handler.projection = text_to_cstring(name);
-	handler.statement = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	handler.definer = GetUserId();
-	handler.search_path = DefinerSearchPath();
-	HandlerValidate(&handler);
+				 errmsg("handler must not be null")));
+	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (given[0] != '(' && given[strcspn(given, "( \t\r\n;")] == '(')
+	{
+		NullableDatum function = {.isnull = false};
+		Oid			argtypes[1] = {EventsTypeOid()};
+		Datum		signature;
 
-	values[0] = PointerGetDatum(name);
-	values[1] = PointerGetDatum(event_type);
-	values[2] = PG_GETARG_DATUM(2);
-	values[3] = ObjectIdGetDatum(handler.definer);
-	values[4] = CStringGetTextDatum(handler.search_path);
-	(void) RegistryWrite(&query, values, NULL);
+		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(given));
+		signature = RegistryFunctionSignature(function, InvalidOid, argtypes, lengthof(argtypes),
+											  "A handler is a function (event cqrs_es.event).");
+		handler.function = TextDatumGetCString(signature);
+	}
+	else
+		handler.statement = given;
+	save_handler(fcinfo, &handler);
+	PG_RETURN_VOID();
+}
+
+/* Check a handler and store it as the caller's. */
+static void
+save_handler(FunctionCallInfo fcinfo, Handler *handler)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.handlers AS h"
+		" (projection, event_type, statement, function, definer, search_path)"
+		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (projection, event_type) DO UPDATE SET"
+		" statement = excluded.statement, function = excluded.function,"
+		" definer = excluded.definer, search_path = excluded.search_path",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[6] = {PointerGetDatum(name), PointerGetDatum(event_type)};
+	char		nulls[6] = {' ', ' ', handler->statement ? ' ' : 'n', handler->function ? ' ' : 'n', ' ', ' '};
+
+	if (ProjectionRequireOwner(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
+				 errdetail("It keeps the states of aggregates.")));
+	handler->projection = text_to_cstring(name);
+	handler->definer = GetUserId();
+	handler->search_path = DefinerSearchPath();
+	HandlerValidate(handler);
+
+	if (handler->statement)
+		values[2] = CStringGetTextDatum(handler->statement);
+	if (handler->function)
+		values[3] = CStringGetTextDatum(handler->function);
+	values[4] = ObjectIdGetDatum(handler->definer);
+	values[5] = CStringGetTextDatum(handler->search_path);
+	(void) RegistryWrite(&query, values, nulls);
+}
+
+/* SQL: drop_handler(projection, event_type) */
+Datum
+cqrs_es_drop_handler(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
+
+	(void) ProjectionRequireOwner(name);
+	if (RegistryWrite(&query, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" has no handler for event type \"%s\"",
+						text_to_cstring(name), text_to_cstring(event_type))));
 	PG_RETURN_VOID();
 }
 
@@ -200,23 +323,59 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
-	require_projection_owner(name);
+	(void) ProjectionRequireOwner(name);
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	(void) RegistryWrite(&drop, &value, NULL);
 	PG_RETURN_VOID();
 }
 
-/* The projection must exist (42704) and be the caller's own (42501). */
-static void
-require_projection_owner(const text *name)
+/*
+ * SQL: projection_errors(name).  What would make appends fail now, one text a
+ * handler; null when nothing would.
+ */
+Datum
+cqrs_es_projection_errors(PG_FUNCTION_ARGS)
+{
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	MemoryContext caller = CurrentMemoryContext;
+	ArrayBuildState *errors = NULL;
+	TypedHandler **handlers;
+	uint64		n;
+	uint64		i;
+
+	SPI_connect();
+	n = read_handlers(false, PointerGetDatum(name));
+	handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
+	for (i = 0; i < n; i++)
+		handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	for (i = 0; i < n; i++)
+	{
+		char	   *problem = HandlerProblem(&handlers[i]->handler);
+
+		if (problem)
+			errors = accumArrayResult(errors, CStringGetTextDatum(problem), false, TEXTOID, caller);
+	}
+	SPI_finish();
+	if (errors == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(makeArrayResult(errors, caller));
+}
+
+/*
+ * The projection must exist (42704) and be the caller's own (42501).  Returns
+ * whether it keeps the states of aggregates.
+ */
+bool
+ProjectionRequireOwner(const text *name)
 {
 	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid FROM cqrs_es.projections"
+		.sql = "SELECT owner::pg_catalog.oid, state_of IS NOT NULL FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(name);
 	Oid			owner;
+	bool		keeps_states;
 	bool		isnull;
 
 	SPI_connect();
@@ -227,11 +386,13 @@ require_projection_owner(const text *name)
 				 errhint("Create it with SELECT cqrs_es.create_projection(%s).",
 						 quote_literal_cstr(text_to_cstring(name)))));
 	owner = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	keeps_states = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	SPI_finish();
 	if (!has_privs_of_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of projection \"%s\"", text_to_cstring(name))));
+	return keeps_states;
 }
 
 /*-------------------------------------------------------------------------
@@ -242,48 +403,94 @@ require_projection_owner(const text *name)
 static void
 project(const Event *event)
 {
+	(void) apply(event, NULL);
+}
+
+/*
+ * Run what one projection does for an old event, paused or not; false when the
+ * event does not concern it.
+ */
+bool
+ProjectionReplay(const char *name, const Event *event)
+{
+	return apply(event, name);
+}
+
+/*
+ * Run the handlers of all projections that are not paused, or those of `only`.
+ * The locks come first; while we waited for one the registry may have changed.
+ * The entry outlives what handlers do to registries.
+ */
+static bool
+apply(const Event *event, const char *only)
+{
 	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	Event		upcast = *event;
 	FunctionCalls calls;
+	EventTypeHandlers *entry;
+	uint64		generation;
+	bool		concerned = false;
+	int			i;
+
+	do
+	{
+		concerned = false;
+		entry = handlers_of(event_type);
+		generation = RegistryGeneration();
+		for (i = 0; i < entry->n; i++)
+			if (concerns(entry->handlers[i], aggregate_type) &&
+				(only == NULL || strcmp(entry->handlers[i]->handler.projection, only) == 0))
+			{
+				int			lock;
+
+				concerned = true;
+				for (lock = 0; lock < entry->handlers[i]->nlocks; lock++)
+					LockRelationOid(entry->handlers[i]->locks[lock], RowExclusiveLock);
+			}
+		if (!concerned)
+			return false;
+	} while (RegistryGeneration() != generation);
+
+	/* as a rebuild would see it */
+	FunctionCallsInit(&calls);
+	(void) UpcastEvent(&upcast, &calls);
+	FunctionCallsEnd(&calls);
+	for (i = 0; i < entry->n; i++)
+		if (concerns(entry->handlers[i], aggregate_type) &&
+			(only == NULL ? !entry->handlers[i]->paused :
+			 strcmp(entry->handlers[i]->handler.projection, only) == 0))
+			HandlerRun(&entry->handlers[i]->handler, &upcast);
+	return true;
+}
+
+/*-------------------------------------------------------------------------
+ * registry
+ *-------------------------------------------------------------------------
+ */
+
+static EventTypeHandlers *
+handlers_of(const text *event_type)
+{
 	bool		found;
 	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type, &found);
-	int			i;
 
 	if (!found)
 		entry->loaded = false;
 	if (!entry->loaded)
 		load_handlers(entry, event_type);
-
-	if (entry->n == 0)
-		return;
-
-	/* as a rebuild would see it; the entry outlives what handlers do to registries */
-	FunctionCallsInit(&calls);
-	(void) UpcastEvent(&upcast, &calls);
-	FunctionCallsEnd(&calls);
-	for (i = 0; i < entry->n; i++)
-		if (concerns(entry->handlers[i], aggregate_type))
-			HandlerRun(&entry->handlers[i]->handler, &upcast);
+	return entry;
 }
 
 static void
 load_handlers(EventTypeHandlers *entry, const text *event_type)
 {
-	static InternalQuery query = {
-		.sql = "SELECT p.name, h.statement, h.definer::pg_catalog.oid, h.search_path, p.aggregate_types"
-		" FROM cqrs_es.handlers AS h JOIN cqrs_es.projections AS p"
-		" ON p.name OPERATOR(pg_catalog.=) h.projection"
-		" WHERE h.event_type OPERATOR(pg_catalog.=) $1 ORDER BY p.name",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = PointerGetDatum(event_type);
 	uint64		n;
 	uint64		i;
 	MemoryContext spi;
 
 	SPI_connect();
-	n = RegistryRead(&query, &value);
+	n = read_handlers(true, PointerGetDatum(event_type));
 	spi = MemoryContextSwitchTo(handler_cache.memory);
 	entry->handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
 	for (i = 0; i < n; i++)
@@ -294,32 +501,110 @@ load_handlers(EventTypeHandlers *entry, const text *event_type)
 	entry->loaded = true;
 }
 
-/* A row of the registry as a handler, in the current memory context. */
+/*
+ * The handlers for an event type or those of a projection, in the order in which
+ * they run, as rows for make_handler.  Between SPI_connect and SPI_finish.
+ */
+static uint64
+read_handlers(bool by_event_type, Datum value)
+{
+#define SELECT_HANDLERS \
+	"SELECT p.name, h.statement, h.function," \
+	" coalesce(h.definer, p.owner)::pg_catalog.oid," \
+	" coalesce(h.search_path, 'pg_catalog, pg_temp')," \
+	" p.state_of IS NOT NULL, p.paused, p.aggregate_types, p.read_models" \
+	" FROM cqrs_es.projections AS p LEFT JOIN cqrs_es.handlers AS h" \
+	" ON h.projection OPERATOR(pg_catalog.=) p.name"
+#define ORDER_HANDLERS \
+	" AND (h.projection IS NOT NULL OR p.state_of IS NOT NULL)" \
+	" ORDER BY p.name, h.event_type OPERATOR(pg_catalog.<>) '" ALL_EVENT_TYPES "', h.event_type"
+	static InternalQuery of_event_type = {
+		.sql = SELECT_HANDLERS " AND (h.event_type OPERATOR(pg_catalog.=) $1"
+		" OR h.event_type OPERATOR(pg_catalog.=) '" ALL_EVENT_TYPES "')"
+		" WHERE true" ORDER_HANDLERS,
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery of_projection = {
+		.sql = SELECT_HANDLERS " WHERE p.name OPERATOR(pg_catalog.=) $1" ORDER_HANDLERS,
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+
+	return RegistryRead(by_event_type ? &of_event_type : &of_projection, &value);
+}
+
+/* A row of read_handlers as a handler, in the current memory context. */
 static TypedHandler *
 make_handler(HeapTuple row, TupleDesc desc)
 {
 	TypedHandler *typed = palloc0(sizeof(TypedHandler));
+	Handler    *handler = &typed->handler;
 	bool		isnull;
-	Datum		types;
+	Datum		value;
 
-	typed->handler.projection = SPI_getvalue(row, desc, 1);
-	typed->handler.statement = SPI_getvalue(row, desc, 2);
-	typed->handler.definer = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-	typed->handler.search_path = SPI_getvalue(row, desc, 4);
-	types = SPI_getbinval(row, desc, 5, &isnull);
+	handler->projection = SPI_getvalue(row, desc, 1);
+	handler->statement = SPI_getvalue(row, desc, 2);
+	handler->function = SPI_getvalue(row, desc, 3);
+	handler->definer = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
+	handler->search_path = SPI_getvalue(row, desc, 5);
+	typed->paused = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+
+	value = SPI_getbinval(row, desc, 8, &isnull);
 	typed->all_types = isnull;
 	if (!isnull)
-	{
-		Datum	   *elements;
-		int			i;
-
-		deconstruct_array(DatumGetArrayTypePCopy(types), TEXTOID, -1, false, TYPALIGN_INT,
-						  &elements, NULL, &typed->ntypes);
-		typed->types = palloc(Max(typed->ntypes, 1) * sizeof(text *));
-		for (i = 0; i < typed->ntypes; i++)
-			typed->types[i] = DatumGetTextPP(elements[i]);
-	}
+		set_types(typed, value);
+	value = SPI_getbinval(row, desc, 9, &isnull);
+	typed->locks = ProjectionLocks(value, isnull, &typed->nlocks);
+	if (DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
+		handler->state = StateProjectionMake(typed->locks[0]);
 	return typed;
+}
+
+static void
+set_types(TypedHandler *typed, Datum types)
+{
+	Datum	   *elements;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypePCopy(types), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, NULL, &typed->ntypes);
+	typed->types = palloc(Max(typed->ntypes, 1) * sizeof(text *));
+	for (i = 0; i < typed->ntypes; i++)
+		typed->types[i] = DatumGetTextPP(elements[i]);
+}
+
+/* The elements of an array of regclass without nulls, palloc'd. */
+static Oid *
+tables_of(ArrayType *array, int *n)
+{
+	Datum	   *elements;
+	Oid		   *tables;
+	int			i;
+
+	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT, &elements, NULL, n);
+	tables = palloc(Max(*n, 1) * sizeof(Oid));
+	for (i = 0; i < *n; i++)
+		tables[i] = DatumGetObjectId(elements[i]);
+	return tables;
+}
+
+/* What a projection with these read models locks, in order; palloc'd. */
+Oid *
+ProjectionLocks(Datum read_models, bool isnull, int *n)
+{
+	Oid		   *locks;
+
+	*n = 0;
+	if (!isnull)
+	{
+		locks = tables_of(DatumGetArrayTypeP(read_models), n);
+		qsort(locks, *n, sizeof(Oid), oid_cmp);
+	}
+	if (*n == 0)
+	{
+		locks = palloc(sizeof(Oid));
+		locks[(*n)++] = CqrsEsRelid("projections");
+	}
+	return locks;
 }
 
 static bool

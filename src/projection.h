@@ -6,6 +6,13 @@
 #ifndef CQRS_ES_PROJECTION_H
 #define CQRS_ES_PROJECTION_H
 
+#include "events.h"
+
+#define PROJECTION_NAME_MAX_BYTES 255
+
 extern void ProjectionInit(void);
+extern bool ProjectionRequireOwner(const text *name);
+extern bool ProjectionReplay(const char *name, const Event *event);
+extern Oid *ProjectionLocks(Datum read_models, bool isnull, int *n);
 
 #endif							/* CQRS_ES_PROJECTION_H */

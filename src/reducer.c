@@ -102,7 +102,7 @@ define_function(FunctionCallInfo fcinfo, NullableDatum function)
 	Oid			argtypes[2] = {JSONBOID, EventsTypeOid()};
 
 	save_reducer(fcinfo,
-				 RegistryFunctionSignature(function, argtypes, 2,
+				 RegistryFunctionSignature(function, JSONBOID, argtypes, 2,
 										   "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb."),
 				 (Datum) 0);
 }

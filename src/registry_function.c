@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry_function.c
- *	  A user's function that a registry names: reducer, upcaster.
+ *	  A user's function that a registry names: reducer, upcaster, handler.
  *
  * Registries keep a function by its full signature, not by its oid, so that it
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
@@ -56,12 +56,13 @@ static void check_execute(Oid function);
 
 /*
  * The signature, as a text datum, of a function that is about to be named: a
- * plain one with just these argument types that returns jsonb.  `expected` is
- * the detail of the error otherwise.  Raises 22004, 42883, 42P13, 42501.
+ * plain one with just these argument types that returns `result`, or whatever
+ * it likes when that is InvalidOid.  `expected` is the detail of the error
+ * otherwise.  Raises 22004, 42883, 42P13, 42501.
  */
 Datum
-RegistryFunctionSignature(NullableDatum function, const Oid *argtypes, int nargs,
-						  const char *expected)
+RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtypes,
+						  int nargs, const char *expected)
 {
 	Oid			oid = DatumGetObjectId(function.value);
 	HeapTuple	tuple;
@@ -79,7 +80,7 @@ RegistryFunctionSignature(NullableDatum function, const Oid *argtypes, int nargs
 				 errmsg("function with OID %u does not exist", oid)));
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
-		proc->prorettype == JSONBOID && proc->pronargs == nargs &&
+		(!OidIsValid(result) || proc->prorettype == result) && proc->pronargs == nargs &&
 		memcmp(proc->proargtypes.values, argtypes, nargs * sizeof(Oid)) == 0;
 	ReleaseSysCache(tuple);
 	if (!fits)
@@ -195,6 +196,8 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 		"   aggregate_type, event_type) AS used_as FROM cqrs_es.reducers"
 		"  UNION ALL SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"',"
 		"   event_type, from_version) FROM cqrs_es.upcasters"
+		"  UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
+		"   projection, event_type) FROM cqrs_es.handlers"
 		" ) AS n ON n.function OPERATOR(pg_catalog.=) d.object_identity"
 		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
@@ -207,7 +210,8 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 				 errmsg("%s must be fired as an event trigger", "protect_functions()")));
 	/* the extension itself may be what is dropped */
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("reducers", schema)) ||
-		!OidIsValid(get_relname_relid("upcasters", schema)))
+		!OidIsValid(get_relname_relid("upcasters", schema)) ||
+		!OidIsValid(get_relname_relid("handlers", schema)))
 		PG_RETURN_VOID();
 
 	SPI_connect();
@@ -218,7 +222,7 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop function %s because an aggregate depends on it",
+				 errmsg("cannot drop function %s because it is in use",
 						SPI_getvalue(row, desc, 1)),
 				 errdetail("It is %s.", SPI_getvalue(row, desc, 2)),
 				 errhint("Define another one, or drop that first.")));

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry_function.h
- *	  A user's function that a registry names: reducer, upcaster.
+ *	  A user's function that a registry names: reducer, upcaster, handler.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REGISTRY_FUNCTION_H
@@ -35,8 +35,8 @@ typedef struct FunctionCalls
 	int			guc_level;		/* 0: the search_path is still the caller's */
 }			FunctionCalls;
 
-extern Datum RegistryFunctionSignature(NullableDatum function, const Oid *argtypes,
-									   int nargs, const char *expected);
+extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
+									   const Oid *argtypes, int nargs, const char *expected);
 extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
 								 int first_column, const char *role);
 extern void FunctionCallsInit(FunctionCalls * calls);

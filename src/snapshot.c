@@ -6,22 +6,64 @@
  * The newest few per stream are kept, one by default, in a shape that the
  * statements of the Rust crate postgres-es work on.  Usable is a snapshot with
  * the fingerprint of today's reducers; others, among them those without one
- * that such a client wrote, go when the next is taken.  Two who save at the same time do no
- * harm: each row says what it is a state of, and who saves next removes what is
- * one too many.
+ * that such a client wrote, go when the next is taken.  A client may also read
+ * one of ours and write its own state over it, which would then stand under our
+ * fingerprint: a trigger takes that away.  We ourselves never write a new
+ * snapshot under the old fingerprint, which is how the two are told apart.
+ *
+ * Two who save at the same time do no harm: each row says what it is a state
+ * of, and who saves next removes what is one too many.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "events.h"
 #include "internal_query.h"
 #include "snapshot.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
+
+/*
+ * The BEFORE ROW trigger for an UPDATE that gives a snapshot another number and
+ * leaves its fingerprint (both are the trigger's conditions): returns the new
+ * row without fingerprint.
+ */
+Datum
+cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	int			column;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired BEFORE UPDATE FOR EACH ROW", "snapshot_updated()")));
+
+	desc = RelationGetDescr(trigdata->tg_relation);
+	column = SPI_fnumber(desc, "fingerprint");
+	if (column <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("relation \"%s\" has no column \"fingerprint\"",
+						RelationGetRelationName(trigdata->tg_relation))));
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_newtuple, desc, 1,
+													 &column, &value, &isnull));
+}
 
 /*
  * The stream's newest usable snapshot that is not beyond up_to_sequence, as

@@ -87,7 +87,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
 	Datum		values[5];
 
-	values[3] = RegistryFunctionSignature(fcinfo->args[3], argtypes, lengthof(argtypes),
+	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
 										  "An upcaster is a function (payload jsonb) that returns jsonb.");
 
 	/* two who define one each must not make a cycle together */

@@ -185,7 +185,7 @@ SELECT throws_ok(format($$CREATE TRIGGER t %s EXECUTE FUNCTION cqrs_es.%s();
 	VALUES (1, 1, now(), '00000000-0000-7000-8000-000000000001', '', 'x', 'x', 'x', '1', '{}', '{}')$$, firing, function),
 	'39P01', NULL, format('%s() %s', function, firing))
 FROM (VALUES (1, 'admit_event', 'AFTER INSERT ON wrong FOR EACH ROW'), (2, 'admit_event', 'BEFORE INSERT ON wrong'),
-	(3, 'dispatch_event', 'BEFORE INSERT ON wrong FOR EACH ROW'), (4, 'dispatch_event', 'AFTER INSERT ON wrong')) t (n, function, firing)
+	(3, 'dispatch_event', 'BEFORE INSERT ON wrong FOR EACH ROW'), (4, 'dispatch_event', 'BEFORE INSERT ON wrong')) t (n, function, firing)
 ORDER BY n;
 CREATE TABLE wronger (id integer);
 CREATE TRIGGER t BEFORE INSERT ON wronger FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event();

@@ -86,9 +86,9 @@ BEGIN
 	PERFORM pg_temp.execute('a', 'Withdraw', '{"amount": 100}');
 EXCEPTION WHEN SQLSTATE 'QE301' THEN
 	GET STACKED DIAGNOSTICS code = CONSTRAINT_NAME, hint = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
-	PERFORM set_config('test.rejected', concat_ws('/', code, hint, context LIKE '%command "Withdraw" for stream "command/a"%'), false);
+	PERFORM set_config('test.rejected', concat_ws('/', code, hint, context LIKE 'command "Withdraw" for stream "command/a"%'), false);
 END $$;
-SELECT is(current_setting('test.rejected'), 'NSF/funds not available/t', 'message, code, and which command');
+SELECT is(current_setting('test.rejected'), 'NSF/funds not available/t', 'message, code, and first of all which command');
 SELECT throws_ok($$SELECT pg_temp.execute('a', 'Function')$$, 'QE301', 'no amount', 'from within a function');
 SELECT throws_ok($$SELECT cqrs_es.reject(NULL)$$, 'QE301', 'command rejected', 'without a message');
 SELECT is(cqrs_es.stream_version('command', 'a'), 6::bigint, 'nothing was written');

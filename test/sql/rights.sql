@@ -19,7 +19,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop)_');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(40);
+SELECT plan(44);
 
 CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,7 +82,8 @@ SELECT cqrs_es.define_upcaster('old', '1', '2', 'up(jsonb)') \gset
 CREATE TABLE own (id text, n bigint);
 ALTER TABLE own OWNER TO cqrs_es_architect;
 CREATE TABLE others (id text, n bigint);
-SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('theirs', '{rights}', '{own}')$$) \gset
+SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('theirs', '{rights}', '{own}'),
+	cqrs_es.define_handler('theirs', 'old', 'DELETE FROM own')$$) \gset
 
 -- what each call needs beside USAGE on the schema
 CREATE TEMP TABLE calls (n serial, needs text[], call text);
@@ -122,6 +123,11 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.drop_command('rights', 'Go')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.create_projection('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_handler('theirs', 'e', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.drop_handler('theirs', 'old')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.rebuild_projection('theirs')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.pause_projection('theirs')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.resume_projection('theirs')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	-- for the owner alone
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
@@ -143,7 +149,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SET LOCAL session_replication_role = replica$$);
 INSERT INTO calls (needs, call)
 	SELECT '{OWNER}'::text[], format('SELECT FROM %s', oid::regclass) FROM pg_class
-	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
+	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
@@ -292,9 +298,13 @@ SELECT is(pg_temp.state_as('cqrs_es_architect', call), expected, call) FROM (VAL
 	(8, $$SELECT cqrs_es.define_handler('theirs', 'e', 'INSERT INTO own SELECT name, 1 FROM cqrs_es.projections')$$, 'refused'),
 	(9, $$SELECT cqrs_es.define_handler('vault', 'e', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$, 'refused'),
 	(10, $$SELECT cqrs_es.drop_projection('vault')$$, 'refused'),
+	(10, $$SELECT cqrs_es.rebuild_projection('vault')$$, 'refused'),
+	(10, $$SELECT cqrs_es.pause_projection('vault')$$, 'refused'),
+	(10, $$SELECT cqrs_es.resume_projection('vault')$$, 'refused'),
+	(10, $$SELECT cqrs_es.drop_handler('vault', 'Kept')$$, 'refused'),
 	(11, $$SELECT cqrs_es.define_command('rights', 'x', '(SELECT to_jsonb(count(*)) FROM own)')$$, 'allowed'),
 	(12, $$SELECT cqrs_es.define_command('rights', 'x', '(SELECT to_jsonb(count(*)) FROM others)')$$, 'refused')) c (n, call, expected)
-ORDER BY n;
+ORDER BY n, call;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('theirs', 'Owned', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$) \gset
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');

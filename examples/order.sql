@@ -1,0 +1,205 @@
+-- Orders of several tenants: history, audit, a summary and an outbox.
+--
+--	psql -d an_empty_database -f examples/order.sql
+--
+-- Commands CreateOrder{customerId, items}, AddOrderItem{sku, quantity, price},
+-- PayOrder{}, CancelOrder{reason}; events OrderCreated{orderId, customerId,
+-- items, totalAmount}, OrderItemAdded{item, totalAmount}, OrderPaid{amount},
+-- OrderCancelled{reason}. The tenant is a setting, and a part of every key.
+
+-- What psql prints: commands, and of errors no context. Declarations return
+-- nothing worth printing.
+\set QUIET on
+\set ECHO queries
+\set SHOW_CONTEXT never
+\set ON_ERROR_STOP on
+\o /dev/null
+
+\echo '\n*** 1. How events change the state of an order ***\n'
+
+CREATE EXTENSION cqrs_es;
+
+SELECT cqrs_es.create_aggregate('ORDER');
+SELECT cqrs_es.define_reducer('ORDER', 'OrderCreated', '[
+    {"op": "merge",  "path": "",             "from": ""},
+    {"op": "set",    "path": "/status",      "value": "open"}]');
+SELECT cqrs_es.define_reducer('ORDER', 'OrderItemAdded', '[
+    {"op": "append", "path": "/items",       "from": "/item"},
+    {"op": "set",    "path": "/totalAmount", "from": "/totalAmount"}]');
+SELECT cqrs_es.define_reducer('ORDER', 'OrderPaid', '[
+    {"op": "set",    "path": "/status",      "value": "paid"}]');
+SELECT cqrs_es.define_reducer('ORDER', 'OrderCancelled', '[
+    {"op": "set",    "path": "/status",      "value": "cancelled"}]');
+
+\echo '\n*** 2. Commands ***\n'
+
+CREATE FUNCTION amount_of(items jsonb) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT sum((item->>'quantity')::integer * (item->>'price')::numeric) FROM jsonb_array_elements(items) AS item
+$$;
+-- What may only be done to an open order begins with this: the event, or the reason why not.
+CREATE FUNCTION if_open(state jsonb, event jsonb) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT CASE state->>'status'
+        WHEN 'open' THEN event
+        WHEN 'paid' THEN cqrs_es.reject('Order already paid', code => 'ALREADY_PAID')
+        WHEN 'cancelled' THEN cqrs_es.reject('Order already cancelled', code => 'ALREADY_CANCELLED')
+        ELSE cqrs_es.reject('Order not found', code => 'NOT_FOUND')
+    END
+$$;
+
+SELECT cqrs_es.define_command('ORDER', 'CreateOrder', $$
+    CASE
+        WHEN version > 0 THEN
+            cqrs_es.reject('Order already created', code => 'ALREADY_CREATED')
+        WHEN amount_of(command->'items') IS NULL THEN
+            cqrs_es.reject('Order has no items', code => 'NO_ITEMS')
+        ELSE
+            jsonb_build_object('type', 'OrderCreated', 'payload', jsonb_build_object(
+                'orderId', aggregate_id, 'customerId', command->'customerId',
+                'items', command->'items', 'totalAmount', amount_of(command->'items')))
+    END
+$$);
+SELECT cqrs_es.define_command('ORDER', 'AddOrderItem', $$
+    if_open(state, jsonb_build_object('type', 'OrderItemAdded', 'payload', jsonb_build_object(
+        'item', command, 'totalAmount', amount_of(state->'items' || command))))
+$$);
+SELECT cqrs_es.define_command('ORDER', 'PayOrder', $$
+    if_open(state, jsonb_build_object('type', 'OrderPaid', 'payload', jsonb_build_object('amount', state->'totalAmount')))
+$$);
+SELECT cqrs_es.define_command('ORDER', 'CancelOrder', $$
+    if_open(state, jsonb_build_object('type', 'OrderCancelled', 'payload', jsonb_build_object('reason', command->'reason')))
+$$);
+
+\echo '\n*** 3. Two projections: a summary of each order, and what a mailer has to send ***\n'
+
+CREATE TABLE order_summary (
+    tenant_id    text,
+    order_id     text,
+    customer_id  text NOT NULL,
+    items        integer NOT NULL,
+    total_amount numeric NOT NULL,
+    status       text NOT NULL DEFAULT 'open',
+    version      bigint NOT NULL,
+    PRIMARY KEY (tenant_id, order_id)
+);
+
+SELECT cqrs_es.create_projection('order_summary', aggregate_types => '{ORDER}', read_models => '{order_summary}');
+SELECT cqrs_es.define_handler('order_summary', 'OrderCreated', $$
+    INSERT INTO order_summary (tenant_id, order_id, customer_id, items, total_amount, version)
+    VALUES (event.tenant_id, event.aggregate_id, event.payload->>'customerId', jsonb_array_length(event.payload->'items'),
+            (event.payload->>'totalAmount')::numeric, event.sequence)
+$$);
+SELECT cqrs_es.define_handler('order_summary', 'OrderItemAdded', $$
+    UPDATE order_summary SET items = items + 1, total_amount = (event.payload->>'totalAmount')::numeric, version = event.sequence
+    WHERE tenant_id = event.tenant_id AND order_id = event.aggregate_id
+$$);
+SELECT cqrs_es.define_handler('order_summary', 'OrderPaid', $$
+    UPDATE order_summary SET status = 'paid', version = event.sequence
+    WHERE tenant_id = event.tenant_id AND order_id = event.aggregate_id
+$$);
+SELECT cqrs_es.define_handler('order_summary', 'OrderCancelled', $$
+    UPDATE order_summary SET status = 'cancelled', version = event.sequence
+    WHERE tenant_id = event.tenant_id AND order_id = event.aggregate_id
+$$);
+
+-- A row per event, there at the moment of commit if the event is, and only then.
+-- (Without read_models: nobody can rebuild it, and send all mails again.)
+CREATE TABLE notification_outbox (
+    position   bigint PRIMARY KEY,
+    tenant_id  text NOT NULL,
+    order_id   text NOT NULL,
+    event_type text NOT NULL,
+    payload    jsonb NOT NULL
+);
+SELECT cqrs_es.create_projection('notification_outbox', aggregate_types => '{ORDER}');
+SELECT cqrs_es.define_handler('notification_outbox', '*', $$
+    INSERT INTO notification_outbox (position, tenant_id, order_id, event_type, payload)
+    VALUES (event.global_position, event.tenant_id, event.aggregate_id, event.event_type, event.payload)
+$$);
+
+-- Who did what when, and on whose behalf: it is all in the events.
+CREATE VIEW order_audit AS
+SELECT created_at, metadata->>'createdBy' AS who, event_type AS what, aggregate_id AS order_id, sequence AS version,
+       metadata->>'correlation_id' AS correlation_id, metadata->>'causation_id' AS causation_id
+FROM cqrs_es.events
+WHERE aggregate_type = 'ORDER' AND tenant_id = cqrs_es.current_tenant();
+
+-- From here on results are printed, and a refusal does not end the script.
+\o
+\set ON_ERROR_STOP off
+
+\echo '\n*** 4. An order of a tenant. Who asks, and in the course of what, is said once per transaction ***\n'
+
+SET cqrs_es.tenant_id = 'TENANT001';
+
+BEGIN;
+SET LOCAL cqrs_es.context = '{"createdBy": "ada", "correlation_id": "checkout-7"}';
+SELECT version, state FROM cqrs_es.execute_command('ORDER', '20240101-001', 'CreateOrder',
+    '{"customerId": "C-1", "items": [{"sku": "pen", "quantity": 2, "price": 1.50}]}',
+    command_id => '6f6b7a10-0000-4000-8000-000000000001');
+COMMIT;
+
+\echo '\n*** 5. Another tenant''s order of the same id: neither sees the other''s ***\n'
+
+SET cqrs_es.tenant_id = 'TENANT002';
+
+SELECT cqrs_es.stream_version('ORDER', '20240101-001');
+SELECT version, state FROM cqrs_es.execute_command('ORDER', '20240101-001', 'CreateOrder',
+    '{"customerId": "C-77", "items": [{"sku": "desk", "quantity": 1, "price": 480}]}', metadata => '{"createdBy": "bob"}');
+SELECT version, state FROM cqrs_es.execute_command('ORDER', '20240101-001', 'CancelOrder',
+    '{"reason": "too heavy"}', metadata => '{"createdBy": "bob"}');
+
+SET cqrs_es.tenant_id = 'TENANT001';
+
+SELECT version, state FROM cqrs_es.load_aggregate('ORDER', '20240101-001');
+
+\echo '\n*** 6. Two clients have read version 1. The first writes version 2, the second gets the conflict ... ***\n'
+
+BEGIN;
+SET LOCAL cqrs_es.context = '{"createdBy": "ada", "correlation_id": "checkout-7"}';
+SELECT version, state FROM cqrs_es.execute_command('ORDER', '20240101-001', 'AddOrderItem', '{"sku": "ink", "quantity": 1, "price": 7.25}',
+    expected_version => 1, command_id => '6f6b7a10-0000-4000-8000-000000000002');
+COMMIT;
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'PayOrder', expected_version => 1);
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+
+\echo '\n*** ... reads again, decides that it is still right, and writes version 3 ***\n'
+
+SELECT version, state FROM cqrs_es.load_aggregate('ORDER', '20240101-001');
+BEGIN;
+SET LOCAL cqrs_es.context = '{"createdBy": "till-3", "correlation_id": "checkout-7"}';
+SELECT version, state FROM cqrs_es.execute_command('ORDER', '20240101-001', 'PayOrder',
+    expected_version => 2, command_id => '6f6b7a10-0000-4000-8000-000000000003');
+COMMIT;
+
+\echo '\n*** 7. Refusals ***\n'
+
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'CreateOrder', '{"customerId": "C-1", "items": []}');
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'AddOrderItem', '{"sku": "ink", "quantity": 1, "price": 7.25}');
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-002', 'CreateOrder', '{"customerId": "C-1", "items": []}');
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-002', 'PayOrder');
+SET cqrs_es.tenant_id = 'TENANT002';
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'PayOrder');
+SET cqrs_es.tenant_id = 'TENANT001';
+
+\echo '\n*** 8. History: every version with its state; the state by version, and by time ***\n'
+
+SELECT sequence, event_type, state FROM cqrs_es.replay('ORDER', '20240101-001');
+SELECT cqrs_es.aggregate_state('ORDER', '20240101-001', at_sequence => 1);
+SELECT cqrs_es.aggregate_state('ORDER', '20240101-001', at_time => (
+    SELECT created_at FROM cqrs_es.read_stream('ORDER', '20240101-001', from_sequence => 2, max_count => 1)));
+
+\echo '\n*** 9. Audit: who did what (and when: created_at), in the course of what, by which command ***\n'
+
+SELECT who, what, version, correlation_id, causation_id FROM order_audit WHERE order_id = '20240101-001' ORDER BY version;
+
+\echo '\n*** 10. The read tables ***\n'
+
+SELECT * FROM order_summary WHERE tenant_id = cqrs_es.current_tenant();
+SELECT * FROM order_summary ORDER BY tenant_id, order_id;
+
+-- A mailer takes what is due; what others have taken it passes over, and if it crashes, its rows are there again.
+WITH taken AS (
+    DELETE FROM notification_outbox WHERE position = ANY (ARRAY(
+        SELECT position FROM notification_outbox ORDER BY position LIMIT 100 FOR UPDATE SKIP LOCKED))
+    RETURNING *)
+SELECT tenant_id, order_id, event_type, payload FROM taken ORDER BY position;

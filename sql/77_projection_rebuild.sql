@@ -1,0 +1,75 @@
+-- 77_projection_rebuild: rebuild, pause, resume and inspect projections
+
+CREATE FUNCTION cqrs_es.rebuild_projection(name text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_rebuild_projection';
+COMMENT ON FUNCTION cqrs_es.rebuild_projection(text) IS
+    'empties the read models of a projection and replays the log into them; returns how many events concerned it. Writers of such events wait for the end, unless the projection is paused';
+REVOKE EXECUTE ON FUNCTION cqrs_es.rebuild_projection(text) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.pause_projection(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_pause_projection';
+COMMENT ON FUNCTION cqrs_es.pause_projection(text) IS
+    'appends pass the projection by, until resume_projection()';
+REVOKE EXECUTE ON FUNCTION cqrs_es.pause_projection(text) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.resume_projection(name text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_resume_projection';
+COMMENT ON FUNCTION cqrs_es.resume_projection(text) IS
+    'replays the events that a paused projection has missed, and lets it follow appends again; returns how many events those were';
+REVOKE EXECUTE ON FUNCTION cqrs_es.resume_projection(text) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.projection_errors(name text) RETURNS text[]
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_projection_errors';
+COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
+    'what would make the handlers of a projection fail now, whatever the event; NULL: nothing';
+REVOKE EXECUTE ON FUNCTION cqrs_es.projection_errors(text) FROM PUBLIC;
+
+-- The server shows the details of a session's progress to those who may see its
+-- statements. A replay reports like a COPY into cqrs_es.projections, with
+-- the projection in the places from 17 on.
+CREATE VIEW cqrs_es.projection_progress AS
+    SELECT p.name AS projection,
+           CASE s.param20 WHEN 1 THEN 'rebuild' ELSE 'resume' END AS activity,
+           s.pid,
+           s.param3 AS events,
+           s.param18 AS position,
+           s.param19 AS last_position
+    FROM pg_catalog.pg_stat_get_progress_info('COPY') AS s
+    JOIN cqrs_es.projections AS p
+        ON pg_catalog.hashtextextended(p.name, 0) OPERATOR(pg_catalog.=) s.param17
+    WHERE s.relid OPERATOR(pg_catalog.=) 'cqrs_es.projections'::pg_catalog.regclass::pg_catalog.oid
+      AND s.datid OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database AS d
+          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
+COMMENT ON VIEW cqrs_es.projection_progress IS
+    'projections that are being rebuilt or resumed now: events replayed so far, where in the log, and how far it goes';
+
+CREATE VIEW cqrs_es.projection_status AS
+    SELECT p.name,
+           CASE (SELECT r.activity FROM cqrs_es.projection_progress AS r
+                 WHERE r.projection OPERATOR(pg_catalog.=) p.name LIMIT 1)
+               WHEN 'rebuild' THEN 'rebuilding'
+               WHEN 'resume' THEN 'catching up'
+               ELSE CASE WHEN p.paused THEN 'paused' ELSE 'live' END
+           END AS state,
+           p.aggregate_types,
+           p.state_of,
+           p.read_models,
+           p.owner,
+           ARRAY(SELECT h.event_type FROM cqrs_es.handlers AS h
+                 WHERE h.projection OPERATOR(pg_catalog.=) p.name ORDER BY h.event_type) AS handlers,
+           CASE WHEN p.paused THEN p.handled_position
+                ELSE (SELECT e.global_position FROM cqrs_es.events AS e
+                      ORDER BY e.global_position DESC LIMIT 1)
+           END AS last_position,
+           cqrs_es.projection_errors(p.name) AS errors
+    FROM cqrs_es.projections AS p;
+COMMENT ON VIEW cqrs_es.projection_status IS
+    'every projection: is it live, whose events it handles, up to where, and what is wrong with it';
+COMMENT ON COLUMN cqrs_es.projection_status.last_position IS
+    'up to which position it has handled events; a live one has handled all there are';
+COMMENT ON COLUMN cqrs_es.projection_status.errors IS
+    'what makes every append fail that it handles; see projection_errors()';

@@ -1,0 +1,562 @@
+/*-------------------------------------------------------------------------
+ * projection_rebuild.c
+ *	  Rebuild, pause and resume projections: replay of old events, exact with
+ *	  writers at work.
+ *
+ * All three rest on the lock of a projection (projection.c): who holds it
+ * against writers knows that each visible event has been told of, and that
+ * each other one will be dealt with by the registry as he leaves it.
+ *
+ * rebuild	of a live projection: lock, empty the read models, replay all that
+ *	  is visible.  Writers whose events concern the projection wait for the end;
+ *	  others do not, and readers see the old content until it is committed.
+ * pause	: lock, remember which events have been handled, say so in the
+ *	  registry.  From then on writers pass the projection by.
+ * resume	: replay what was missed while writers still pass by; wait for those
+ *	  who may not know of the projection yet; lock; replay the little that has
+ *	  come meanwhile; say in the registry that it is live.  So writers are
+ *	  held up by the last step alone.
+ *
+ * A rebuild of a paused projection needs no lock: it replays what is visible
+ * and remembers that.  So pause, rebuild, resume is the way to rebuild while
+ * writers go on; and a projection that is created to be filled from the log is
+ * a paused one that has handled nothing.
+ *
+ * Which events have been handled is remembered as a position and the gaps below
+ * it, for at any moment positions are missing that in-flight transactions hold.
+ * Gaps that are settled (horizon.c) are dead and need not be remembered.
+ *
+ * Rows are deleted, not truncated: that would lock out readers.  Handlers may
+ * not append while old events are replayed (dispatch.c).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
+#include "commands/progress.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/backend_progress.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "cqrs_es.h"
+#include "dispatch.h"
+#include "events.h"
+#include "horizon.h"
+#include "internal_query.h"
+#include "projection.h"
+#include "registry.h"
+
+/*
+ * What others see of a replay: the server's own progress reports.  It looks like
+ * a COPY into cqrs_es.projections, which nobody runs; the view
+ * projection_progress knows these places.
+ */
+#define PROGRESS_EVENTS			PROGRESS_COPY_TUPLES_PROCESSED
+#define PROGRESS_PROJECTION		16	/* hash of the name */
+#define PROGRESS_POSITION		17
+#define PROGRESS_LAST_POSITION	18
+#define PROGRESS_IS_REBUILD		19
+
+/* logs with fewer events than this are through before anybody asks */
+#define EVENTS_WORTH_A_NOTICE	1000
+
+/* Positions without a visible event, both ends included. */
+typedef struct Gap
+{
+	int64		first;
+	int64		last;
+}			Gap;
+
+/* Handled: all events up to a position, but for those in gaps. */
+typedef struct Coverage
+{
+	int64		position;
+	int			ngaps;
+	int			allocated;
+	Gap		   *gaps;
+}			Coverage;
+
+/* A projection, its row in the registry locked. */
+typedef struct Projection
+{
+	char	   *name;
+	Oid			owner;
+	bool		paused;
+	Coverage	handled;		/* when it is paused */
+	bool		has_read_models;
+	int			nlocks;
+	Oid		   *locks;			/* its read models, if it has any */
+	bool		written_here;	/* by this transaction: others see an older row */
+}			Projection;
+
+PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
+
+static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
+static void read_handled(Coverage *handled, const text *name);
+static void require_read_committed(const char *function);
+static void lock_against_writers(const Projection *projection);
+static void empty_read_models(const Projection *projection);
+static void refuse_shared_read_models(const Projection *projection);
+static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
+static Coverage visible_events(void);
+static void cover(Coverage *coverage, int64 position, int64 settled);
+static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
+static int64 first_uncovered(const Coverage *coverage);
+static void save_state(const Projection *projection, const Coverage *handled);
+static int64 last_position(Snapshot snapshot);
+static void begin_progress(const Projection *projection, int64 last, bool rebuild);
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: rebuild_projection(name); returns how many events it handled. */
+Datum
+cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection;
+	Coverage	handled = {.position = 0};
+	int64		events;
+
+	require_read_committed("rebuild_projection()");
+	projection = projection_arg(fcinfo, "rebuild_projection()");
+	if (!projection->has_read_models)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
+				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
+	refuse_shared_read_models(projection);
+	if (!projection->paused)
+		lock_against_writers(projection);
+	empty_read_models(projection);
+	events = replay(projection, &handled, true);
+	if (projection->paused)
+		save_state(projection, &handled);
+	ereport(NOTICE,
+			(errmsg("projection \"%s\" has been rebuilt from %lld events",
+					projection->name, (long long) events)));
+	PG_RETURN_INT64(events);
+}
+
+/* SQL: pause_projection(name) */
+Datum
+cqrs_es_pause_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection = projection_arg(fcinfo, "pause_projection()");
+	Coverage	handled;
+
+	if (projection->paused)
+	{
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" is paused already", projection->name)));
+		PG_RETURN_VOID();
+	}
+	lock_against_writers(projection);
+	handled = visible_events();
+	save_state(projection, &handled);
+	PG_RETURN_VOID();
+}
+
+/* SQL: resume_projection(name); returns how many missed events it handled. */
+Datum
+cqrs_es_resume_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection;
+	int64		events;
+
+	require_read_committed("resume_projection()");
+	projection = projection_arg(fcinfo, "resume_projection()");
+	if (!projection->paused)
+	{
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" is not paused", projection->name)));
+		PG_RETURN_INT64(0);
+	}
+	events = replay(projection, &projection->handled, false);
+	if (projection->written_here)
+		LockRelationOid(EventsTableGet()->relid, ShareLock);
+	else
+		HorizonAwaitWriters();
+	lock_against_writers(projection);
+	events += replay(projection, &projection->handled, false);
+	save_state(projection, NULL);
+	ereport(NOTICE,
+			(errmsg("projection \"%s\" has caught up with %lld events",
+					projection->name, (long long) events)));
+	PG_RETURN_INT64(events);
+}
+
+/*-------------------------------------------------------------------------
+ * the projection
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The projection that the argument names, which must be the caller's own.  Its
+ * row is locked, so that only one does such a thing to it at a time.
+ */
+static Projection *
+projection_arg(FunctionCallInfo fcinfo, const char *function)
+{
+	static InternalQuery query = {
+		.sql = "SELECT owner::pg_catalog.oid, paused, read_models,"
+		" xmin::pg_catalog.text::pg_catalog.int8"
+		" FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	Datum		value = PointerGetDatum(name);
+	Projection *projection = palloc0(sizeof(Projection));
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	RoleSwitch	saved;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+	Datum		read_models;
+
+	PreventCommandIfReadOnly(function);
+	if (DispatchIsBusy())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called by a handler", function)));
+	(void) ProjectionRequireOwner(name);
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("projections");
+	if (InternalQueryWrite(&query, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	RoleSwitchBack(&saved);
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	spi = MemoryContextSwitchTo(caller);
+	projection->name = text_to_cstring(name);
+	projection->owner = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	projection->paused = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+	read_models = SPI_getbinval(row, desc, 3, &isnull);
+	projection->locks = ProjectionLocks(read_models, isnull, &projection->nlocks);
+	projection->has_read_models = projection->locks[0] != CqrsEsRelid("projections");
+	projection->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
+																   DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)));
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
+	if (projection->paused)
+		read_handled(&projection->handled, name);
+	return projection;
+}
+
+/* What a paused projection has handled. */
+static void
+read_handled(Coverage *handled, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT p.handled_position, pg_catalog.lower(gap), pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
+		" FROM cqrs_es.projections AS p LEFT JOIN LATERAL pg_catalog.unnest(p.handled_gaps) AS gap ON true"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1 ORDER BY 2",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+	MemoryContext caller = CurrentMemoryContext;
+	uint64		n;
+	uint64		i;
+
+	SPI_connect();
+	n = RegistryRead(&query, &value);
+	handled->gaps = MemoryContextAlloc(caller, Max(n, 1) * sizeof(Gap));
+	handled->ngaps = 0;
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Gap			gap;
+
+		handled->position = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+		gap.first = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
+		if (isnull)
+			continue;
+		gap.last = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
+		handled->gaps[handled->ngaps++] = gap;
+	}
+	handled->allocated = (int) Max(n, 1);
+	SPI_finish();
+}
+
+/* A replay must see what is committed now, not when its transaction began. */
+static void
+require_read_committed(const char *function)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s needs READ COMMITTED", function)));
+}
+
+/* Take the lock of the projection: waits for all who have written with it. */
+static void
+lock_against_writers(const Projection *projection)
+{
+	int			i;
+
+	for (i = 0; i < projection->nlocks; i++)
+		LockRelationOid(projection->locks[i], ShareRowExclusiveLock);
+}
+
+/* With somebody else's rows in it a table cannot be emptied for us alone. */
+static void
+refuse_shared_read_models(const Projection *projection)
+{
+	static InternalQuery query = {
+		.sql = "SELECT o.name, t::pg_catalog.regclass FROM cqrs_es.projections AS p"
+		" JOIN cqrs_es.projections AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
+		" LATERAL pg_catalog.unnest(p.read_models) AS t"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1"
+		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
+		" ORDER BY 1 LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(projection->name);
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot be rebuilt alone", projection->name),
+				 errdetail("Projection \"%s\" keeps table %s, too.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+	SPI_finish();
+}
+
+/*
+ * Delete all rows of the read models, with the rights of the projection's owner;
+ * in one statement, so that foreign keys among them are content.  Row security
+ * that would leave some behind is an error.
+ */
+static void
+empty_read_models(const Projection *projection)
+{
+	StringInfoData sql;
+	RoleSwitch	saved;
+	int			rc;
+	int			i;
+
+	initStringInfo(&sql);
+	for (i = 0; i < projection->nlocks; i++)
+	{
+		Oid			table = projection->locks[i];
+		char	   *name = get_rel_name(table);
+
+		if (name == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("a read model of projection \"%s\" does not exist any more",
+							projection->name)));
+		if (i < projection->nlocks - 1)
+			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
+		appendStringInfo(&sql, " DELETE FROM %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), name));
+		if (i < projection->nlocks - 1)
+			appendStringInfoChar(&sql, ')');
+	}
+
+	SPI_connect();
+	saved = RoleSwitchTo(projection->owner, "pg_catalog, pg_temp");
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	rc = SPI_execute(sql.data, false, 0);
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/*-------------------------------------------------------------------------
+ * replay
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Handle every visible event that is not among the handled ones, in the order of
+ * positions, and make *handled what is visible.  Returns how many concerned the
+ * projection.
+ */
+static int64
+replay(const Projection *projection, Coverage *handled, bool rebuild)
+{
+	int64		settled = HorizonSettled(0);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		after = first_uncovered(handled) - 1;
+	int64		last = last_position(snapshot);
+	EventScan  *scan = EventsScanLog(after, ForwardScanDirection, snapshot);
+	Coverage	visible = {.position = after};
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	int			cursor = 0;
+	int			quarter = 1;
+	int64		seen = 0;
+	int64		concerned = 0;
+	Event		event;
+
+	begin_progress(projection, last, rebuild);
+	DispatchForbid(true);
+	while (EventsScanNext(scan, &event))
+	{
+		int64		position = EventGlobalPosition(&event);
+
+		CHECK_FOR_INTERRUPTS();
+		cover(&visible, position, settled);
+		if (!is_covered(handled, position, &cursor))
+		{
+			MemoryContext caller = MemoryContextSwitchTo(work);
+
+			concerned += ProjectionReplay(projection->name, &event);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(work);
+		}
+		pgstat_progress_update_param(PROGRESS_EVENTS, ++seen);
+		pgstat_progress_update_param(PROGRESS_POSITION, position);
+		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
+			position - after >= (last - after) / 4 * quarter)
+			ereport(NOTICE,
+					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
+							projection->name, 25 * quarter++, (long long) seen)));
+	}
+	DispatchForbid(false);
+	pgstat_progress_end_command();
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	MemoryContextDelete(work);
+	visible.position = Max(visible.position, handled->position);
+	*handled = visible;
+	return concerned;
+}
+
+/*
+ * All events that are visible now.  Looks with the newest snapshot in every
+ * isolation level, for that is what has been told of when the lock is held.
+ */
+static Coverage
+visible_events(void)
+{
+	int64		settled = HorizonSettled(HorizonDeadline());
+	Coverage	visible = {.position = settled};
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);
+	Event		event;
+
+	while (EventsScanNext(scan, &event))
+		cover(&visible, EventGlobalPosition(&event), settled);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return visible;
+}
+
+/* The next visible event, behind the coverage; a gap before it that may yet be filled. */
+static void
+cover(Coverage *coverage, int64 position, int64 settled)
+{
+	Gap			gap = {Max(coverage->position, settled) + 1, position - 1};
+
+	if (gap.first <= gap.last)
+	{
+		if (coverage->ngaps == coverage->allocated)
+		{
+			coverage->allocated = Max(16, 2 * coverage->allocated);
+			coverage->gaps = coverage->gaps ?
+				repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
+				palloc(coverage->allocated * sizeof(Gap));
+		}
+		coverage->gaps[coverage->ngaps++] = gap;
+	}
+	coverage->position = position;
+}
+
+/* Asked with rising positions; *cursor begins at 0. */
+static bool
+is_covered(const Coverage *coverage, int64 position, int *cursor)
+{
+	if (position > coverage->position)
+		return false;
+	while (*cursor < coverage->ngaps && coverage->gaps[*cursor].last < position)
+		(*cursor)++;
+	return *cursor == coverage->ngaps || position < coverage->gaps[*cursor].first;
+}
+
+static int64
+first_uncovered(const Coverage *coverage)
+{
+	return coverage->ngaps > 0 ? coverage->gaps[0].first : coverage->position + 1;
+}
+
+/* Paused, with what has been handled; or live again, when that is NULL. */
+static void
+save_state(const Projection *projection, const Coverage *handled)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET paused = $2 IS NOT NULL,"
+		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
+		" WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
+	};
+	StringInfoData gaps;
+	Datum		values[3] = {CStringGetTextDatum(projection->name)};
+	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};
+	int			i;
+
+	if (handled)
+	{
+		initStringInfo(&gaps);
+		for (i = 0; i < handled->ngaps; i++)
+			appendStringInfo(&gaps, "%s[%lld,%lld]", i == 0 ? "{" : ",",
+							 (long long) handled->gaps[i].first, (long long) handled->gaps[i].last);
+		appendStringInfoChar(&gaps, '}');
+		values[1] = Int64GetDatum(handled->position);
+		values[2] = CStringGetTextDatum(gaps.data);
+	}
+	(void) RegistryWrite(&query, values, nulls);
+}
+
+static int64
+last_position(Snapshot snapshot)
+{
+	EventScan  *scan = EventsScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Event		event;
+	int64		position = 0;
+
+	if (EventsScanNext(scan, &event))
+		position = EventGlobalPosition(&event);
+	EventsScanEnd(scan);
+	return position;
+}
+
+static void
+begin_progress(const Projection *projection, int64 last, bool rebuild)
+{
+	Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
+											   CStringGetTextDatum(projection->name),
+											   Int64GetDatum(0));
+
+	pgstat_progress_start_command(PROGRESS_COMMAND_COPY, CqrsEsRelid("projections"));
+	pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
+	pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
+	pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
+}

@@ -1,0 +1,25 @@
+-- What the programs beside this file talk to: accounts, and a role that may
+-- append and read, and no more.
+
+SELECT cqrs_es.create_aggregate('account', initial_state => '{"balance": 0}');
+SELECT cqrs_es.define_reducer('account', 'Deposited', '[{"op": "increment", "path": "/balance", "from": "/amount"}]');
+SELECT cqrs_es.define_reducer('account', 'Withdrawn', '[{"op": "decrement", "path": "/balance", "from": "/amount"}]');
+
+SELECT cqrs_es.define_command('account', 'Open', $$
+    CASE WHEN version > 0 THEN cqrs_es.reject('account is open already', code => 'OPEN')
+         ELSE jsonb_build_object('type', 'Opened', 'payload', command)
+    END
+$$);
+SELECT cqrs_es.define_command('account', 'Deposit', $$
+    jsonb_build_object('type', 'Deposited', 'payload', command)
+$$);
+SELECT cqrs_es.define_command('account', 'Withdraw', $$
+    CASE WHEN (command->>'amount')::numeric > (state->>'balance')::numeric
+         THEN cqrs_es.reject('funds not available', code => 'NSF')
+         ELSE jsonb_build_object('type', 'Withdrawn', 'payload', command)
+    END
+$$);
+
+CREATE ROLE shop LOGIN;
+GRANT USAGE ON SCHEMA cqrs_es TO shop;
+GRANT SELECT, INSERT ON cqrs_es.events TO shop;
