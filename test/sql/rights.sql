@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(44);
+SELECT plan(46);
 
 CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -308,6 +308,9 @@ ORDER BY n, call;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('theirs', 'Owned', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$) \gset
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');
+GRANT SELECT ON cqrs_es.projection_status TO cqrs_es_architect, cqrs_es_reader;
+SELECT is(pg_temp.state_as('cqrs_es_architect', 'SELECT errors FROM cqrs_es.projection_status'), 'allowed', 'a view of ours may be granted to who has EXECUTE on its function');
+SELECT is(pg_temp.state_as('cqrs_es_reader', 'SELECT errors FROM cqrs_es.projection_status'), 'refused', 'and not to others');
 SELECT finish();
 ROLLBACK;
 

@@ -3,7 +3,7 @@
 -- for ordinary roles not in plain SQL. What binds a role to its tenant is in
 -- test/t/006_tenants.pl, what roles may do in rights.sql.
 BEGIN;
-SELECT plan(133);
+SELECT plan(135);
 
 -- tenants
 
@@ -134,6 +134,12 @@ SELECT results_eq($$SELECT tenant_id COLLATE "default", aggregate_id COLLATE "de
 SELECT results_eq($$SELECT tenant, aggregate_id, n FROM seen ORDER BY 1, 2$$,
 	$$VALUES ('left', 'by cqrs_es_writer', 3::bigint), ('left', 'by none', 3), ('right', 'by cqrs_es_writer', 1), ('right', 'by none', 1)$$,
 	'and so are rows of a read model that has the tenant in its key');
+SET LOCAL cqrs_es.tenant_id = 'left';
+SELECT is(cqrs_es.rebuild_projection('seen'), 8::bigint, 'a rebuild is for all tenants, whoever asks for it');
+SET LOCAL cqrs_es.tenant_id = '';
+SELECT results_eq($$SELECT tenant, aggregate_id, n FROM seen ORDER BY 1, 2$$,
+	$$VALUES ('left', 'by cqrs_es_writer', 3::bigint), ('left', 'by none', 3), ('right', 'by cqrs_es_writer', 1), ('right', 'by none', 1)$$,
+	'and brings back the same');
 
 -- Plain SQL. (What read_all hands out takes committed events: test/t/006_tenants.pl.)
 
