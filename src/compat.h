@@ -61,6 +61,13 @@ compat_find_setting(const char *name)
 #endif
 }
 
+/* 17 added an expression with a type of its own choice */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_CASE_JSON_EXPR	case T_JsonExpr:
+#else
+#define COMPAT_CASE_JSON_EXPR
+#endif
+
 /* 17 gathered a backend's virtual transaction id in one struct */
 #if PG_VERSION_NUM >= 170000
 #define compat_my_lxid()	(MyProc->vxid.lxid)

@@ -7,9 +7,9 @@
  * indexes and skips the SQL executor; it is several times quicker.  It is
  * right only while the table is what we installed: a local heap without
  * partitions, foreign triggers, rules, policies beside our own (tenancy.c), or a
- * distributed engine that keeps the rows elsewhere.  For everything else there is the generic way,
- * ordinary SQL through kept plans.  EventsTableGet looks at the catalog and
- * decides, once per relcache invalidation of the table;
+ * distributed engine that keeps the rows elsewhere.  For everything else there is
+ * the generic way, ordinary SQL through kept plans.  EventsTableGet looks at the
+ * catalog and decides, once per relcache invalidation of the table;
  * EventsWriteStraight and EventsReadStraight are the only two who ask.
  *
  * Columns are found by name, never by number: the owner may add, drop and

@@ -35,7 +35,8 @@
 #include "internal_query.h"
 
 static bool uses_temporary(Node *node, void *context);
-static Oid	type_namespace(Oid type);
+static bool types_are_temporary(List *types);
+static bool type_is_temporary(Oid type);
 static void free_plan(void *arg);
 
 /*
@@ -188,30 +189,37 @@ RefuseTemporaryObjects(SPIPlanPtr plan)
 	}
 }
 
+/* Does a query, or a part of one, name a table or type of a temporary schema? */
 static bool
 uses_temporary(Node *node, void *context)
 {
-	Oid			type = InvalidOid;
-
 	if (node == NULL)
 		return false;
-	if (IsA(node, Query))
-	{
-		ListCell   *lc;
-
-		foreach(lc, ((Query *) node)->rtable)
-		{
-			RangeTblEntry *entry = lfirst_node(RangeTblEntry, lc);
-
-			if (entry->rtekind == RTE_RELATION &&
-				isAnyTempNamespace(get_rel_namespace(entry->relid)))
-				return true;
-		}
-		return query_tree_walker((Query *) node, uses_temporary, context, 0);
-	}
 	switch (nodeTag(node))
 	{
-			/* what a type's name in the text becomes */
+		case T_Query:
+			return query_tree_walker((Query *) node, uses_temporary, context,
+									 QTW_EXAMINE_RTES_BEFORE);
+		case T_RangeTblEntry:
+			{
+				RangeTblEntry *entry = (RangeTblEntry *) node;
+				ListCell   *lc;
+
+				if (entry->rtekind == RTE_RELATION &&
+					isAnyTempNamespace(get_rel_namespace(entry->relid)))
+					return true;
+				foreach(lc, entry->functions)
+					if (types_are_temporary(lfirst_node(RangeTblFunction, lc)->funccoltypes))
+						return true;
+				/* what else it consists of is walked through by itself */
+				return false;
+			}
+		case T_TableFunc:
+			if (types_are_temporary(((TableFunc *) node)->coltypes))
+				return true;
+			break;
+
+			/* what the name of a type becomes in an expression */
 		case T_Const:
 		case T_RelabelType:
 		case T_CoerceViaIO:
@@ -220,32 +228,40 @@ uses_temporary(Node *node, void *context)
 		case T_CoerceToDomain:
 		case T_FuncExpr:
 		case T_RowExpr:
-			type = exprType(node);
+		COMPAT_CASE_JSON_EXPR
+			if (type_is_temporary(exprType(node)))
+				return true;
 			break;
 		default:
 			break;
 	}
-	if (OidIsValid(type))
-	{
-		Oid			element = get_element_type(type);
-
-		if (isAnyTempNamespace(type_namespace(OidIsValid(element) ? element : type)))
-			return true;
-	}
 	return expression_tree_walker(node, uses_temporary, context);
 }
 
-static Oid
-type_namespace(Oid type)
+static bool
+types_are_temporary(List *types)
 {
-	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	Oid			result;
+	ListCell   *lc;
+
+	foreach(lc, types)
+		if (type_is_temporary(lfirst_oid(lc)))
+			return true;
+	return false;
+}
+
+/* An array is as temporary as its elements. */
+static bool
+type_is_temporary(Oid type)
+{
+	Oid			element = get_element_type(type);
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(OidIsValid(element) ? element : type));
+	Oid			schema;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for type %u", type);
-	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	schema = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
 	ReleaseSysCache(tuple);
-	return result;
+	return isAnyTempNamespace(schema);
 }
 
 /*

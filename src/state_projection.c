@@ -24,7 +24,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/plancache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -67,15 +66,15 @@ StateProjectionTable(const struct StateProjection *state)
 }
 
 /*
- * Can the table hold states?  Raises 42703 when columns are missing, 42P10
- * when nothing makes view_id (and tenant_id) unique.
+ * Can the table hold states, and may the current role keep them there?  Raises
+ * 42703 when columns are missing, 42P10 when nothing makes view_id (and tenant_id)
+ * unique, 42501.
  */
 void
 StateProjectionValidate(Oid table)
 {
 	static const char *const columns[] = {"view_id", "version", "payload"};
 	StateProjection state = {.table = table};
-	CachedPlan *plan;
 	char	   *name;
 	bool		has_tenant;
 	size_t		i;
@@ -92,8 +91,8 @@ StateProjectionValidate(Oid table)
 							 name)));
 	prepare(&state);
 	/* planning finds out whether there is a unique index */
-	plan = SPI_plan_get_cached_plan(state.write);
-	ReleaseCachedPlan(plan, NULL);
+	RequirePlanRights(state.read);
+	RequirePlanRights(state.write);
 	SPI_finish();
 }
 
@@ -123,7 +122,10 @@ StateProjectionRun(const Handler *handler, const Event *event)
 	if (state->read == NULL || strcmp(name, state->table_name) != 0 ||
 		has_tenant != state->has_tenant)
 	{
+		RoleSwitch	saved = HandlerBecomeDefiner(handler);
+
 		prepare(state);
+		RoleSwitchBack(&saved);
 		KeepPlanWith(state->read, state);
 		KeepPlanWith(state->write, state);
 		state->table_name = MemoryContextStrdup(GetMemoryChunkContext(state), name);

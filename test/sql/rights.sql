@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(46);
+SELECT plan(48);
 
 CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -189,6 +189,7 @@ END $$;
 CREATE TRIGGER who BEFORE INSERT ON vault FOR EACH ROW EXECUTE FUNCTION who_is_it();
 SELECT cqrs_es.create_projection('vault', '{rights}', '{vault}'),
 	cqrs_es.define_handler('vault', 'Kept', 'INSERT INTO vault (id, n) VALUES (event.aggregate_id, lower(event.payload->>''n'')::amount + 1)'),
+	cqrs_es.define_handler('vault', 'Unpacked', 'INSERT INTO vault (id, n) SELECT event.aggregate_id, r.n FROM jsonb_to_record(event.payload) AS r (n amount)'),
 	cqrs_es.define_handler('vault', 'Set', 'INSERT INTO vault (id) VALUES (keep_setting())'),
 	cqrs_es.define_handler('vault', 'Become', 'INSERT INTO vault (id) VALUES (become_superuser())'),
 	cqrs_es.define_handler('vault', 'Failed', 'INSERT INTO vault (n) VALUES (1 / (event.payload->>''n'')::int)'),
@@ -269,6 +270,9 @@ DROP DOMAIN public.amount;
 SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}')$$),
 	'QE201; projection "vault" failed on event 4 (Kept) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
 	'a domain was dropped: a temporary one does not take its place');
+SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Unpacked', '{"n": 5}')$$),
+	'QE201; projection "vault" failed on event 4 (Unpacked) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
+	'nor in a column list');
 SELECT is(pg_temp.failure($$SELECT cqrs_es.execute_command('rights', 'trap', 'Look')$$),
 	'42P17; what runs with the rights of its definer cannot use temporary objects; A name in it now stands for a temporary object of this session.',
 	'nor in a constant');
@@ -308,6 +312,10 @@ ORDER BY n, call;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('theirs', 'Owned', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$) \gset
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');
+CREATE SCHEMA cqrs_es_closed AUTHORIZATION cqrs_es_architect;
+SELECT pg_temp.as_role('cqrs_es_architect', $$CREATE TABLE cqrs_es_closed.states (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)$$),
+	pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('states', read_models => '{cqrs_es_closed.states}', state_of => 'rights')$$) \gset
+SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 's', 'Stated', '{}')$$), 'allowed', 'states are kept in a schema that he cannot look into');
 GRANT SELECT ON cqrs_es.projection_status TO cqrs_es_architect, cqrs_es_reader;
 SELECT is(pg_temp.state_as('cqrs_es_architect', 'SELECT errors FROM cqrs_es.projection_status'), 'allowed', 'a view of ours may be granted to who has EXECUTE on its function');
 SELECT is(pg_temp.state_as('cqrs_es_reader', 'SELECT errors FROM cqrs_es.projection_status'), 'refused', 'and not to others');
