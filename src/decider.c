@@ -246,7 +246,7 @@ static Jsonb *
 evaluate(Decider *decider, const SPIExecuteOptions *options)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	RoleSwitch	saved = RoleSwitchTo(decider->definer, decider->search_path);
+	RoleSwitch	saved = RoleSwitchToDefiner(decider->definer, decider->search_path);
 	Jsonb	   *events;
 	Datum		result;
 	bool		isnull;

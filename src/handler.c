@@ -9,7 +9,8 @@
  * tables.  A function that takes the event is called by such a statement, too.
  *
  * It runs with the rights and the search_path of whoever defined it, the way a
- * SECURITY DEFINER function with SET search_path does.
+ * SECURITY DEFINER function with SET search_path does, and stricter: neither
+ * side gains the other's rights (internal_query.c).
  *
  * When it fails, the append fails.  The error says which projection, event and
  * stream, and gets a SQLSTATE of its own, because a client must not take a
@@ -179,7 +180,7 @@ HandlerBecomeDefiner(const Handler *handler)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the role that defined the handler does not exist any more"),
 				 errhint("Define the handler again.")));
-	return RoleSwitchTo(handler->definer, handler->search_path);
+	return RoleSwitchToDefiner(handler->definer, handler->search_path);
 }
 
 /*-------------------------------------------------------------------------

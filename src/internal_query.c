@@ -10,6 +10,11 @@
  * well, for what has no place for a schema (IS DISTINCT FROM).  An error leaves
  * role and search_path to the transaction machinery, which restores them at
  * (sub)transaction abort.
+ *
+ * What users wrote runs with the rights of whoever defined it in sessions of
+ * others (RoleSwitchToDefiner).  Neither side may gain the other's rights by that:
+ * names mean nothing of the session (RefuseTemporaryObjects), and nothing stays
+ * behind in it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,6 +27,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -108,6 +114,25 @@ RoleSwitchTo(Oid role, const char *search_path)
 	if (strcmp(namespace_search_path, search_path) != 0)
 		(void) set_config_option("search_path", search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return saved;
+}
+
+/*
+ * Act as who defined something that others set off.  What he wrote must not gain
+ * the rights of whoever set it off either, who may be a superuser: it may leave
+ * nothing behind in his session that would be met later, like temporary
+ * objects or deferred triggers; unless it comes from somebody who has those
+ * rights anyway.  42501 is what comes of trying.
+ */
+RoleSwitch
+RoleSwitchToDefiner(Oid role, const char *search_path)
+{
+	bool		may_act_as_caller = has_privs_of_role(role, GetUserId());
+	RoleSwitch	saved = RoleSwitchTo(role, search_path);
+
+	if (!may_act_as_caller)
+		SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
 	return saved;
 }
 

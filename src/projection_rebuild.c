@@ -379,7 +379,7 @@ empty_read_models(const Projection *projection)
 	}
 
 	SPI_connect();
-	saved = RoleSwitchTo(projection->owner, "pg_catalog, pg_temp");
+	saved = RoleSwitchToDefiner(projection->owner, "pg_catalog, pg_temp");
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	rc = SPI_execute(sql.data, false, 0);

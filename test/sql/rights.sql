@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(48);
+SELECT plan(59);
 
 CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -312,6 +312,47 @@ ORDER BY n, call;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('theirs', 'Owned', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$) \gset
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');
+
+-- Nor does a definer gain the rights of whoever appends: what he wrote leaves nothing behind in the session.
+
+CREATE TABLE tricky (id text);
+ALTER TABLE tricky OWNER TO cqrs_es_architect;
+CREATE FUNCTION trick() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	CASE NEW.id
+		WHEN 'temporary' THEN CREATE TEMP TABLE others (id text);
+		WHEN 'search_path' THEN PERFORM set_config('search_path', 'cqrs_es_trap', false);
+		WHEN 'role' THEN PERFORM set_config('role', 'cqrs_es_architect', false);
+		ELSE NULL;
+	END CASE;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER trick BEFORE INSERT ON tricky FOR EACH ROW EXECUTE FUNCTION trick();
+CREATE FUNCTION deferred() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON tricky DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	WHEN (NEW.id = 'deferred') EXECUTE FUNCTION deferred();
+SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('tricky', '{trick}', '{tricky}'),
+	cqrs_es.define_handler('tricky', 'e', 'INSERT INTO tricky VALUES (event.aggregate_id)')$$) \gset
+CREATE FUNCTION pg_temp.trick_by(role text, id text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	PERFORM pg_temp.as_role(role, format('SELECT cqrs_es.append_event(''trick'', %L, ''e'', ''{}'')', id));
+	RETURN current_setting('search_path') || ' ' || (current_user = session_user);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN detail;
+END $$;
+SELECT is(pg_temp.trick_by(role, id), expected, format('%s appends, a lesser definer tries: %s', CASE role WHEN 'none' THEN 'a superuser' ELSE role END, id))
+FROM (VALUES ('none'), ('cqrs_es_writer')) r (role), (VALUES
+	(1, 'temporary', 'cannot create temporary table within security-restricted operation (SQLSTATE 42501)'),
+	(2, 'deferred', 'cannot fire deferred trigger within security-restricted operation (SQLSTATE 42501)'),
+	(3, 'role', 'cannot set parameter "role" within security-definer function (SQLSTATE 42501)'),
+	(4, 'search_path', 'public true'),
+	(5, 'nothing', 'public true')) t (n, id, expected)
+ORDER BY role, n;
+GRANT cqrs_es_writer TO cqrs_es_architect;
+SELECT is(pg_temp.trick_by('cqrs_es_writer', 'deferred'), 'public true', 'a definer who has the appender''s rights anyway may');
 CREATE SCHEMA cqrs_es_closed AUTHORIZATION cqrs_es_architect;
 SELECT pg_temp.as_role('cqrs_es_architect', $$CREATE TABLE cqrs_es_closed.states (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)$$),
 	pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('states', read_models => '{cqrs_es_closed.states}', state_of => 'rights')$$) \gset
