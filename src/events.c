@@ -52,6 +52,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "last_row.h"
 
 /* rows fetched at once on the generic way */
 #define GENERIC_FETCH_ROWS 128
@@ -107,13 +108,15 @@ static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
-static void end_scan_key(ScanKey key, int64 *greatest);
-static Datum not_below_greatest(PG_FUNCTION_ARGS);
+static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
 static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
 static Relation open_plain_heap(void);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
+static text *stream_key_value(Relation index, int i, const EventColumns *columns,
+							  const StreamKey *key);
 static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
@@ -467,11 +470,7 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 {
 	Relation	index;
 	TupleTableSlot *slot;
-	ScanKeyData keys[4];
-	int			nkeys = 4;
-	int64		greatest;
 	SnapshotData dirty;
-	IndexScanDesc scan;
 	StreamTip	tip;
 	TransactionId in_progress;
 
@@ -482,21 +481,14 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 	index = index_open(primary_key, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
 	InitDirtySnapshot(dirty);
-	stream_scan_keys(keys, index, columns, key);
-	end_scan_key(&keys[3], &greatest);
-	for (;;)
+	do
 	{
 		ItemPointerData tid;
-		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
 		memset(&tip, 0, sizeof(tip));
-		greatest = 0;
 		in_progress = InvalidTransactionId;
-		scan = compat_index_beginscan(rel, index, &dirty, nkeys);
-		index_rescan(scan, keys, nkeys, NULL, 0);
-		found = index_getnext_slot(scan, BackwardScanDirection, slot);
-		if (found)
+		if (find_last_row(rel, index, columns, key, &dirty, slot))
 		{
 			in_progress = dirty.xmin;
 			tid = slot->tts_tid;
@@ -504,7 +496,6 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				tip = tip_from_slot(slot, columns);
 		}
 		ExecClearTuple(slot);
-		index_endscan(scan);
 
 		/* wait without a pin on any page */
 		if (TransactionIdIsValid(in_progress))
@@ -514,43 +505,36 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 			else
 				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
 		}
-		else if (found || greatest == 0 || nkeys == 3)
-			break;
-		else
-			nkeys = 3;			/* the last row is a dead one: look at all */
-	}
+	} while (TransactionIdIsValid(in_progress));
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
 }
 
-/*
- * The scan key that lets a backward scan end after the stream's last entry; with
- * the first three alone the index would check every entry of the stream on the
- * same page before it hands out one, hundreds of them in a long stream.  To the
- * index it is sequence >= 1, but its function says "not below any that was
- * asked of me before".  So the entries of the greatest sequence pass, in
- * whatever order the index asks, and the next one ends the scan.  The result is
- * to be trusted when a row comes of it: passed-over entries are below that.
- */
-static void
-end_scan_key(ScanKey key, int64 *greatest)
+/* The stream's last row into the slot; false when there is none. */
+static bool
+find_last_row(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot)
 {
-	ScanKeyInit(key, 4, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(1));
-	key->sk_func.fn_addr = not_below_greatest;
-	key->sk_func.fn_extra = greatest;
-}
+	text	   *values[3];
+	LastRow		last;
+	ScanKeyData keys[3];
+	IndexScanDesc scan;
+	bool		found;
+	int			i;
 
-static Datum
-not_below_greatest(PG_FUNCTION_ARGS)
-{
-	int64	   *greatest = fcinfo->flinfo->fn_extra;
-	int64		sequence = PG_GETARG_INT64(0);
+	for (i = 0; i < 3; i++)
+		values[i] = stream_key_value(index, i, columns, key);
+	last = LastRowFind(rel, index, values, 3, snapshot, slot);
+	if (last != LAST_ROW_UNKNOWN)
+		return last == LAST_ROW_FOUND;
 
-	if (sequence < *greatest)
-		PG_RETURN_BOOL(false);
-	*greatest = sequence;
-	PG_RETURN_BOOL(true);
+	stream_scan_keys(keys, index, columns, key);
+	scan = compat_index_beginscan(rel, index, snapshot, 3);
+	index_rescan(scan, keys, 3, NULL, 0);
+	found = index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
 }
 
 /* The row in the slot as the end of its stream. */
@@ -796,15 +780,20 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 	int			i;
 
 	for (i = 0; i < 3; i++)
-	{
-		AttrNumber	attno = index->rd_index->indkey.values[i];
-		text	   *value = attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
-			attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
-			key->tenant_id;
-
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(value));
-	}
+							   C_COLLATION_OID, F_TEXTEQ,
+							   PointerGetDatum(stream_key_value(index, i, columns, key)));
+}
+
+/* The stream's part that is the index's column i, counted from 0. */
+static text *
+stream_key_value(Relation index, int i, const EventColumns *columns, const StreamKey *key)
+{
+	AttrNumber	attno = index->rd_index->indkey.values[i];
+
+	return attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
+		attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
+		key->tenant_id;
 }
 
 /*
