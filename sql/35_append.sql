@@ -1,5 +1,14 @@
 -- 35_append: the way in
 
+-- A type with a name, since the executor would put one of OUT parameters together
+-- anew at every call.
+CREATE TYPE cqrs_es.append_result AS (
+    version         bigint,
+    global_position bigint
+);
+COMMENT ON TYPE cqrs_es.append_result IS
+    'the stream''s new version, and the global position of the last event appended';
+
 CREATE FUNCTION cqrs_es.append_event(
     aggregate_type   text,
     aggregate_id     text,
@@ -8,10 +17,8 @@ CREATE FUNCTION cqrs_es.append_event(
     expected_version bigint DEFAULT NULL,
     metadata         jsonb DEFAULT '{}',
     event_id         uuid DEFAULT NULL,
-    event_version    text DEFAULT '1',
-    OUT version         bigint,
-    OUT global_position bigint
-) RETURNS record
+    event_version    text DEFAULT '1'
+) RETURNS cqrs_es.append_result
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_event';
 COMMENT ON FUNCTION cqrs_es.append_event(text, text, text, jsonb, bigint, jsonb, uuid, text) IS
@@ -21,10 +28,8 @@ CREATE FUNCTION cqrs_es.append_events(
     aggregate_type   text,
     aggregate_id     text,
     events           jsonb,
-    expected_version bigint DEFAULT NULL,
-    OUT version         bigint,
-    OUT global_position bigint
-) RETURNS record
+    expected_version bigint DEFAULT NULL
+) RETURNS cqrs_es.append_result
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_events';
 COMMENT ON FUNCTION cqrs_es.append_events(text, text, jsonb, bigint) IS
@@ -38,10 +43,8 @@ CREATE FUNCTION cqrs_es.append_event_arrays(
     expected_version bigint DEFAULT NULL,
     metadata         jsonb[] DEFAULT NULL,
     event_ids        uuid[] DEFAULT NULL,
-    event_versions   text[] DEFAULT NULL,
-    OUT version         bigint,
-    OUT global_position bigint
-) RETURNS record
+    event_versions   text[] DEFAULT NULL
+) RETURNS cqrs_es.append_result
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_event_arrays';
 COMMENT ON FUNCTION cqrs_es.append_event_arrays(text, text, text[], jsonb[], bigint, jsonb[], uuid[], text[]) IS

@@ -40,6 +40,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 #include "utils/uuid.h"
 
 #include "append.h"
@@ -78,7 +79,7 @@ static bool same_append_at(const AppendRequest *append, int64 sequence, AppendRe
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
 							   int64 sequence);
 static void stamp_events(AppendRequest *append, int64 version);
-static Datum result_datum(const AppendResult *result);
+static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -98,7 +99,7 @@ cqrs_es_append_event(PG_FUNCTION_ARGS)
 	append_init(&append, fcinfo, 1, 4);
 	set_event(&append, 0, ARG(2), ARG(7), ARG(3), ARG(5), ARG(6));
 	result = AppendEvents(&append);
-	return result_datum(&result);
+	return result_datum(fcinfo, &result);
 }
 
 /* SQL: append_events(aggregate_type, aggregate_id, events, expected_version) */
@@ -123,7 +124,7 @@ cqrs_es_append_events(PG_FUNCTION_ARGS)
 	append_init(&append, fcinfo, JB_ROOT_COUNT(events), 3);
 	AppendRequestParse(&append, events);
 	result = AppendEvents(&append);
-	return result_datum(&result);
+	return result_datum(fcinfo, &result);
 }
 
 /*
@@ -158,7 +159,7 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
 		set_event(&append, i, types[i], versions ? versions[i] : null, payloads[i],
 				  metadata ? metadata[i] : null, ids ? ids[i] : null);
 	result = AppendEvents(&append);
-	return result_datum(&result);
+	return result_datum(fcinfo, &result);
 }
 
 /*-------------------------------------------------------------------------
@@ -688,25 +689,16 @@ array_elements(NullableDatum array, Oid type, const char *what, int expected,
 	return n;
 }
 
-/* The result as a row (version, global_position). */
+/* The result as a value of the function's type, cqrs_es.append_result. */
 static Datum
-result_datum(const AppendResult *result)
+result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
 {
-	static TupleDesc desc = NULL;
+	TupleDesc	desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
 	Datum		values[2] = {Int64GetDatum(result->version),
 	Int64GetDatum(result->global_position)};
 	bool		nulls[2] = {false, false};
+	Datum		row = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 
-	/* the row type is always the same: build it once per backend */
-	if (desc == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-		TupleDesc	fresh = CreateTemplateTupleDesc(2);
-
-		TupleDescInitEntry(fresh, 1, "version", INT8OID, -1, 0);
-		TupleDescInitEntry(fresh, 2, "global_position", INT8OID, -1, 0);
-		desc = BlessTupleDesc(fresh);
-		MemoryContextSwitchTo(caller);
-	}
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	ReleaseTupleDesc(desc);
+	return row;
 }

@@ -95,6 +95,18 @@ compat_find_setting(const char *name)
 #define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
 #endif
 
+/* 16 added the heap, 17 dropped the snapshot for "snapshot too old" */
+#if PG_VERSION_NUM >= 170000
+#define compat_bt_search(index, heap, key, leaf) \
+	_bt_search(index, heap, key, leaf, BT_READ)
+#elif PG_VERSION_NUM >= 160000
+#define compat_bt_search(index, heap, key, leaf) \
+	_bt_search(index, heap, key, leaf, BT_READ, NULL)
+#else
+#define compat_bt_search(index, heap, key, leaf) \
+	_bt_search(index, key, leaf, BT_READ, NULL)
+#endif
+
 /* 18 gave "does not return" a new form, written in front */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

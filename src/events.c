@@ -53,6 +53,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "last_row.h"
 #include "tenancy.h"
 
 /* rows fetched at once on the generic way */
@@ -109,11 +110,15 @@ static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
+static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
 static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
 static Relation open_plain_heap(void);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
+static text *stream_key_value(Relation index, int i, const EventColumns *columns,
+							  const StreamKey *key);
 static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
@@ -488,9 +493,7 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 {
 	Relation	index;
 	TupleTableSlot *slot;
-	ScanKeyData keys[3];
 	SnapshotData dirty;
-	IndexScanDesc scan;
 	StreamTip	tip;
 	TransactionId in_progress;
 
@@ -501,7 +504,6 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 	index = index_open(primary_key, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
 	InitDirtySnapshot(dirty);
-	stream_scan_keys(keys, index, columns, key);
 	do
 	{
 		ItemPointerData tid;
@@ -509,9 +511,7 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 		CHECK_FOR_INTERRUPTS();
 		memset(&tip, 0, sizeof(tip));
 		in_progress = InvalidTransactionId;
-		scan = compat_index_beginscan(rel, index, &dirty, 3);
-		index_rescan(scan, keys, 3, NULL, 0);
-		if (index_getnext_slot(scan, BackwardScanDirection, slot))
+		if (find_last_row(rel, index, columns, key, &dirty, slot))
 		{
 			in_progress = dirty.xmin;
 			tid = slot->tts_tid;
@@ -519,7 +519,6 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				tip = tip_from_slot(slot, columns);
 		}
 		ExecClearTuple(slot);
-		index_endscan(scan);
 
 		/* wait without a pin on any page */
 		if (TransactionIdIsValid(in_progress))
@@ -533,6 +532,32 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
+}
+
+/* The stream's last row into the slot; false when there is none. */
+static bool
+find_last_row(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot)
+{
+	text	   *values[3];
+	LastRow		last;
+	ScanKeyData keys[3];
+	IndexScanDesc scan;
+	bool		found;
+	int			i;
+
+	for (i = 0; i < 3; i++)
+		values[i] = stream_key_value(index, i, columns, key);
+	last = LastRowFind(rel, index, values, 3, snapshot, slot);
+	if (last != LAST_ROW_UNKNOWN)
+		return last == LAST_ROW_FOUND;
+
+	stream_scan_keys(keys, index, columns, key);
+	scan = compat_index_beginscan(rel, index, snapshot, 3);
+	index_rescan(scan, keys, 3, NULL, 0);
+	found = index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
 }
 
 /* The row in the slot as the end of its stream. */
@@ -778,15 +803,20 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 	int			i;
 
 	for (i = 0; i < 3; i++)
-	{
-		AttrNumber	attno = index->rd_index->indkey.values[i];
-		text	   *value = attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
-			attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
-			key->tenant_id;
-
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(value));
-	}
+							   C_COLLATION_OID, F_TEXTEQ,
+							   PointerGetDatum(stream_key_value(index, i, columns, key)));
+}
+
+/* The stream's part that is the index's column i, counted from 0. */
+static text *
+stream_key_value(Relation index, int i, const EventColumns *columns, const StreamKey *key)
+{
+	AttrNumber	attno = index->rd_index->indkey.values[i];
+
+	return attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
+		attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
+		key->tenant_id;
 }
 
 /*

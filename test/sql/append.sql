@@ -25,7 +25,7 @@ SELECT pg_temp.state_of($$SELECT cqrs_es.append_event('append', 'a', 'e', '{}')$
 ROLLBACK;
 
 BEGIN;
-SELECT plan(122);
+SELECT plan(123);
 
 -- What a client gets of an error, as one row of text.
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -232,6 +232,14 @@ ROLLBACK TO s;
 SELECT is((cqrs_es.append_event('append', 'savepoint', 'e', '1', 0, event_id => pg_temp.id(1))).version, 1::bigint,
 	'an append that was rolled back is not remembered');
 SELECT is(pg_temp.stream('savepoint'), '1:1', 'it is done now');
+
+-- and when what was rolled back fills pages of the index behind the stream's end
+SELECT cqrs_es.append_event_arrays('append', 'pages', array_fill('e'::text, ARRAY[200]), array_fill('1'::jsonb, ARRAY[200])) IS NULL AS x \gset
+SAVEPOINT s;
+SELECT cqrs_es.append_event_arrays('append', 'pages', array_fill('e'::text, ARRAY[1000]), array_fill('1'::jsonb, ARRAY[1000])) IS NULL AS x \gset
+ROLLBACK TO s;
+SELECT is((cqrs_es.append_event('append', 'pages', 'e', '1')).version, 201::bigint,
+	'the end of a stream is found across pages of dead entries');
 
 -- several appends in one statement
 
