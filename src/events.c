@@ -40,6 +40,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -52,6 +53,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "row_scan.h"
 
 /* rows fetched at once on the generic way */
 #define GENERIC_FETCH_ROWS 128
@@ -83,9 +85,9 @@ struct EventScan
 	/* straight: an ordered index scan */
 	Relation	heap;			/* NULL on the generic way */
 	Relation	index;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	ScanDirection direction;
+	RowScan    *scan;
+	Datum	   *row_values;
+	bool	   *row_nulls;
 
 	/* generic: a cursor */
 	Portal		portal;
@@ -110,6 +112,7 @@ static bool is_distributed(Oid relid);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
 static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
 static Relation open_plain_heap(void);
+static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
 static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
@@ -638,6 +641,10 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		ScanKeyData keys[4];
 
 		stream_scan_keys(keys, index, &table->columns, key);
+
+		/* every key is compared with every event, so none that they all fulfil */
+		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
+			return scan_begin(heap, index, keys, 3, direction, snapshot);
 		ScanKeyInit(&keys[3], 4,
 					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
@@ -699,25 +706,23 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 bool
 EventsScanNext(EventScan *scan, Event *event)
 {
+	HeapTuple	row;
+	Datum	   *values;
 	int			column;
 
 	CHECK_FOR_INTERRUPTS();
 	if (scan->heap == NULL)
 		return scan_next_generic(scan, event);
-	if (!index_getnext_slot(scan->scan, scan->direction, scan->slot))
+	row = RowScanNext(scan->scan);
+	if (row == NULL)
 		return false;
-	slot_getallattrs(scan->slot);
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		event->values[column] = scan->slot->tts_values[scan->columns.attno[column] - 1];
-	event->row = NULL;
+	values = scan->row_is_event ? event->values : scan->row_values;
+	heap_deform_tuple(row, RelationGetDescr(scan->heap), values, scan->row_nulls);
+	if (!scan->row_is_event)
+		for (column = 0; column < EVENT_NCOLUMNS; column++)
+			event->values[column] = values[scan->columns.attno[column] - 1];
+	event->row = scan->row_is_event ? row : NULL;
 	event->append_version = 0;
-	if (scan->row_is_event)
-	{
-		bool		should_free;
-
-		/* the slot's own, since it is that of a heap */
-		event->row = ExecFetchSlotHeapTuple(scan->slot, false, &should_free);
-	}
 	return true;
 }
 
@@ -736,12 +741,31 @@ EventsScanEnd(EventScan *scan)
 	}
 	else
 	{
-		index_endscan(scan->scan);
-		ExecDropSingleTupleTableSlot(scan->slot);
+		RowScanEnd(scan->scan);
 		index_close(scan->index, AccessShareLock);
 		table_close(scan->heap, AccessShareLock);
+		pfree(scan->row_values);
+		pfree(scan->row_nulls);
 	}
 	pfree(scan);
+}
+
+/*
+ * Is the stored key the one looked for?  A btree asks that of every entry, to
+ * see where the stream ends (where it begins, it finds by its operator class).
+ * texteq gives the same answer, for keys are compared bytewise, but looks at
+ * collation and storage first, which costs more than the comparison.
+ */
+static Datum
+key_is(PG_FUNCTION_ARGS)
+{
+	const text *stored = (const text *) PG_GETARG_POINTER(0);
+	const text *wanted = (const text *) PG_GETARG_POINTER(1);
+
+	/* a long one may be compressed */
+	if (!VARATT_IS_SHORT(stored))
+		return texteq(fcinfo);
+	return BoolGetDatum(TextEqual(stored, wanted));
 }
 
 /*
@@ -752,6 +776,9 @@ static void
 stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 				 const StreamKey *key)
 {
+	static FmgrInfo equality = {
+		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
+	};
 	int			i;
 
 	for (i = 0; i < 3; i++)
@@ -761,8 +788,8 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 			attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
 			key->tenant_id;
 
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(value));
+		ScanKeyEntryInitializeWithInfo(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+									   C_COLLATION_OID, &equality, PointerGetDatum(value));
 	}
 }
 
@@ -787,18 +814,18 @@ scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 		   ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
+	int			natts = RelationGetDescr(heap)->natts;
 	int			column;
 
 	scan->columns = EventsTableGet()->columns;
-	scan->row_is_event = RelationGetDescr(heap)->natts == EVENT_NCOLUMNS;
+	scan->row_is_event = natts == EVENT_NCOLUMNS;
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		scan->row_is_event &= scan->columns.attno[column] == column + 1;
-	scan->direction = direction;
 	scan->heap = heap;
 	scan->index = index;
-	scan->slot = table_slot_create(scan->heap, NULL);
-	scan->scan = compat_index_beginscan(scan->heap, scan->index, snapshot, nkeys);
-	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	scan->row_values = palloc(natts * sizeof(Datum));
+	scan->row_nulls = palloc(natts * sizeof(bool));
+	scan->scan = RowScanBegin(heap, index, keys, nkeys, direction, snapshot);
 	return scan;
 }
 
