@@ -3,7 +3,6 @@
 CREATE EXTENSION cqrs_es;
 CREATE SCHEMA bench;
 CREATE TABLE bench.results (n int, expression text, ms numeric, ratio numeric);
-CREATE TABLE bench.peaks (kb bigint);
 
 SELECT cqrs_es.create_aggregate('account', '{"count": 0, "balance": 0}', snapshot_every => 0) \g /dev/null
 SELECT cqrs_es.define_reducer('account', 'Deposited',
