@@ -20,7 +20,7 @@ $$;
 
 CREATE FUNCTION pg_temp.same(title text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-	ids text[] := '{long,a,b,c,missing}';
+	ids text[] := '{long,a,b,c,missing}'::text[] || repeat('l', 1000);	-- compressed in the index
 BEGIN
 	RETURN NEXT is(
 		(SELECT array_agg(ARRAY(SELECT e FROM cqrs_es.read_stream('row_scan', id, start) AS e)::text) FROM unnest(ids) AS id, unnest('{1,2,77}'::int[]) AS start),
@@ -37,6 +37,9 @@ BEGIN
 END $$;
 
 SELECT pg_temp.add('long', 700) AS x \gset
+SELECT pg_temp.add(repeat('l', 1000), 100) AS x \gset
+SELECT cqrs_es.append_event('row_scan', repeat('l', 1000), 'e', jsonb_build_object('n', 1, 'text',
+	(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) AS n)), metadata => '{"m": 1}') IS NULL AS x \gset
 SELECT count(pg_temp.add(id, 3)) AS x FROM generate_series(1, 40), unnest('{a,b,c}'::text[]) AS id \gset
 SELECT pg_temp.same('fresh rows');
 
