@@ -19,7 +19,7 @@
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
- *	30 events, last_row										70 command, decider
+ *	30 events, last_row, row_scan							70 command, decider
  *															75 projection, handler
  *-------------------------------------------------------------------------
  */
@@ -112,14 +112,6 @@ could_set(const char *name, GucContext context, Oid role)
 {
 	return (context != PGC_USERSET && context != PGC_BACKEND) ||
 		pg_parameter_aclcheck(name, role, ACL_SET) == ACLCHECK_OK;
-}
-
-/* Bytewise equality of two untoasted texts. */
-bool
-TextEqual(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
 /* The oid of one of our own relations; an error when the extension is gone. */

@@ -8,6 +8,8 @@
 
 #include "utils/jsonb.h"
 
+#include "compat.h"
+
 #define CQRS_ES_SCHEMA "cqrs_es"
 
 /*
@@ -21,9 +23,17 @@ typedef struct StreamKey
 	text	   *tenant_id;
 }			StreamKey;
 
-extern bool TextEqual(const text *a, const text *b);
 extern Oid	CqrsEsRelid(const char *relname);
 extern char *StreamName(const StreamKey *key);
 extern text *RequiredText(NullableDatum arg, const char *what, int max_bytes);
+
+/* Bytewise equality of two untoasted texts. */
+static inline bool
+TextEqual(const text *a, const text *b)
+{
+	Size		size = VARSIZE_ANY_EXHDR(a);
+
+	return size == VARSIZE_ANY_EXHDR(b) && memcmp(VARDATA_ANY(a), VARDATA_ANY(b), size) == 0;
+}
 
 #endif							/* CQRS_ES_H */

@@ -23,6 +23,7 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/tupmacs.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
@@ -41,6 +42,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -54,6 +56,7 @@
 #include "events.h"
 #include "internal_query.h"
 #include "last_row.h"
+#include "row_scan.h"
 #include "tenancy.h"
 
 /* rows fetched at once on the generic way */
@@ -77,18 +80,27 @@ static const char *const column_names[EVENT_NCOLUMNS] = {
 	[EVENT_METADATA] = "metadata",
 };
 
+/* How the columns of fixed size lie in a row; those of texts and jsonb follow. */
+typedef struct FixedColumns
+{
+	int64		global_position;
+	int64		sequence;
+	TimestampTz created_at;
+	pg_uuid_t	event_id;
+}			FixedColumns;
+
 /* A scan over events, one of the two ways. */
 struct EventScan
 {
 	EventColumns columns;
-	bool		row_is_event;	/* are the columns, and no others, in their order? */
+	bool		row_is_event;	/* are these all columns, in their order? */
 
 	/* straight: an ordered index scan */
 	Relation	heap;			/* NULL on the generic way */
 	Relation	index;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	ScanDirection direction;
+	RowScan    *scan;
+	Datum	   *row_values;
+	bool	   *row_nulls;
 
 	/* generic: a cursor */
 	Portal		portal;
@@ -110,11 +122,13 @@ static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
+static void event_from_row(HeapTuple row, Event *event);
 static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
 static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
 static Relation open_plain_heap(void);
+static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
 static text *stream_key_value(Relation index, int i, const EventColumns *columns,
@@ -450,6 +464,39 @@ EventKey(const Event *event, StreamKey *key)
 	key->tenant_id = EventText(event, EVENT_TENANT_ID);
 }
 
+/* Has the row all columns of an event and nothing else? */
+static inline bool
+is_complete(HeapTuple row)
+{
+	return HeapTupleHeaderGetNatts(row->t_data) == EVENT_NCOLUMNS && !HeapTupleHasNulls(row);
+}
+
+/*
+ * The event in a complete row of a table with just its columns.  Does what
+ * heap_deform_tuple does, which takes four times as long to ask for the types.
+ */
+static void
+event_from_row(HeapTuple row, Event *event)
+{
+	const char *data = (const char *) row->t_data + row->t_data->t_hoff;
+	const FixedColumns *fixed = (const FixedColumns *) data;
+	Size		offset = sizeof(FixedColumns);
+	int			column;
+
+	event->row = row;
+	event->values[EVENT_GLOBAL_POSITION] =
+		fetch_att(&fixed->global_position, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_SEQUENCE] = fetch_att(&fixed->sequence, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_CREATED_AT] = fetch_att(&fixed->created_at, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_EVENT_ID] = PointerGetDatum(&fixed->event_id);
+	for (column = EVENT_TENANT_ID; column < EVENT_NCOLUMNS; column++)
+	{
+		offset = att_align_pointer(offset, TYPALIGN_INT, -1, data + offset);
+		event->values[column] = PointerGetDatum(data + offset);
+		offset += VARSIZE_ANY(data + offset);
+	}
+}
+
 /* The event as a value of type cqrs_es.event; palloc'd. */
 Datum
 EventToComposite(const Event *event)
@@ -686,6 +733,10 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		ScanKeyData keys[4];
 
 		stream_scan_keys(keys, index, &table->columns, key);
+
+		/* every key is compared with every event, so none that they all fulfil */
+		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
+			return scan_begin(heap, index, keys, 3, direction, snapshot);
 		ScanKeyInit(&keys[3], 4,
 					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
@@ -747,24 +798,24 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 bool
 EventsScanNext(EventScan *scan, Event *event)
 {
+	HeapTuple	row;
 	int			column;
 
 	CHECK_FOR_INTERRUPTS();
 	if (scan->heap == NULL)
 		return scan_next_generic(scan, event);
-	if (!index_getnext_slot(scan->scan, scan->direction, scan->slot))
+	row = RowScanNext(scan->scan);
+	if (row == NULL)
 		return false;
-	slot_getallattrs(scan->slot);
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		event->values[column] = scan->slot->tts_values[scan->columns.attno[column] - 1];
-	event->row = NULL;
 	event->append_version = 0;
-	if (scan->row_is_event)
+	event->row = NULL;
+	if (scan->row_is_event && is_complete(row))
+		event_from_row(row, event);
+	else
 	{
-		bool		should_free;
-
-		/* the slot's own, since it is that of a heap */
-		event->row = ExecFetchSlotHeapTuple(scan->slot, false, &should_free);
+		heap_deform_tuple(row, RelationGetDescr(scan->heap), scan->row_values, scan->row_nulls);
+		for (column = 0; column < EVENT_NCOLUMNS; column++)
+			event->values[column] = scan->row_values[scan->columns.attno[column] - 1];
 	}
 	return true;
 }
@@ -784,12 +835,31 @@ EventsScanEnd(EventScan *scan)
 	}
 	else
 	{
-		index_endscan(scan->scan);
-		ExecDropSingleTupleTableSlot(scan->slot);
+		RowScanEnd(scan->scan);
 		index_close(scan->index, AccessShareLock);
 		table_close(scan->heap, AccessShareLock);
+		pfree(scan->row_values);
+		pfree(scan->row_nulls);
 	}
 	pfree(scan);
+}
+
+/*
+ * Is the stored key the one looked for?  A btree asks that of every entry, to
+ * see where the stream ends (where it begins, it finds by its operator class).
+ * texteq gives the same answer, for keys are compared bytewise, but looks at
+ * collation and storage first, which costs more than the comparison.
+ */
+static Datum
+key_is(PG_FUNCTION_ARGS)
+{
+	const text *stored = (const text *) PG_GETARG_POINTER(0);
+	const text *wanted = (const text *) PG_GETARG_POINTER(1);
+
+	/* a long one may be compressed */
+	if (!VARATT_IS_SHORT(stored))
+		return texteq(fcinfo);
+	return BoolGetDatum(TextEqual(stored, wanted));
 }
 
 /*
@@ -800,12 +870,15 @@ static void
 stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 				 const StreamKey *key)
 {
+	static FmgrInfo equality = {
+		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
+	};
 	int			i;
 
 	for (i = 0; i < 3; i++)
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   C_COLLATION_OID, F_TEXTEQ,
-							   PointerGetDatum(stream_key_value(index, i, columns, key)));
+		ScanKeyEntryInitializeWithInfo(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+									   C_COLLATION_OID, &equality,
+									   PointerGetDatum(stream_key_value(index, i, columns, key)));
 }
 
 /* The stream's part that is the index's column i, counted from 0. */
@@ -840,18 +913,18 @@ scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
 		   ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
+	int			natts = RelationGetDescr(heap)->natts;
 	int			column;
 
 	scan->columns = EventsTableGet()->columns;
-	scan->row_is_event = RelationGetDescr(heap)->natts == EVENT_NCOLUMNS;
+	scan->row_is_event = natts == EVENT_NCOLUMNS;
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		scan->row_is_event &= scan->columns.attno[column] == column + 1;
-	scan->direction = direction;
 	scan->heap = heap;
 	scan->index = index;
-	scan->slot = table_slot_create(scan->heap, NULL);
-	scan->scan = compat_index_beginscan(scan->heap, scan->index, snapshot, nkeys);
-	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	scan->row_values = palloc(natts * sizeof(Datum));
+	scan->row_nulls = palloc(natts * sizeof(bool));
+	scan->scan = RowScanBegin(heap, index, keys, nkeys, direction, snapshot);
 	return scan;
 }
 

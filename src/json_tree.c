@@ -70,10 +70,9 @@ static const int64 powers_of_ten[] = {
 	INT64CONST(100000000000000000), INT64CONST(1000000000000000000)
 };
 
-static bool number_is_small(JsonNode *number);
-static bool small_add(JsonNode *number, int64 scaled, int scale);
-static Numeric number_numeric(const JsonNode *number);
-static void make_numeric(JsonNode *number);
+static void make_small(JsonNumber * number);
+static bool small_add(JsonNumber * number, int64 scaled, int scale);
+static Numeric number_numeric(const JsonNumber * number);
 static bool small_from_numeric(Numeric numeric, int64 *scaled, int *scale);
 static bool decode_short_numeric(Numeric numeric, int64 *scaled, int *scale);
 static bool small_format_is_known(void);
@@ -82,7 +81,7 @@ static JsonNode *tree_from_container(JsonbContainer *container);
 static JsonbValue *push_tree(JsonbParseState **state, const JsonNode *node,
 							 JsonbIteratorToken token);
 static void free_content(JsonNode *node);
-static int	find_member(const JsonNode *object, const char *key, int len);
+static inline int find_member(const JsonNode *object, const char *key, int len);
 static void index_member(JsonNode *object, int position);
 static void reserve_item(JsonNode *array);
 
@@ -334,27 +333,39 @@ JsonArrayRemove(JsonNode *array, int position)
 	memmove(place, place + 1, (array->value.array.n - position) * sizeof(JsonNode *));
 }
 
+/* A numeric as a number, which points to it if it is not small. */
+void
+JsonNumberRead(JsonNumber * number, Numeric numeric)
+{
+	number->numeric = small_from_numeric(numeric, &number->scaled, &number->scale) ? NULL : numeric;
+}
+
 /*
- * Add to a number, exactly; 22003 when the result has too many digits.  As long
- * as numbers are small, the sum is kept as an integer and a scale.
+ * Add to a number of a tree, exactly; 22003 when the result has too many
+ * digits.  As long as numbers are small, the sum is kept as an integer and a
+ * scale.
  */
 void
-JsonNumberAdd(JsonNode *number, Numeric amount, bool subtract)
+JsonNumberAdd(JsonNumber * number, const JsonNumber * amount, bool subtract)
 {
-	int64		scaled;
-	int			scale;
+	Numeric		addend;
 	Numeric		sum;
 
-	if (number_is_small(number) && small_from_numeric(amount, &scaled, &scale) &&
-		small_add(number, subtract ? -scaled : scaled, scale))
+	if (number->numeric)
+		make_small(number);
+	if (number->numeric == NULL && amount->numeric == NULL &&
+		small_add(number, subtract ? -amount->scaled : amount->scaled, amount->scale))
 		return;
 
-	make_numeric(number);
+	number->numeric = number_numeric(number);
+	addend = number_numeric(amount);
 	sum = DatumGetNumeric(DirectFunctionCall2(subtract ? numeric_sub : numeric_add,
-											  NumericGetDatum(number->value.number.numeric),
-											  NumericGetDatum(amount)));
-	pfree(number->value.number.numeric);
-	number->value.number.numeric = sum;
+											  NumericGetDatum(number->numeric),
+											  NumericGetDatum(addend)));
+	pfree(number->numeric);
+	if (addend != amount->numeric)
+		pfree(addend);
+	number->numeric = sum;
 }
 
 /*-------------------------------------------------------------------------
@@ -423,49 +434,41 @@ JsonTreeMerge(JsonNode *target, const JsonbValue *patch)
  *-------------------------------------------------------------------------
  */
 
-/* Make the number small, if it can be. */
-static bool
-number_is_small(JsonNode *number)
+/* Make the number of a tree small, if it can be. */
+static void
+make_small(JsonNumber * number)
 {
-	if (number->value.number.numeric == NULL)
-		return true;
-	if (!small_from_numeric(number->value.number.numeric, &number->value.number.scaled,
-							&number->value.number.scale))
-		return false;
-	pfree(number->value.number.numeric);
-	number->value.number.numeric = NULL;
-	return true;
+	Numeric		numeric = number->numeric;
+
+	JsonNumberRead(number, numeric);
+	if (number->numeric == NULL)
+		pfree(numeric);
 }
 
 /* Add scaled / 10^scale to a small number; false, and no change, on overflow. */
 static bool
-small_add(JsonNode *number, int64 scaled, int scale)
+small_add(JsonNumber * number, int64 scaled, int scale)
 {
-	int64		left = number->value.number.scaled;
-	int			common = Max(scale, number->value.number.scale);
+	int64		left = number->scaled;
+	int			common = Max(scale, number->scale);
 
-	if (pg_mul_s64_overflow(left, powers_of_ten[common - number->value.number.scale], &left) ||
-		pg_mul_s64_overflow(scaled, powers_of_ten[common - scale], &scaled) ||
-		pg_add_s64_overflow(left, scaled, &left))
+	if (scale != number->scale &&
+		(pg_mul_s64_overflow(left, powers_of_ten[common - number->scale], &left) ||
+		 pg_mul_s64_overflow(scaled, powers_of_ten[common - scale], &scaled)))
 		return false;
-	number->value.number.scaled = left;
-	number->value.number.scale = common;
+	if (pg_add_s64_overflow(left, scaled, &left))
+		return false;
+	number->scaled = left;
+	number->scale = common;
 	return true;
 }
 
-/* The number as numeric; palloc'd, or the node's own. */
+/* The number as numeric; palloc'd, or the one it has. */
 static Numeric
-number_numeric(const JsonNode *number)
+number_numeric(const JsonNumber * number)
 {
-	return number->value.number.numeric ? number->value.number.numeric :
-		int64_div_fast_to_numeric(number->value.number.scaled, number->value.number.scale);
-}
-
-/* Undo number_is_small. */
-static void
-make_numeric(JsonNode *number)
-{
-	number->value.number.numeric = number_numeric(number);
+	return number->numeric ? number->numeric :
+		int64_div_fast_to_numeric(number->scaled, number->scale);
 }
 
 /*
@@ -642,7 +645,7 @@ push_tree(JsonbParseState **state, const JsonNode *node, JsonbIteratorToken toke
 			break;
 		case JSON_NODE_NUMBER:
 			value.type = jbvNumeric;
-			value.val.numeric = number_numeric(node);
+			value.val.numeric = number_numeric(&node->value.number);
 			break;
 		case JSON_NODE_STRING:
 			value.type = jbvString;
@@ -709,7 +712,7 @@ free_content(JsonNode *node)
 }
 
 /* The member's place, -1 when there is none. */
-static int
+static inline int
 find_member(const JsonNode *object, const char *key, int len)
 {
 	int			i;

@@ -19,6 +19,14 @@ typedef enum JsonNodeType
 	JSON_NODE_OBJECT
 }			JsonNodeType;
 
+/* A number: of a node, or to be added to one. */
+typedef struct JsonNumber
+{
+	Numeric		numeric;		/* NULL: it is scaled / 10^scale */
+	int64		scaled;
+	int			scale;
+}			JsonNumber;
+
 typedef struct JsonNode JsonNode;
 typedef struct JsonMember JsonMember;
 struct json_index_hash;
@@ -34,12 +42,7 @@ struct JsonNode
 	union
 	{
 		bool		boolean;
-		struct
-		{
-			Numeric		numeric;	/* NULL: it is scaled / 10^scale */
-			int64		scaled;
-			int			scale;
-		}			number;
+		JsonNumber	number;
 		struct
 		{
 			char	   *data;	/* not terminated */
@@ -83,7 +86,8 @@ extern bool JsonObjectRemove(JsonNode *object, const char *key, int len);
 extern void JsonArrayInsert(JsonNode *array, int position, JsonNode *item);
 extern void JsonArrayReplace(JsonNode *array, int position, JsonNode *item);
 extern void JsonArrayRemove(JsonNode *array, int position);
-extern void JsonNumberAdd(JsonNode *number, Numeric amount, bool subtract);
+extern void JsonNumberRead(JsonNumber * number, Numeric numeric);
+extern void JsonNumberAdd(JsonNumber * number, const JsonNumber * amount, bool subtract);
 extern JsonNode *JsonTreeMerge(JsonNode *target, const JsonbValue *patch);
 
 #endif							/* CQRS_ES_JSON_TREE_H */

@@ -55,20 +55,26 @@ typedef enum OperationKind
 	OP_MERGE
 }			OperationKind;
 
+/* One step of a pointer or a path. */
+typedef struct Key
+{
+	const char *data;
+	int			len;
+}			Key;
+
 /* A place in the event. */
 typedef struct Reference
 {
 	EventColumn column;
 	char	   *text;			/* as written, for messages */
 	int			nkeys;			/* the pointer behind payload or metadata */
-	char	  **keys;
+	Key		   *keys;
 }			Reference;
 
 /* One step of a path: a key, or where in the event to take it from. */
 typedef struct Segment
 {
-	char	   *key;
-	int			len;
+	Key			key;
 	Reference  *reference;		/* NULL: the key is literal */
 }			Segment;
 
@@ -81,6 +87,7 @@ typedef struct Operation
 	Segment    *segments;
 	JsonbValue *literal;		/* at most one of these two */
 	Reference  *reference;
+	JsonNumber	amount;			/* of increment and decrement without reference */
 	bool		optional;
 }			Operation;
 
@@ -95,7 +102,8 @@ typedef struct Application
 {
 	const Operation *operation;
 	const Event *event;
-	JsonbValue	operand;
+	const JsonbValue *operand;
+	JsonNumber	amount;			/* the operand of increment and decrement, read */
 	MemoryContext state_memory;
 	JsonNode   *root;
 }			Application;
@@ -134,21 +142,24 @@ static void check_operation(const Operation *operation, bool has_op);
 static OperationKind parse_kind(int number, const char *name);
 static void parse_path(Operation *operation);
 static Reference *parse_reference(int number, const char *text);
-static int	split_pointer(int number, const char *text, const char *whole, char ***keys);
+static int	split_pointer(int number, const char *text, const char *whole, Key **keys);
 static char *parse_string(int number, const char *member, const JsonbValue *value);
 
 static void apply(Application *application);
-static JsonNode **find_parent(Application *application, const char **key, int *len);
-static void apply_to_member(Application *application, JsonNode *object, const char *key, int len);
-static void apply_to_item(Application *application, JsonNode *array, const char *key, int len);
+static JsonNode *find_parent(Application *application, Key *last);
+static JsonNode *find_child(Application *application, JsonNode *node, Key key);
+static void apply_to_member(Application *application, JsonNode *object, Key key);
+static void apply_to_item(Application *application, JsonNode *array, Key key);
 static JsonNode *apply_to_value(Application *application, JsonNode *value);
 static JsonNode *new_value(Application *application);
-static Numeric operand_number(Application *application);
-static void segment_key(Application *application, const Segment *segment,
-						const char **key, int *len);
-static int	item_position(Application *application, const JsonNode *array,
-						   const char *key, int len, bool may_append);
+static void add_operand(Application *application, JsonNumber * number);
+static Key	event_key(Application *application, const Reference *reference);
+static int	item_position(Application *application, const JsonNode *array, Key key,
+						   bool may_append);
 static bool makes_parents(OperationKind kind);
+pg_noreturn static void wrong_type(const Application *application, const JsonNode *node,
+								   const char *needed);
+pg_noreturn static void no_member(const Application *application, Key key);
 static bool resolve(const Event *event, const Reference *reference, JsonbValue *value);
 static void event_field(const Event *event, EventColumn column, JsonbValue *value);
 
@@ -232,6 +243,9 @@ compile_operation(Operation *operation, JsonbContainer *object)
 	}
 	check_operation(operation, has_op);
 	parse_path(operation);
+	if (operation->kind == OP_INCREMENT || operation->kind == OP_DECREMENT)
+		JsonNumberRead(&operation->amount, operation->literal ?
+					   operation->literal->val.numeric : int64_to_numeric(1));
 }
 
 static void
@@ -303,14 +317,13 @@ parse_path(Operation *operation)
 		}
 		else
 		{
-			char	  **keys;
+			Key		   *keys;
 			char	   *one;
 
 			end = rest + strcspn(rest, "/");
 			one = psprintf("/%s", pnstrdup(rest, end - rest));
 			(void) split_pointer(operation->number, one, operation->path, &keys);
 			segment->key = keys[0];
-			segment->len = strlen(keys[0]);
 			rest = end;
 		}
 	}
@@ -343,7 +356,7 @@ parse_reference(int number, const char *text)
 
 /* The unescaped keys of a JSON Pointer (RFC 6901). */
 static int
-split_pointer(int number, const char *text, const char *whole, char ***keys)
+split_pointer(int number, const char *text, const char *whole, Key **keys)
 {
 	int			n = 0;
 	int			max = 1;
@@ -351,7 +364,7 @@ split_pointer(int number, const char *text, const char *whole, char ***keys)
 
 	for (c = text; *c; c++)
 		max += *c == '/';
-	*keys = palloc(max * sizeof(char *));
+	*keys = palloc(max * sizeof(Key));
 	c = text;
 	while (*c == '/')
 	{
@@ -372,7 +385,8 @@ split_pointer(int number, const char *text, const char *whole, char ***keys)
 				key[len++] = *c;
 		}
 		key[len] = '\0';
-		(*keys)[n++] = key;
+		(*keys)[n].data = key;
+		(*keys)[n++].len = len;
 	}
 	return n;
 }
@@ -407,21 +421,20 @@ ReducerProgramRun(const ReducerProgram * program, JsonNode *state, const Event *
 	for (i = 0; i < program->noperations; i++)
 	{
 		const Operation *operation = &program->operations[i];
+		JsonbValue	found;
 
 		application.operation = operation;
-		if (operation->literal)
-			application.operand = *operation->literal;
-		else if (operation->reference)
+		application.operand = operation->literal;
+		if (operation->reference)
 		{
-			bool		found = resolve(event, operation->reference, &application.operand);
+			bool		exists = resolve(event, operation->reference, &found);
 
-			if (operation->optional && (!found || application.operand.type == jbvNull))
+			if (operation->optional && (!exists || found.type == jbvNull))
 				continue;
-			if (!found)
+			if (!exists)
 				cannot_apply(&application, "The event has no \"%s\".", operation->reference->text);
+			application.operand = &found;
 		}
-		else
-			application.operand.type = jbvNull;
 		apply(&application);
 	}
 	return application.root;
@@ -430,93 +443,93 @@ ReducerProgramRun(const ReducerProgram * program, JsonNode *state, const Event *
 static void
 apply(Application *application)
 {
-	const char *key = NULL;
-	int			len = 0;
-	JsonNode  **parent = find_parent(application, &key, &len);
+	Key			key;
+	JsonNode   *parent = find_parent(application, &key);
+	MemoryContext caller = MemoryContextSwitchTo(application->state_memory);
 
 	if (parent == NULL)
 		application->root = apply_to_value(application, application->root);
-	else if ((*parent)->type == JSON_NODE_OBJECT)
-		apply_to_member(application, *parent, key, len);
-	else if ((*parent)->type == JSON_NODE_ARRAY)
-		apply_to_item(application, *parent, key, len);
+	else if (parent->type == JSON_NODE_OBJECT)
+		apply_to_member(application, parent, key);
+	else if (parent->type == JSON_NODE_ARRAY)
+		apply_to_item(application, parent, key);
 	else
-		cannot_apply(application, "There is %s where an object or an array is needed.",
-					 JsonTreeTypeName(*parent));
-}
-
-/*
- * The node that holds the last segment, and that segment's key.  NULL when the
- * path is empty.
- */
-static JsonNode **
-find_parent(Application *application, const char **key, int *len)
-{
-	const Operation *operation = application->operation;
-	JsonNode  **node = &application->root;
-	int			i;
-
-	if (operation->nsegments == 0)
-		return NULL;
-	for (i = 0; i < operation->nsegments - 1; i++)
-	{
-		JsonNode  **child = NULL;
-
-		segment_key(application, &operation->segments[i], key, len);
-		if ((*node)->type == JSON_NODE_OBJECT)
-		{
-			child = JsonObjectFind(*node, *key, *len);
-			if (child == NULL && makes_parents(operation->kind))
-			{
-				MemoryContext caller = MemoryContextSwitchTo(application->state_memory);
-
-				JsonObjectPut(*node, *key, *len, JsonTreeNewObject());
-				MemoryContextSwitchTo(caller);
-				child = JsonObjectFind(*node, *key, *len);
-			}
-			if (child == NULL)
-				cannot_apply(application, "There is no member \"%s\".", pnstrdup(*key, *len));
-		}
-		else if ((*node)->type == JSON_NODE_ARRAY)
-			child = &(*node)->value.array.items[item_position(application, *node, *key, *len, false)];
-		else
-			cannot_apply(application, "There is %s where an object or an array is needed.",
-						 JsonTreeTypeName(*node));
-		node = child;
-	}
-	segment_key(application, &operation->segments[i], key, len);
-	return node;
-}
-
-static void
-apply_to_member(Application *application, JsonNode *object, const char *key, int len)
-{
-	OperationKind kind = application->operation->kind;
-	JsonNode  **member = NULL;
-	MemoryContext caller;
-
-	if (kind != OP_ADD && kind != OP_SET)
-		member = JsonObjectFind(object, key, len);
-	if (member == NULL && (kind == OP_REPLACE || kind == OP_REMOVE))
-		cannot_apply(application, "There is no member \"%s\".", pnstrdup(key, len));
-
-	caller = MemoryContextSwitchTo(application->state_memory);
-	if (kind == OP_REMOVE)
-		(void) JsonObjectRemove(object, key, len);
-	else if (member)
-		*member = apply_to_value(application, *member);
-	else
-		JsonObjectPut(object, key, len, new_value(application));
+		wrong_type(application, parent, "an object or an array");
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * The node that holds the last segment of the path, and that segment's key.
+ * NULL when the path is empty.
+ */
+static JsonNode *
+find_parent(Application *application, Key *last)
+{
+	const Segment *segment = application->operation->segments;
+	const Segment *end = segment + application->operation->nsegments;
+	JsonNode   *node = NULL;
+
+	for (; segment < end; segment++)
+	{
+		node = node ? find_child(application, node, *last) : application->root;
+		*last = segment->reference ? event_key(application, segment->reference) : segment->key;
+	}
+	return node;
+}
+
+/* A child on the way; some operations make it. */
+static JsonNode *
+find_child(Application *application, JsonNode *node, Key key)
+{
+	JsonNode  **member;
+	JsonNode   *child;
+	MemoryContext caller;
+
+	if (node->type == JSON_NODE_ARRAY)
+		return node->value.array.items[item_position(application, node, key, false)];
+	if (node->type != JSON_NODE_OBJECT)
+		wrong_type(application, node, "an object or an array");
+	member = JsonObjectFind(node, key.data, key.len);
+	if (member)
+		return *member;
+	if (!makes_parents(application->operation->kind))
+		no_member(application, key);
+	caller = MemoryContextSwitchTo(application->state_memory);
+	child = JsonTreeNewObject();
+	JsonObjectPut(node, key.data, key.len, child);
+	MemoryContextSwitchTo(caller);
+	return child;
+}
+
+/*
+ * The three below run in the state's memory.
+ */
+
 static void
-apply_to_item(Application *application, JsonNode *array, const char *key, int len)
+apply_to_member(Application *application, JsonNode *object, Key key)
+{
+	OperationKind kind = application->operation->kind;
+	JsonNode  **member = NULL;
+
+	if (kind != OP_ADD && kind != OP_SET)
+		member = JsonObjectFind(object, key.data, key.len);
+	if (member == NULL && (kind == OP_REPLACE || kind == OP_REMOVE))
+		no_member(application, key);
+
+	if (kind == OP_REMOVE)
+		(void) JsonObjectRemove(object, key.data, key.len);
+	else if (member)
+		*member = apply_to_value(application, *member);
+	else
+		JsonObjectPut(object, key.data, key.len, new_value(application));
+}
+
+static void
+apply_to_item(Application *application, JsonNode *array, Key key)
 {
 	OperationKind kind = application->operation->kind;
 	bool		may_append = kind == OP_ADD || kind == OP_SET;
-	int			position = item_position(application, array, key, len, may_append);
-	MemoryContext caller = MemoryContextSwitchTo(application->state_memory);
+	int			position = item_position(application, array, key, may_append);
 
 	if (kind == OP_REMOVE)
 		JsonArrayRemove(array, position);
@@ -525,56 +538,37 @@ apply_to_item(Application *application, JsonNode *array, const char *key, int le
 	else
 		array->value.array.items[position] =
 			apply_to_value(application, array->value.array.items[position]);
-	MemoryContextSwitchTo(caller);
 }
 
 /* Change a value that is there; takes it over and returns what it has become. */
 static JsonNode *
 apply_to_value(Application *application, JsonNode *value)
 {
-	MemoryContext caller;
-	JsonNode   *result = value;
+	JsonNode   *result;
 
 	switch (application->operation->kind)
 	{
 		case OP_INCREMENT:
 		case OP_DECREMENT:
 			if (value->type != JSON_NODE_NUMBER)
-				cannot_apply(application, "There is %s where a number is needed.",
-							 JsonTreeTypeName(value));
-			break;
+				wrong_type(application, value, "a number");
+			add_operand(application, &value->value.number);
+			return value;
 		case OP_APPEND:
 			if (value->type != JSON_NODE_ARRAY)
-				cannot_apply(application, "There is %s where an array is needed.",
-							 JsonTreeTypeName(value));
-			break;
-		default:
-			break;
-	}
-
-	caller = MemoryContextSwitchTo(application->state_memory);
-	switch (application->operation->kind)
-	{
-		case OP_INCREMENT:
-		case OP_DECREMENT:
-			JsonNumberAdd(value, operand_number(application),
-						  application->operation->kind == OP_DECREMENT);
-			break;
-		case OP_APPEND:
-			JsonArrayInsert(value, value->value.array.n, JsonTreeFromValue(&application->operand));
-			break;
+				wrong_type(application, value, "an array");
+			JsonArrayInsert(value, value->value.array.n, JsonTreeFromValue(application->operand));
+			return value;
 		case OP_MERGE:
-			result = JsonTreeMerge(value, &application->operand);
-			break;
+			return JsonTreeMerge(value, application->operand);
 		default:
 			result = new_value(application);
 			JsonTreeFree(value);
+			return result;
 	}
-	MemoryContextSwitchTo(caller);
-	return result;
 }
 
-/* What stands where nothing was; in the state's memory. */
+/* What stands where nothing was. */
 static JsonNode *
 new_value(Application *application)
 {
@@ -595,86 +589,78 @@ new_value(Application *application)
 		case OP_APPEND:
 			return apply_to_value(application, JsonTreeNewArray());
 		case OP_MERGE:
-			return JsonTreeMerge(NULL, &application->operand);
+			return JsonTreeMerge(NULL, application->operand);
 		default:
-			return JsonTreeFromValue(&application->operand);
+			return JsonTreeFromValue(application->operand);
 	}
 }
 
-/* The number to add; 1 when the operation names none. */
-static Numeric
-operand_number(Application *application)
-{
-	static Numeric one = NULL;
-	const Operation *operation = application->operation;
-
-	if (operation->literal == NULL && operation->reference == NULL)
-	{
-		if (one == NULL)
-		{
-			MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-			one = int64_to_numeric(1);
-			MemoryContextSwitchTo(caller);
-		}
-		return one;
-	}
-	if (application->operand.type != jbvNumeric)
-		cannot_apply(application, "\"%s\" of the event is not a number.", operation->reference->text);
-	return application->operand.val.numeric;
-}
-
-/* The key of a path's segment; from the event it may be a string or a number. */
+/* Count up or down: by what the event says, or by what the operation does. */
 static void
-segment_key(Application *application, const Segment *segment, const char **key, int *len)
+add_operand(Application *application, JsonNumber * number)
+{
+	const Operation *operation = application->operation;
+	const JsonNumber *amount = &operation->amount;
+
+	if (operation->reference)
+	{
+		if (application->operand->type != jbvNumeric)
+			cannot_apply(application, "\"%s\" of the event is not a number.",
+						 operation->reference->text);
+		JsonNumberRead(&application->amount, application->operand->val.numeric);
+		amount = &application->amount;
+	}
+	JsonNumberAdd(number, amount, operation->kind == OP_DECREMENT);
+}
+
+/* A key that is taken from the event, where it may be a string or a number. */
+static Key
+event_key(Application *application, const Reference *reference)
 {
 	JsonbValue	value;
+	Key			key;
 
-	*key = segment->key;
-	*len = segment->len;
-	if (segment->reference == NULL)
-		return;
-	if (!resolve(application->event, segment->reference, &value))
-		cannot_apply(application, "The event has no \"%s\".", segment->reference->text);
+	if (!resolve(application->event, reference, &value))
+		cannot_apply(application, "The event has no \"%s\".", reference->text);
 	if (value.type == jbvString)
 	{
-		*key = value.val.string.val;
-		*len = value.val.string.len;
+		key.data = value.val.string.val;
+		key.len = value.val.string.len;
 	}
 	else if (value.type == jbvNumeric)
 	{
-		*key = numeric_normalize(value.val.numeric);
-		*len = strlen(*key);
+		key.data = numeric_normalize(value.val.numeric);
+		key.len = strlen(key.data);
 	}
 	else
 		cannot_apply(application, "\"%s\" of the event is neither a string nor a number.",
-					 segment->reference->text);
+					 reference->text);
+	return key;
 }
 
 /* An index of the array (RFC 6901: no sign, no leading zero); "-" is the end. */
 static int
-item_position(Application *application, const JsonNode *array, const char *key, int len,
-			   bool may_append)
+item_position(Application *application, const JsonNode *array, Key key, bool may_append)
 {
 	int			n = array->value.array.n;
 	int			position = 0;
 	int			i;
 
-	if (may_append && len == 1 && key[0] == '-')
+	if (may_append && key.len == 1 && key.data[0] == '-')
 		return n;
-	if (len == 0 || (len > 1 && key[0] == '0'))
-		cannot_apply(application, "\"%s\" is not an index of an array.", pnstrdup(key, len));
-	for (i = 0; i < len; i++)
+	if (key.len == 0 || (key.len > 1 && key.data[0] == '0'))
+		cannot_apply(application, "\"%s\" is not an index of an array.", pnstrdup(key.data, key.len));
+	for (i = 0; i < key.len; i++)
 	{
-		if (key[i] < '0' || key[i] > '9')
-			cannot_apply(application, "\"%s\" is not an index of an array.", pnstrdup(key, len));
+		if (key.data[i] < '0' || key.data[i] > '9')
+			cannot_apply(application, "\"%s\" is not an index of an array.", pnstrdup(key.data, key.len));
 		if (pg_mul_s32_overflow(position, 10, &position) ||
-			pg_add_s32_overflow(position, key[i] - '0', &position))
+			pg_add_s32_overflow(position, key.data[i] - '0', &position))
 			position = PG_INT32_MAX;
 	}
 	if (position > n || (position == n && !may_append))
 		cannot_apply(application, "Index %s is out of range in an array of length %d.",
-					 pnstrdup(key, len), n);
+					 pnstrdup(key.data, key.len), n);
 	return position;
 }
 
@@ -698,14 +684,14 @@ resolve(const Event *event, const Reference *reference, JsonbValue *value)
 	for (i = 0; i < reference->nkeys; i++)
 	{
 		JsonbContainer *container;
-		const char *key = reference->keys[i];
+		Key			key = reference->keys[i];
 
 		if (value->type != jbvBinary)
 			return false;
 		container = value->val.binary.data;
 		if (JsonContainerIsObject(container))
 		{
-			if (getKeyJsonValueFromContainer(container, key, strlen(key), value) == NULL)
+			if (getKeyJsonValueFromContainer(container, key.data, key.len, value) == NULL)
 				return false;
 		}
 		else
@@ -714,10 +700,10 @@ resolve(const Event *event, const Reference *reference, JsonbValue *value)
 			unsigned long position;
 			JsonbValue *item;
 
-			if (key[0] < '0' || key[0] > '9' || (key[0] == '0' && key[1] != '\0'))
+			if (key.data[0] < '0' || key.data[0] > '9' || (key.data[0] == '0' && key.len > 1))
 				return false;
 			errno = 0;
-			position = strtoul(key, &end, 10);
+			position = strtoul(key.data, &end, 10);
 			if (errno != 0 || *end != '\0' || position > PG_UINT32_MAX)
 				return false;
 			item = getIthJsonbValueFromContainer(container, (uint32) position);
@@ -761,4 +747,21 @@ event_field(const Event *event, EventColumn column, JsonbValue *value)
 	}
 	value->type = jbvString;
 	value->val.string.len = strlen(value->val.string.val);
+}
+
+/*-------------------------------------------------------------------------
+ * why an operation cannot be applied
+ *-------------------------------------------------------------------------
+ */
+
+static void
+wrong_type(const Application *application, const JsonNode *node, const char *needed)
+{
+	cannot_apply(application, "There is %s where %s is needed.", JsonTreeTypeName(node), needed);
+}
+
+static void
+no_member(const Application *application, Key key)
+{
+	cannot_apply(application, "There is no member \"%s\".", pnstrdup(key.data, key.len));
 }
