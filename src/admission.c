@@ -32,7 +32,7 @@
 #include "compat.h"
 #include "context.h"
 #include "errors.h"
-#include "events.h"
+#include "event_scan.h"
 #include "position.h"
 #include "tenancy.h"
 

@@ -50,6 +50,7 @@
 #include "decider.h"
 #include "errors.h"
 #include "event_id.h"
+#include "event_scan.h"
 #include "fold.h"
 #include "internal_query.h"
 #include "tenancy.h"

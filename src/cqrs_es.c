@@ -19,7 +19,7 @@
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
- *	30 events, last_row, row_scan							70 command, decider
+ *	30 events, event_scan, row_scan, last_row				70 command, decider
  *															75 projection, handler
  *-------------------------------------------------------------------------
  */

@@ -7,7 +7,7 @@
 #define CQRS_ES_EVENT_WRITER_H
 
 #include "compat.h"
-#include "events.h"
+#include "event_scan.h"
 
 extern bool EventWriterInsert(Relation rel, Event *events, int nevents);
 pg_noreturn extern void EventWriterSuppressed(const Event *event);

@@ -1,15 +1,13 @@
 /*-------------------------------------------------------------------------
  * events.h
- *	  The log table: its columns, its place in the catalog, its scans.
+ *	  The log table: its columns and its place in the catalog.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_EVENTS_H
 #define CQRS_ES_EVENTS_H
 
-#include "access/sdir.h"
 #include "executor/tuptable.h"
 #include "utils/rel.h"
-#include "utils/snapshot.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -70,16 +68,6 @@ typedef struct EventsTable
 	EventColumns columns;
 }			EventsTable;
 
-/* The end of a stream. */
-typedef struct StreamTip
-{
-	int64		version;		/* 0: no such stream */
-	int64		global_position;	/* of the last event, 0 when there is none */
-	bool		after_snapshot; /* committed after this transaction's snapshot */
-}			StreamTip;
-
-typedef struct EventScan EventScan;
-
 extern void EventsInit(void);
 extern const EventsTable *EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
@@ -93,16 +81,5 @@ extern Oid	EventsTypeOid(void);
 extern Event *EventCopy(const Event *event);
 extern void EventKey(const Event *event, StreamKey *key);
 extern Datum EventToComposite(const Event *event);
-extern StreamTip EventsTip(Relation rel, Oid primary_key,
-						   const EventColumns *columns, const StreamKey *key);
-pg_noreturn extern void EventsReportMoved(const StreamKey *key);
-extern StreamTip EventsTipByQuery(const StreamKey *key);
-
-extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
-								   ScanDirection direction, Snapshot snapshot);
-extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
-								Snapshot snapshot);
-extern bool EventsScanNext(EventScan *scan, Event *event);
-extern void EventsScanEnd(EventScan *scan);
 
 #endif							/* CQRS_ES_EVENTS_H */

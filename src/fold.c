@@ -34,7 +34,7 @@
 #include "cqrs_es.h"
 #include "dispatch.h"
 #include "errors.h"
-#include "events.h"
+#include "event_scan.h"
 #include "fold.h"
 #include "internal_query.h"
 #include "read.h"

@@ -63,7 +63,7 @@
 
 #include "compat.h"
 #include "errors.h"
-#include "events.h"
+#include "event_scan.h"
 #include "horizon.h"
 #include "internal_query.h"
 #include "position.h"

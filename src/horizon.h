@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_HORIZON_H
 #define CQRS_ES_HORIZON_H
 
-#include "events.h"
+#include "event_scan.h"
 
 /* A walk through the log that never passes an unsettled position. */
 typedef struct SettledScan

@@ -52,7 +52,7 @@
 #include "compat.h"
 #include "cqrs_es.h"
 #include "dispatch.h"
-#include "events.h"
+#include "event_scan.h"
 #include "horizon.h"
 #include "internal_query.h"
 #include "projection.h"
