@@ -14,13 +14,15 @@
  * headers of its own row or of lower numbers.
  *
  *	00 cqrs_es, errors, compat	32 admission				45 upcast
- *	05 internal_query			33 dispatch					50 read
+ *	05 internal_query, definer	33 dispatch					50 read
  *	10 tenancy					35 append, event_writer		55 reducer, reducer_program,
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
  *	30 events, event_scan, row_scan, last_row				70 command, decider
- *															75 projection, handler
+ *															75 projection, handler,
+ *															   state_projection
+ *															77 projection_rebuild
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

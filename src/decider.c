@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "cqrs_es.h"
 #include "decider.h"
+#include "definer.h"
 #include "errors.h"
 #include "internal_query.h"
 #include "registry.h"

@@ -39,6 +39,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "dispatch.h"
 #include "errors.h"
 #include "events.h"

@@ -34,12 +34,8 @@ extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
 extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 								 const char *nulls);
 extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
-extern RoleSwitch RoleSwitchToDefiner(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);
-extern char *DefinerSearchPath(void);
 extern void RoleSwitchBack(const RoleSwitch *saved);
-extern void RefuseTemporaryObjects(SPIPlanPtr plan);
-extern void RequirePlanRights(SPIPlanPtr plan);
 extern void KeepPlanWith(SPIPlanPtr plan, void *owner);
 extern Snapshot FreshSnapshot(void);
 

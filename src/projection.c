@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "dispatch.h"
 #include "errors.h"
 #include "events.h"

@@ -51,6 +51,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "dispatch.h"
 #include "event_scan.h"
 #include "horizon.h"

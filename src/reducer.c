@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "errors.h"
 #include "reducer.h"
 #include "reducer_program.h"

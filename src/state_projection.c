@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "fold.h"
 #include "internal_query.h"
 #include "state_projection.h"

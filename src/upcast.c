@@ -28,6 +28,7 @@
 
 #include "compat.h"
 #include "cqrs_es.h"
+#include "definer.h"
 #include "errors.h"
 #include "events.h"
 #include "registry.h"
