@@ -45,12 +45,12 @@
 
 #define MAX_OBSERVERS 8
 
-/* A handler that appended, and what it was told of when it did. */
+/* A handler (or a reducer) that appended, and what it was told of when it did. */
 typedef struct Cause
 {
 	const struct Cause *parent; /* what had caused that; NULL: a client */
 	int			depth;
-	char	   *projection;
+	char	   *projection;		/* of a reducer that runs for a snapshot: "snapshot" */
 	char	   *event_type;
 }			Cause;
 
@@ -191,11 +191,11 @@ check_allowed(void)
 				 errhint("A projection whose handlers append cannot be rebuilt.")));
 }
 
-/* Is this call part of what an observer does? */
+/* Is this call part of what follows from an event, a new one or one that is replayed? */
 bool
 DispatchIsBusy(void)
 {
-	return busy;
+	return busy || forbidden;
 }
 
 /* Refuse appends (55000), or allow them again: nothing may follow from old events. */
@@ -345,13 +345,14 @@ cause_of_append(void)
 	Cause	   *cause;
 	text	   *event_type;
 
-	if (current_event == NULL || current_projection == NULL)
-		return current_cause;
+	if (current_event == NULL)
+		return NULL;
 	cause = MemoryContextAlloc(queue_memory, sizeof(Cause));
 	event_type = EventText(current_event, EVENT_EVENT_TYPE);
 	cause->parent = current_cause;
 	cause->depth = current_cause ? current_cause->depth + 1 : 1;
-	cause->projection = MemoryContextStrdup(queue_memory, current_projection);
+	cause->projection = MemoryContextStrdup(queue_memory,
+											current_projection ? current_projection : "snapshot");
 	cause->event_type = MemoryContextStrdup(queue_memory, text_to_cstring(event_type));
 	if (cause->depth > cqrs_es_max_handler_depth)
 		report_depth(cause);
@@ -379,7 +380,7 @@ report_depth(const Cause *last)
 			 errmsg("handlers that append events go deeper than %d", cqrs_es_max_handler_depth),
 			 cycle ? errdetail("They feed each other: %s.", path) :
 			 errdetail("Projections, and the events they handle: %s.", path),
-			 cycle ? errhint("Let one of them stop.") :
+			 cycle ? errhint("Let one of them stop, or raise cqrs_es.max_handler_depth if one does.") :
 			 errhint("The limit is cqrs_es.max_handler_depth.")));
 }
 

@@ -110,6 +110,7 @@ HandlerRun(Handler *handler, const Event *event)
 	{
 		ErrorData  *error;
 
+		DispatchSetHandler(NULL);
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		if (keeps_sqlstate(error->sqlerrcode))
@@ -140,7 +141,7 @@ HandlerProblem(const Handler *handler)
 		RoleSwitch	saved = HandlerBecomeDefiner(handler);
 
 		if (handler->state)
-			StateProjectionValidate(StateProjectionTable(handler->state));
+			StateProjectionCheck(handler->state);
 		else
 			HandlerValidate(&copy);
 		RoleSwitchBack(&saved);

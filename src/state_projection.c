@@ -36,34 +36,40 @@
 typedef struct StateProjection
 {
 	Oid			table;
+	text	   *aggregate_type;
+
+	/* the plans for the table as it was called and looked then; NULL until first used */
+	char	   *table_name;
 	bool		has_tenant;
-	char	   *table_name;		/* as in the plans: the table may be renamed */
-	SPIPlanPtr	read;			/* NULL until first used */
+	SPIPlanPtr	read;
 	SPIPlanPtr	write;
 }			StateProjection;
 
 static void describe_table(Oid table, char **name, bool *has_tenant);
-static void prepare(StateProjection *state);
+static void prepare(StateProjection *state, char *table_name, bool has_tenant);
 static SPIPlanPtr prepare_statement(const char *sql);
 static bool read_row(StateProjection *state, const Handler *handler,
 					 const StreamKey *key, FoldedState *folded);
 static void write_row(StateProjection *state, const Handler *handler,
 					  const StreamKey *key, const FoldedState *folded);
 
-/* One for a table, in the current memory context. */
+/* One for a table, in the current memory context; aggregate_type is not copied. */
 struct StateProjection *
-StateProjectionMake(Oid table)
+StateProjectionMake(Oid table, text *aggregate_type)
 {
 	StateProjection *state = palloc0(sizeof(StateProjection));
 
 	state->table = table;
+	state->aggregate_type = aggregate_type;
 	return state;
 }
 
-Oid
-StateProjectionTable(const struct StateProjection *state)
+/* Could it handle an event now?  Raises QE101 and what StateProjectionValidate does. */
+void
+StateProjectionCheck(const struct StateProjection *state)
 {
-	return state->table;
+	(void) AggregateRequire(state->aggregate_type);
+	StateProjectionValidate(state->table);
 }
 
 /*
@@ -90,7 +96,7 @@ StateProjectionValidate(Oid table)
 					 errdetail("A table of states has the columns view_id, version and payload."),
 					 errhint("CREATE TABLE %s (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)",
 							 name)));
-	prepare(&state);
+	prepare(&state, name, has_tenant);
 	/* planning finds out whether there is a unique index */
 	plan = SPI_plan_get_cached_plan(state.write);
 	ReleaseCachedPlan(plan, NULL);
@@ -123,10 +129,13 @@ StateProjectionRun(const Handler *handler, const Event *event)
 	if (state->read == NULL || strcmp(name, state->table_name) != 0 ||
 		has_tenant != state->has_tenant)
 	{
-		prepare(state);
-		KeepPlanWith(state->read, state);
-		KeepPlanWith(state->write, state);
-		state->table_name = MemoryContextStrdup(GetMemoryChunkContext(state), name);
+		/* an error in here must not leave half of it behind */
+		StateProjection fresh = *state;
+
+		prepare(&fresh, MemoryContextStrdup(GetMemoryChunkContext(state), name), has_tenant);
+		KeepPlanWith(fresh.read, state);
+		KeepPlanWith(fresh.write, state);
+		*state = fresh;
 	}
 
 	if (!read_row(state, handler, &key, &folded))
@@ -161,13 +170,14 @@ describe_table(Oid table, char **name, bool *has_tenant)
 	*has_tenant = get_attnum(table, "tenant_id") != InvalidAttrNumber;
 }
 
-/* The plans for the table as it is now, which the caller keeps or not. */
+/* Fill in plans for the table as it is now, which the caller keeps or not. */
 static void
-prepare(StateProjection *state)
+prepare(StateProjection *state, char *table_name, bool has_tenant)
 {
 	char	   *sql;
 
-	describe_table(state->table, &state->table_name, &state->has_tenant);
+	state->table_name = table_name;
+	state->has_tenant = has_tenant;
 	sql = psprintf("SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb FROM %s"
 				   " WHERE view_id OPERATOR(pg_catalog.=) $1%s FOR UPDATE",
 				   state->table_name,
