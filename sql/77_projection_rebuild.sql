@@ -25,7 +25,7 @@ CREATE FUNCTION cqrs_es.projection_errors(name text) RETURNS text[]
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_projection_errors';
 COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
-    'what would make the handlers of a projection fail now, whatever the event; NULL: nothing';
+    'what would make the handlers of a projection fail now, whatever the event; NULL: nothing, or nothing is known while their tables are locked';
 REVOKE EXECUTE ON FUNCTION cqrs_es.projection_errors(text) FROM PUBLIC;
 
 -- The server shows the details of a session's progress to those who may see its

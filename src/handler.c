@@ -30,6 +30,7 @@
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -125,13 +126,15 @@ HandlerRun(Handler *handler, const Event *event)
 /*
  * What would make the handler fail whatever the event is, in the current memory
  * context; NULL when nothing does.  Looks by compiling it anew, as its definer.
+ * Keeps no lock, and does not wait for one: while a table is locked (the
+ * projection is being rebuilt, for instance) nothing is known of it.
  */
 char *
 HandlerProblem(const Handler *handler)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	char	   *volatile problem = NULL;
+	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -140,29 +143,30 @@ HandlerProblem(const Handler *handler)
 		Handler		copy = *handler;
 		RoleSwitch	saved = HandlerBecomeDefiner(handler);
 
+		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 		if (handler->state)
 			StateProjectionCheck(handler->state);
 		else
 			HandlerValidate(&copy);
 		RoleSwitchBack(&saved);
-		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (ErrorIsNotUsers(error->sqlerrcode))
-			ReThrowError(error);
-		problem = psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 	}
 	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
-	return problem;
+
+	if (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return NULL;
+	if (ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
 /*

@@ -607,7 +607,8 @@ last_position(Snapshot snapshot)
 
 /*
  * Say to others how far we are.  A subtransaction of a handler that is rolled
- * back, or a command of its own, ends the server's report: then it begins anew.
+ * back, or a command of its own, ends the server's report: then it begins anew
+ * after that event.
  */
 static void
 report_progress(const Projection *projection, int64 last, bool rebuild, int64 events, int64 position)
