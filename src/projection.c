@@ -217,6 +217,11 @@ check_read_models(ArrayType *read_models)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is not a table",
 							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
+					 errdetail("Other sessions could not write it.")));
 		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 	}

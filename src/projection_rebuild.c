@@ -466,19 +466,19 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	while (EventsScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
+		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
 		cover(&visible, position, settled);
+		caller = MemoryContextSwitchTo(work);
 		if (!is_covered(handled, position, &cursor))
 		{
-			MemoryContext caller = MemoryContextSwitchTo(work);
-
 			seen++;
 			concerned += ProjectionReplay(projection->name, &event);
-			MemoryContextSwitchTo(caller);
-			MemoryContextReset(work);
 		}
 		report_progress(projection, last, rebuild, seen, position);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
 		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
 			position - after >= (last - after) / 4 * quarter)
 			ereport(NOTICE,

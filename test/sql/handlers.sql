@@ -136,6 +136,10 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN
 			RAISE;
 		END;
+		BEGIN
+			RAISE division_by_zero;
+		EXCEPTION WHEN division_by_zero THEN
+		END;
 	WHEN 'fail' THEN
 		PERFORM cqrs_es.append_event('h', e.aggregate_id || '+', 'leaf', '{}');
 		RAISE division_by_zero;

@@ -132,7 +132,7 @@ SET client_min_messages = warning;
 -- One thing after the other, in one transaction.
 
 BEGIN;
-SELECT plan(84);
+SELECT plan(85);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'rb') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -289,6 +289,9 @@ SELECT results_eq($$SELECT errors COLLATE "default" FROM cqrs_es.projection_stat
 SELECT lives_ok($$SELECT cqrs_es.drop_projection('rb family')$$, 'a paused projection can be dropped');
 SELECT is(cqrs_es.projection_errors('rb'), NULL, 'nothing is wrong with the other');
 SELECT throws_ok($$SELECT cqrs_es.projection_errors(NULL)$$, '22004', NULL, 'projection_errors(NULL)');
+
+CREATE TEMP TABLE rb_temporary (n integer);
+SELECT throws_ok($$SELECT cqrs_es.create_projection('rb temporary', '{rb}', '{rb_temporary}')$$, '42809', NULL, 'a temporary table is no read model');
 
 -- handlers that must not
 
