@@ -187,8 +187,8 @@ check_allowed(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
-				 errdetail("What followed from them is in the log already."),
-				 errhint("A projection whose handlers append cannot be rebuilt.")));
+				 errdetail("What followed from them may be in the log already."),
+				 errhint("A projection whose handlers append can be neither rebuilt nor resumed. To go on without what it has missed, drop it and create it again.")));
 }
 
 /* Is this call part of what follows from an event, a new one or one that is replayed? */
