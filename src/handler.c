@@ -84,11 +84,11 @@ HandlerValidate(Handler *handler)
 }
 
 /*
- * Run the handler for an event.  Whatever it raises becomes QE201, but for the
+ * Run the handler for an event, a new or a replayed one.  Whatever it raises becomes QE201, but for the
  * exceptions named above.
  */
 void
-HandlerRun(Handler *handler, const Event *event)
+HandlerRun(Handler *handler, const Event *event, bool replayed)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
@@ -101,7 +101,7 @@ HandlerRun(Handler *handler, const Event *event)
 		DispatchSetHandler(handler->projection);
 		SPI_connect();
 		if (handler->state)
-			StateProjectionRun(handler, event);
+			StateProjectionRun(handler, event, replayed);
 		else
 			execute(handler, event);
 		SPI_finish();

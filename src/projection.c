@@ -532,7 +532,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 			FunctionCallsEnd(&calls);
 		}
 		concerned = true;
-		HandlerRun(&handler->handler, &upcast);
+		HandlerRun(&handler->handler, &upcast, only != NULL);
 	}
 	return concerned;
 }

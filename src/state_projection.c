@@ -6,7 +6,10 @@
  * An event is folded into the row that is there, not replayed: the row says of
  * which version it is, so what it lacks and what it already has is known.  A
  * row that is missing or behind by more than this event (the projection is
- * younger than the stream) is replayed once.  Two who append to one stream do so
+ * younger than the stream) is replayed once.  When old events are replayed, the
+ * first of a stream brings its row up to the stream's end, and the others find
+ * nothing left to do: a row that one transaction writes again and again becomes
+ * slower each time.  Two who append to one stream do so
  * one after the other, since the log's primary key makes the second wait, so the
  * row needs no protection of its own beyond its lock.
  *
@@ -104,12 +107,13 @@ StateProjectionValidate(Oid table)
 }
 
 /*
- * Bring the row of the event's stream up to the event.  Between SPI_connect and
+ * Bring the row of the event's stream up to the event, or a replayed one's to the
+ * end of the stream.  Between SPI_connect and
  * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the
  * table does not tell tenants apart.
  */
 void
-StateProjectionRun(const Handler *handler, const Event *event)
+StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 {
 	StateProjection *state = handler->state;
 	StreamKey	key;
@@ -145,14 +149,14 @@ StateProjectionRun(const Handler *handler, const Event *event)
 	}
 	if (folded.version >= EventSequence(event))
 		return;
-	if (folded.version == EventSequence(event) - 1)
+	if (folded.version == EventSequence(event) - 1 && !replayed)
 	{
 		Event		next = *event;
 
 		FoldMore(&folded, aggregate, &key, &next, 1);
 	}
 	else
-		folded = FoldStream(aggregate, &key, EventSequence(event));
+		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
 	write_row(state, handler, &key, &folded);
 }
 

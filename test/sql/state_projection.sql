@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The ready-made projection that keeps the states of aggregates in a table.
 BEGIN;
-SELECT plan(43);
+SELECT plan(44);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'state') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -101,6 +101,12 @@ SELECT is(payload->'n', '1', 'a payload that was changed by hand is gone on with
 SELECT isnt_empty($$SELECT pg_temp.differences('states', 'state')$$, 'so it differs');
 SELECT cqrs_es.rebuild_projection('states') IS NULL AS x \gset
 SELECT is_empty($$SELECT pg_temp.differences('states', 'state')$$, 'until it is rebuilt');
+CREATE TABLE writes (n serial);
+CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.writes DEFAULT VALUES; RETURN NULL; END$$;
+CREATE TRIGGER writes AFTER INSERT OR UPDATE ON states FOR EACH ROW EXECUTE FUNCTION note_write();
+SELECT cqrs_es.rebuild_projection('states') IS NULL AS x \gset
+SELECT is((SELECT count(*) FROM writes), (SELECT count(*) FROM states), 'a rebuild writes each row once');
+DROP TRIGGER writes ON states;
 
 -- younger than the streams
 
