@@ -13,14 +13,15 @@
  * the order in which a rebuild replays them.  The queue is emptied before the
  * append returns that began it all; after a plain INSERT of many rows, by the
  * trigger at the end of the statement, since only then all its rows are through.
- * (Rows that are inserted into a partition by its own name have no such end:
- * there it is emptied after each row.)
+ * (On a partitioned log it is emptied after each row, for rows that are inserted
+ * into a partition by its own name have no such end.)
  *
  * A queued event knows what caused it.  That chain is how handlers that feed
  * each other are found out: it must not grow longer than
  * cqrs_es.max_handler_depth.
  *
- * What an aborted subtransaction appended is taken out of the queue.
+ * What an aborted subtransaction appended is taken out of the queue; it stands at
+ * its end.
  *
  * A row with a position that this transaction did not draw is a restored one:
  * what followed from it then is restored as well, so nobody is told.
@@ -32,7 +33,7 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -45,23 +46,23 @@
 
 #define MAX_OBSERVERS 8
 
-/* A handler that appended, and what it was told of when it did. */
+/* A handler (or a reducer) that appended, and what it was told of when it did. */
 typedef struct Cause
 {
 	const struct Cause *parent; /* what had caused that; NULL: a client */
 	int			depth;
-	char	   *projection;
+	char	   *projection;		/* of a reducer that runs for a snapshot: "snapshot" */
 	char	   *event_type;
 }			Cause;
 
 /* An event that observers will be told of later. */
 typedef struct QueuedEvent
 {
+	dlist_node	node;
 	Event	   *event;
 	const Cause *cause;
 	int			nest_level;		/* of the transaction that appended it */
 	MemoryContext memory;		/* of all this */
-	struct QueuedEvent *next;
 }			QueuedEvent;
 
 static EventObserver observers[MAX_OBSERVERS];
@@ -71,8 +72,7 @@ static int	cqrs_es_max_handler_depth = 16;
 
 /* the queue; its memory goes when it is empty */
 static MemoryContext queue_memory = NULL;
-static QueuedEvent *queue_first = NULL;
-static QueuedEvent *queue_last = NULL;
+static dlist_head queue = DLIST_STATIC_INIT(queue);
 
 /* observers are being told, or an append is under way: new events queue up */
 static bool busy = false;
@@ -187,15 +187,15 @@ check_allowed(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
-				 errdetail("What followed from them is in the log already."),
-				 errhint("A projection whose handlers append cannot be rebuilt.")));
+				 errdetail("What followed from them may be in the log already."),
+				 errhint("A projection whose handlers append can be neither rebuilt nor resumed. To go on without what it has missed, drop it and create it again.")));
 }
 
-/* Is this call part of what an observer does? */
+/* Is this call part of what follows from an event, a new one or one that is replayed? */
 bool
 DispatchIsBusy(void)
 {
-	return busy;
+	return busy || forbidden;
 }
 
 /* Refuse appends (55000), or allow them again: nothing may follow from old events. */
@@ -228,7 +228,7 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		dispatch_row(trigdata);
-	else if (queue_first != NULL)
+	else if (!dlist_is_empty(&queue))
 		DispatchRelease(DispatchHold());
 	return PointerGetDatum(NULL);
 }
@@ -289,14 +289,11 @@ empty_queue(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
-	while (queue_first != NULL)
+	while (!dlist_is_empty(&queue))
 	{
-		QueuedEvent *item = queue_first;
+		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&queue));
 
 		CHECK_FOR_INTERRUPTS();
-		queue_first = item->next;
-		if (queue_first == NULL)
-			queue_last = NULL;
 		MemoryContextSwitchTo(item->memory);
 		tell(item->event, item->cause);
 		MemoryContextSwitchTo(caller);
@@ -325,14 +322,8 @@ enqueue(const Event *event)
 	item->cause = cause_of_append();
 	item->nest_level = GetCurrentTransactionNestLevel();
 	item->memory = memory;
-	item->next = NULL;
+	dlist_push_tail(&queue, &item->node);
 	MemoryContextSwitchTo(caller);
-
-	if (queue_last)
-		queue_last->next = item;
-	else
-		queue_first = item;
-	queue_last = item;
 }
 
 /*
@@ -345,13 +336,14 @@ cause_of_append(void)
 	Cause	   *cause;
 	text	   *event_type;
 
-	if (current_event == NULL || current_projection == NULL)
-		return current_cause;
+	if (current_event == NULL)
+		return NULL;
 	cause = MemoryContextAlloc(queue_memory, sizeof(Cause));
 	event_type = EventText(current_event, EVENT_EVENT_TYPE);
 	cause->parent = current_cause;
 	cause->depth = current_cause ? current_cause->depth + 1 : 1;
-	cause->projection = MemoryContextStrdup(queue_memory, current_projection);
+	cause->projection = MemoryContextStrdup(queue_memory,
+											current_projection ? current_projection : "snapshot");
 	cause->event_type = MemoryContextStrdup(queue_memory, text_to_cstring(event_type));
 	if (cause->depth > cqrs_es_max_handler_depth)
 		report_depth(cause);
@@ -379,7 +371,7 @@ report_depth(const Cause *last)
 			 errmsg("handlers that append events go deeper than %d", cqrs_es_max_handler_depth),
 			 cycle ? errdetail("They feed each other: %s.", path) :
 			 errdetail("Projections, and the events they handle: %s.", path),
-			 cycle ? errhint("Let one of them stop.") :
+			 cycle ? errhint("Let one of them stop, or raise cqrs_es.max_handler_depth if one does.") :
 			 errhint("The limit is cqrs_es.max_handler_depth.")));
 }
 
@@ -412,7 +404,7 @@ at_transaction_end(XactEvent event, void *arg)
 		return;
 	forget();
 	forbidden = false;
-	queue_first = queue_last = NULL;
+	dlist_init(&queue);
 	queue_memory = NULL;		/* goes with the transaction */
 }
 
@@ -426,24 +418,33 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 					  SubTransactionId parent, void *arg)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	QueuedEvent **link = &queue_first;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	queue_last = NULL;
-	while (*link)
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
-		QueuedEvent *item = *link;
+		dlist_iter	iter;
 
-		if (item->nest_level >= level && event == SUBXACT_EVENT_ABORT_SUB)
+		dlist_reverse_foreach(iter, &queue)
 		{
-			*link = item->next;
-			MemoryContextDelete(item->memory);
-			continue;
+			QueuedEvent *item = dlist_container(QueuedEvent, node, iter.cur);
+
+			if (item->nest_level < level)
+				break;
+			item->nest_level = level - 1;
 		}
-		item->nest_level = Min(item->nest_level, level - 1);
-		queue_last = item;
-		link = &item->next;
+	}
+	else
+	{
+		while (!dlist_is_empty(&queue))
+		{
+			QueuedEvent *item = dlist_tail_element(QueuedEvent, node, &queue);
+
+			if (item->nest_level < level)
+				break;
+			dlist_delete(&item->node);
+			MemoryContextDelete(item->memory);
+		}
 	}
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{

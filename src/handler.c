@@ -31,6 +31,7 @@
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -88,11 +89,11 @@ HandlerValidate(Handler *handler)
 }
 
 /*
- * Run the handler for an event.  Whatever it raises becomes QE201, but for the
+ * Run the handler for an event, a new or a replayed one.  Whatever it raises becomes QE201, but for the
  * exceptions named above.
  */
 void
-HandlerRun(Handler *handler, const Event *event)
+HandlerRun(Handler *handler, const Event *event, bool replayed)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
@@ -105,7 +106,7 @@ HandlerRun(Handler *handler, const Event *event)
 		DispatchSetHandler(handler->projection);
 		SPI_connect();
 		if (handler->state)
-			StateProjectionRun(handler, event);
+			StateProjectionRun(handler, event, replayed);
 		else
 			execute(handler, event);
 		SPI_finish();
@@ -115,6 +116,7 @@ HandlerRun(Handler *handler, const Event *event)
 	{
 		ErrorData  *error;
 
+		DispatchSetHandler(NULL);
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		if (keeps_sqlstate(error->sqlerrcode))
@@ -129,13 +131,15 @@ HandlerRun(Handler *handler, const Event *event)
 /*
  * What would make the handler fail whatever the event is, in the current memory
  * context; NULL when nothing does.  Looks by compiling it anew, as its definer.
+ * Keeps no lock, and does not wait for one: while a table is locked (the
+ * projection is being rebuilt, for instance) nothing is known of it.
  */
 char *
 HandlerProblem(const Handler *handler)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	char	   *volatile problem = NULL;
+	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -144,29 +148,30 @@ HandlerProblem(const Handler *handler)
 		Handler		copy = *handler;
 		RoleSwitch	saved = HandlerBecomeDefiner(handler);
 
+		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 		if (handler->state)
-			StateProjectionValidate(StateProjectionTable(handler->state));
+			StateProjectionCheck(handler->state);
 		else
 			HandlerValidate(&copy);
 		RoleSwitchBack(&saved);
-		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (ErrorIsNotUsers(error->sqlerrcode))
-			ReThrowError(error);
-		problem = psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 	}
 	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
-	return problem;
+
+	if (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return NULL;
+	if (ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
 /*

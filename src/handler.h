@@ -34,7 +34,7 @@ typedef struct Handler
 }			Handler;
 
 extern void HandlerValidate(Handler *handler);
-extern void HandlerRun(Handler *handler, const Event *event);
+extern void HandlerRun(Handler *handler, const Event *event, bool replayed);
 extern char *HandlerProblem(const Handler *handler);
 extern RoleSwitch HandlerBecomeDefiner(const Handler *handler);
 

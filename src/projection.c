@@ -10,10 +10,11 @@
  * do; within one the handler of '*' comes first.  The observer is called when
  * all events of an append are in the log.
  *
- * The lock of a projection.  Before anything of it runs for an event, its read
- * models are locked as for writing, in the order of their oids, to the end of
- * the transaction; also when it is paused and nothing runs at all.  (Without
- * read models, the table cqrs_es.projections is locked.)  Whoever locks them
+ * The lock of a projection.  Before anything runs for an event, the read models
+ * of all projections that it concerns are locked as for writing, in the order
+ * of their oids, to the end of the transaction; also those of paused ones, for
+ * which nothing runs at all.  (A projection without read models locks the table
+ * cqrs_es.projections instead.)  Whoever locks them
  * against writers knows then that every event that has been told of is
  * committed, and that those to come will be dealt with by the registry as he
  * leaves it, for it is looked at again after the lock was got.  That is what
@@ -85,9 +86,13 @@ PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
+static bool is_signature(const char *given);
 static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
+static void mark_changed(const text *name);
 static void project(const Event *event);
-static bool apply(const Event *event, const char *only);
+static Oid	next_lock(const EventTypeHandlers *entry, const text *aggregate_type, Oid after);
+static bool run_handlers(EventTypeHandlers *entry, const text *aggregate_type,
+						 const char *only, const Event *event);
 static EventTypeHandlers *handlers_of(const text *event_type);
 static void load_handlers(EventTypeHandlers *entry, const text *event_type);
 static uint64 read_handlers(bool by_event_type, Datum value);
@@ -213,16 +218,17 @@ check_read_models(ArrayType *read_models)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is not a table",
 							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
+					 errdetail("Other sessions could not write it.")));
 		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 	}
 }
 
-/*
- * SQL: define_handler(projection, event_type, handler); replaces an earlier one.
- * A statement, or the signature of a function: no statement has its first
- * parenthesis before any space.
- */
+/* SQL: define_handler(projection, event_type, handler); replaces an earlier one. */
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
@@ -234,7 +240,7 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("handler must not be null")));
 	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	if (given[0] != '(' && given[strcspn(given, "( \t\r\n;")] == '(')
+	if (is_signature(given))
 	{
 		NullableDatum function = {.isnull = false};
 		Oid			argtypes[1] = {EventsTypeOid()};
@@ -249,6 +255,22 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 		handler.statement = given;
 	save_handler(fcinfo, &handler);
 	PG_RETURN_VOID();
+}
+
+/*
+ * A statement, or the signature of a function?  No statement has its first
+ * parenthesis before any space, but for those in quoted names.
+ */
+static bool
+is_signature(const char *given)
+{
+	const char *c = given;
+	bool		quoted = false;
+
+	while (*c && (quoted || strchr("( \t\r\n;", *c) == NULL))
+		if (*c++ == '"')
+			quoted = !quoted;
+	return c > given && *c == '(';
 }
 
 /* Check a handler and store it as the caller's. */
@@ -284,7 +306,28 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 		values[3] = CStringGetTextDatum(handler->function);
 	values[4] = ObjectIdGetDatum(handler->definer);
 	values[5] = CStringGetTextDatum(handler->search_path);
+	mark_changed(name);
 	(void) RegistryWrite(&query, values, nulls);
+}
+
+/*
+ * Before its handlers change: make the projection's row one that this
+ * transaction has written.  So nobody drops or rebuilds it meanwhile, and a
+ * rebuild in this transaction knows that others do not see the change yet.
+ */
+static void
+mark_changed(const text *name)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+
+	if (RegistryWrite(&query, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
 }
 
 /* SQL: drop_handler(projection, event_type) */
@@ -301,6 +344,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
 	(void) ProjectionRequireOwner(name);
+	mark_changed(name);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -325,8 +369,8 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	Datum		value = PointerGetDatum(name);
 
 	(void) ProjectionRequireOwner(name);
-	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	(void) RegistryWrite(&drop, &value, NULL);
+	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	PG_RETURN_VOID();
 }
 
@@ -401,68 +445,97 @@ ProjectionRequireOwner(const text *name)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * Run the handlers of all projections that an event concerns and that are not
+ * paused.  The locks come first; while we waited for one the registry may have
+ * changed.
+ */
 static void
 project(const Event *event)
 {
-	(void) apply(event, NULL);
+	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
+	EventTypeHandlers *entry;
+
+	do
+	{
+		Oid			lock = InvalidOid;
+
+		entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
+		while (OidIsValid(lock = next_lock(entry, aggregate_type, lock)))
+			LockRelationOid(lock, RowExclusiveLock);
+	} while (handler_cache.generation != RegistryGeneration());
+	(void) run_handlers(entry, aggregate_type, NULL, event);
 }
 
 /*
  * Run what one projection does for an old event, paused or not; false when the
- * event does not concern it.
+ * event does not concern it.  The caller sees to it that nobody changes the
+ * projection meanwhile.
  */
 bool
 ProjectionReplay(const char *name, const Event *event)
 {
-	return apply(event, name);
+	EventTypeHandlers *entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
+
+	return run_handlers(entry, EventText(event, EVENT_AGGREGATE_TYPE), name, event);
 }
 
 /*
- * Run the handlers of all projections that are not paused, or those of `only`.
- * The locks come first; while we waited for one the registry may have changed.
- * The entry outlives what handlers do to registries.
+ * The next table, by its oid, that projections lock which events of this type
+ * concern; InvalidOid after the last.
+ */
+static Oid
+next_lock(const EventTypeHandlers *entry, const text *aggregate_type, Oid after)
+{
+	Oid			next = InvalidOid;
+	int			i;
+	int			lock;
+
+	for (i = 0; i < entry->n; i++)
+	{
+		const TypedHandler *handler = entry->handlers[i];
+
+		if (!concerns(handler, aggregate_type))
+			continue;
+		for (lock = 0; lock < handler->nlocks; lock++)
+			if (handler->locks[lock] > after && (!OidIsValid(next) || handler->locks[lock] < next))
+				next = handler->locks[lock];
+	}
+	return next;
+}
+
+/*
+ * Run the handlers of `only`, or of all projections that are not paused; false
+ * when the event does not concern any.  The entry outlives what handlers do to
+ * registries.
  */
 static bool
-apply(const Event *event, const char *only)
+run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *only,
+			 const Event *event)
 {
-	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
-	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	Event		upcast = *event;
-	FunctionCalls calls;
-	EventTypeHandlers *entry;
-	uint64		generation;
 	bool		concerned = false;
 	int			i;
 
-	do
-	{
-		concerned = false;
-		entry = handlers_of(event_type);
-		generation = RegistryGeneration();
-		for (i = 0; i < entry->n; i++)
-			if (concerns(entry->handlers[i], aggregate_type) &&
-				(only == NULL || strcmp(entry->handlers[i]->handler.projection, only) == 0))
-			{
-				int			lock;
-
-				concerned = true;
-				for (lock = 0; lock < entry->handlers[i]->nlocks; lock++)
-					LockRelationOid(entry->handlers[i]->locks[lock], RowExclusiveLock);
-			}
-		if (!concerned)
-			return false;
-	} while (RegistryGeneration() != generation);
-
-	/* as a rebuild would see it */
-	FunctionCallsInit(&calls);
-	(void) UpcastEvent(&upcast, &calls);
-	FunctionCallsEnd(&calls);
 	for (i = 0; i < entry->n; i++)
-		if (concerns(entry->handlers[i], aggregate_type) &&
-			(only == NULL ? !entry->handlers[i]->paused :
-			 strcmp(entry->handlers[i]->handler.projection, only) == 0))
-			HandlerRun(&entry->handlers[i]->handler, &upcast);
-	return true;
+	{
+		TypedHandler *handler = entry->handlers[i];
+
+		if (!concerns(handler, aggregate_type) ||
+			(only ? strcmp(handler->handler.projection, only) != 0 : handler->paused))
+			continue;
+		if (!concerned)
+		{
+			FunctionCalls calls;
+
+			FunctionCallsInit(&calls);
+			(void) UpcastEvent(&upcast, &calls);
+			FunctionCallsEnd(&calls);
+		}
+		concerned = true;
+		HandlerRun(&handler->handler, &upcast, only != NULL);
+	}
+	return concerned;
 }
 
 /*-------------------------------------------------------------------------
@@ -556,7 +629,7 @@ make_handler(HeapTuple row, TupleDesc desc)
 	value = SPI_getbinval(row, desc, 9, &isnull);
 	typed->locks = ProjectionLocks(value, isnull, &typed->nlocks);
 	if (DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
-		handler->state = StateProjectionMake(typed->locks[0]);
+		handler->state = StateProjectionMake(typed->locks[0], typed->types[0]);
 	return typed;
 }
 

@@ -7,15 +7,21 @@
  * against writers knows that each visible event has been told of, and that
  * each other one will be dealt with by the registry as he leaves it.
  *
- * rebuild	of a live projection: lock, empty the read models, replay all that
- *	  is visible.  Writers whose events concern the projection wait for the end;
- *	  others do not, and readers see the old content until it is committed.
+ * rebuild	of a live projection: wait for those who may not know of the projection
+ *	  or a handler yet; lock, empty the read models, replay all that is visible.
+ *	  Writers whose events concern the projection wait for the end; others do
+ *	  not, and readers see the old content until it is committed.
  * pause	: lock, remember which events have been handled, say so in the
  *	  registry.  From then on writers pass the projection by.
  * resume	: replay what was missed while writers still pass by; wait for those
- *	  who may not know of the projection yet; lock; replay the little that has
- *	  come meanwhile; say in the registry that it is live.  So writers are
- *	  held up by the last step alone.
+ *	  who may not know of the projection or a handler yet, and replay what they
+ *	  had; lock; replay the little that has come meanwhile; say in the registry
+ *	  that it is live.  So writers are held up by the last step alone.
+ *
+ * Those who may not know yet are the open transactions that have appended
+ * something.  When this transaction has itself written what nobody else can
+ * know (it has created the projection or defined a handler), it locks the log
+ * against all writers instead; so it is better done in two transactions.
  *
  * A rebuild of a paused projection needs no lock: it replays what is visible
  * and remembers that.  So pause, rebuild, resume is the way to rebuild while
@@ -42,6 +48,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/backend_progress.h"
+#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -56,8 +63,10 @@
 #include "event_scan.h"
 #include "horizon.h"
 #include "internal_query.h"
+#include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "tenancy.h"
 
 /*
  * What others see of a replay: the server's own progress reports.  It looks like
@@ -109,17 +118,21 @@ PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
 static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
 static void read_handled(Coverage *handled, const text *name);
 static void require_read_committed(const char *function);
+static void require_whole_log(const char *function);
+static void await_the_ignorant(const Projection *projection);
 static void lock_against_writers(const Projection *projection);
 static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
+static int64 settled_here(TimestampTz deadline);
 static Coverage visible_events(void);
 static void cover(Coverage *coverage, int64 position, int64 settled);
 static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
 static int64 first_uncovered(const Coverage *coverage);
 static void save_state(const Projection *projection, const Coverage *handled);
 static int64 last_position(Snapshot snapshot);
-static void begin_progress(const Projection *projection, int64 last, bool rebuild);
+static void report_progress(const Projection *projection, int64 last, bool rebuild,
+							int64 events, int64 position);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -143,7 +156,10 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
 	refuse_shared_read_models(projection);
 	if (!projection->paused)
+	{
+		await_the_ignorant(projection);
 		lock_against_writers(projection);
+	}
 	empty_read_models(projection);
 	events = replay(projection, &handled, true);
 	if (projection->paused)
@@ -167,6 +183,8 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 				(errmsg("projection \"%s\" is paused already", projection->name)));
 		PG_RETURN_VOID();
 	}
+	/* what is settled before the lock is a gap less to remember, and delays nobody */
+	(void) settled_here(HorizonDeadline());
 	lock_against_writers(projection);
 	handled = visible_events();
 	save_state(projection, &handled);
@@ -189,10 +207,9 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 		PG_RETURN_INT64(0);
 	}
 	events = replay(projection, &projection->handled, false);
-	if (projection->written_here)
-		LockRelationOid(EventsTableGet()->relid, ShareLock);
-	else
-		HorizonAwaitWriters();
+	await_the_ignorant(projection);
+	/* what those had appended, so that the last replay looks at the end of the log alone */
+	events += replay(projection, &projection->handled, false);
 	lock_against_writers(projection);
 	events += replay(projection, &projection->handled, false);
 	save_state(projection, NULL);
@@ -237,6 +254,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called by a handler", function)));
 	(void) ProjectionRequireOwner(name);
+	require_whole_log(function);
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("projections");
@@ -300,6 +318,21 @@ read_handled(Coverage *handled, const text *name)
 	SPI_finish();
 }
 
+/*
+ * What was handled is told from what is seen, so the whole log must be: 42501 for
+ * one who may not read it, or whom row security would show a part.
+ */
+static void
+require_whole_log(const char *function)
+{
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	if (EventsRowSecurity())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("%s needs to see all events", function),
+				 errdetail("Row security of table \"%s\" may hide some of them.", "events")));
+}
+
 /* A replay must see what is committed now, not when its transaction began. */
 static void
 require_read_committed(const char *function)
@@ -308,6 +341,19 @@ require_read_committed(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s needs READ COMMITTED", function)));
+}
+
+/*
+ * Wait for writers who may not know of the projection as it is in the registry.
+ * Those who come later do, or are locked out until we commit.
+ */
+static void
+await_the_ignorant(const Projection *projection)
+{
+	if (projection->written_here)
+		LockRelationOid(EventsTableGet()->relid, ShareLock);
+	else
+		HorizonAwaitWriters();
 }
 
 /* Take the lock of the projection: waits for all who have written with it. */
@@ -403,7 +449,7 @@ empty_read_models(const Projection *projection)
 static int64
 replay(const Projection *projection, Coverage *handled, bool rebuild)
 {
-	int64		settled = HorizonSettled(0);
+	int64		settled = settled_here(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		after = first_uncovered(handled) - 1;
 	int64		last = last_position(snapshot);
@@ -417,24 +463,23 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	int64		concerned = 0;
 	Event		event;
 
-	begin_progress(projection, last, rebuild);
 	DispatchForbid(true);
 	while (EventsScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
+		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
 		cover(&visible, position, settled);
+		caller = MemoryContextSwitchTo(work);
 		if (!is_covered(handled, position, &cursor))
 		{
-			MemoryContext caller = MemoryContextSwitchTo(work);
-
+			seen++;
 			concerned += ProjectionReplay(projection->name, &event);
-			MemoryContextSwitchTo(caller);
-			MemoryContextReset(work);
 		}
-		pgstat_progress_update_param(PROGRESS_EVENTS, ++seen);
-		pgstat_progress_update_param(PROGRESS_POSITION, position);
+		report_progress(projection, last, rebuild, seen, position);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
 		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
 			position - after >= (last - after) / 4 * quarter)
 			ereport(NOTICE,
@@ -452,13 +497,25 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 }
 
 /*
+ * The position up to which gaps are dead; 0 when all that is known is where the
+ * events of another node end, between which ours come into being.
+ */
+static int64
+settled_here(TimestampTz deadline)
+{
+	int64		settled = HorizonSettled(deadline);
+
+	return POSITION_NODE(settled) == cqrs_es_node_id ? settled : 0;
+}
+
+/*
  * All events that are visible now.  Looks with the newest snapshot in every
  * isolation level, for that is what has been told of when the lock is held.
  */
 static Coverage
 visible_events(void)
 {
-	int64		settled = HorizonSettled(HorizonDeadline());
+	int64		settled = settled_here(0);
 	Coverage	visible = {.position = settled};
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);
@@ -549,15 +606,28 @@ last_position(Snapshot snapshot)
 	return position;
 }
 
+/*
+ * Say to others how far we are.  A subtransaction of a handler that is rolled
+ * back, or a command of its own, ends the server's report: then it begins anew
+ * after that event.
+ */
 static void
-begin_progress(const Projection *projection, int64 last, bool rebuild)
+report_progress(const Projection *projection, int64 last, bool rebuild, int64 events, int64 position)
 {
-	Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
-											   CStringGetTextDatum(projection->name),
-											   Int64GetDatum(0));
+	Oid			relid = CqrsEsRelid("projections");
 
-	pgstat_progress_start_command(PROGRESS_COMMAND_COPY, CqrsEsRelid("projections"));
-	pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
-	pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
-	pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
+	if (MyBEEntry && (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
+					  MyBEEntry->st_progress_command_target != relid))
+	{
+		Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
+												   CStringGetTextDatum(projection->name),
+												   Int64GetDatum(0));
+
+		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, relid);
+		pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
+		pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
+		pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
+	}
+	pgstat_progress_update_param(PROGRESS_EVENTS, events);
+	pgstat_progress_update_param(PROGRESS_POSITION, position);
 }

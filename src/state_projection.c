@@ -6,7 +6,10 @@
  * An event is folded into the row that is there, not replayed: the row says of
  * which version it is, so what it lacks and what it already has is known.  A
  * row that is missing or behind by more than this event (the projection is
- * younger than the stream) is replayed once.  Two who append to one stream do so
+ * younger than the stream) is replayed once.  When old events are replayed, the
+ * first of a stream brings its row up to the stream's end, and the others find
+ * nothing left to do: a row that one transaction writes again and again becomes
+ * slower each time.  Two who append to one stream do so
  * one after the other, since the log's primary key makes the second wait, so the
  * row needs no protection of its own beyond its lock.
  *
@@ -36,34 +39,40 @@
 typedef struct StateProjection
 {
 	Oid			table;
+	text	   *aggregate_type;
+
+	/* the plans for the table as it was called and looked then; NULL until first used */
+	char	   *table_name;
 	bool		has_tenant;
-	char	   *table_name;		/* as in the plans: the table may be renamed */
-	SPIPlanPtr	read;			/* NULL until first used */
+	SPIPlanPtr	read;
 	SPIPlanPtr	write;
 }			StateProjection;
 
 static void describe_table(Oid table, char **name, bool *has_tenant);
-static void prepare(StateProjection *state);
+static void prepare(StateProjection *state, char *table_name, bool has_tenant);
 static SPIPlanPtr prepare_statement(const char *sql);
 static bool read_row(StateProjection *state, const Handler *handler,
 					 const StreamKey *key, FoldedState *folded);
 static void write_row(StateProjection *state, const Handler *handler,
 					  const StreamKey *key, const FoldedState *folded);
 
-/* One for a table, in the current memory context. */
+/* One for a table, in the current memory context; aggregate_type is not copied. */
 struct StateProjection *
-StateProjectionMake(Oid table)
+StateProjectionMake(Oid table, text *aggregate_type)
 {
 	StateProjection *state = palloc0(sizeof(StateProjection));
 
 	state->table = table;
+	state->aggregate_type = aggregate_type;
 	return state;
 }
 
-Oid
-StateProjectionTable(const struct StateProjection *state)
+/* Could it handle an event now?  Raises QE101 and what StateProjectionValidate does. */
+void
+StateProjectionCheck(const struct StateProjection *state)
 {
-	return state->table;
+	(void) AggregateRequire(state->aggregate_type);
+	StateProjectionValidate(state->table);
 }
 
 /*
@@ -90,7 +99,7 @@ StateProjectionValidate(Oid table)
 					 errdetail("A table of states has the columns view_id, version and payload."),
 					 errhint("CREATE TABLE %s (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)",
 							 name)));
-	prepare(&state);
+	prepare(&state, name, has_tenant);
 	/* planning finds out whether there is a unique index */
 	RequirePlanRights(state.read);
 	RequirePlanRights(state.write);
@@ -98,12 +107,13 @@ StateProjectionValidate(Oid table)
 }
 
 /*
- * Bring the row of the event's stream up to the event.  Between SPI_connect and
+ * Bring the row of the event's stream up to the event, or a replayed one's to the
+ * end of the stream.  Between SPI_connect and
  * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the
  * table does not tell tenants apart.
  */
 void
-StateProjectionRun(const Handler *handler, const Event *event)
+StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 {
 	StateProjection *state = handler->state;
 	StreamKey	key;
@@ -123,13 +133,15 @@ StateProjectionRun(const Handler *handler, const Event *event)
 	if (state->read == NULL || strcmp(name, state->table_name) != 0 ||
 		has_tenant != state->has_tenant)
 	{
+		/* an error in here must not leave half of it behind */
+		StateProjection fresh = *state;
 		RoleSwitch	saved = HandlerBecomeDefiner(handler);
 
-		prepare(state);
+		prepare(&fresh, MemoryContextStrdup(GetMemoryChunkContext(state), name), has_tenant);
 		RoleSwitchBack(&saved);
-		KeepPlanWith(state->read, state);
-		KeepPlanWith(state->write, state);
-		state->table_name = MemoryContextStrdup(GetMemoryChunkContext(state), name);
+		KeepPlanWith(fresh.read, state);
+		KeepPlanWith(fresh.write, state);
+		*state = fresh;
 	}
 
 	if (!read_row(state, handler, &key, &folded))
@@ -139,14 +151,14 @@ StateProjectionRun(const Handler *handler, const Event *event)
 	}
 	if (folded.version >= EventSequence(event))
 		return;
-	if (folded.version == EventSequence(event) - 1)
+	if (folded.version == EventSequence(event) - 1 && !replayed)
 	{
 		Event		next = *event;
 
 		FoldMore(&folded, aggregate, &key, &next, 1);
 	}
 	else
-		folded = FoldStream(aggregate, &key, EventSequence(event));
+		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
 	write_row(state, handler, &key, &folded);
 }
 
@@ -164,13 +176,14 @@ describe_table(Oid table, char **name, bool *has_tenant)
 	*has_tenant = get_attnum(table, "tenant_id") != InvalidAttrNumber;
 }
 
-/* The plans for the table as it is now, which the caller keeps or not. */
+/* Fill in plans for the table as it is now, which the caller keeps or not. */
 static void
-prepare(StateProjection *state)
+prepare(StateProjection *state, char *table_name, bool has_tenant)
 {
 	char	   *sql;
 
-	describe_table(state->table, &state->table_name, &state->has_tenant);
+	state->table_name = table_name;
+	state->has_tenant = has_tenant;
 	sql = psprintf("SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb FROM %s"
 				   " WHERE view_id OPERATOR(pg_catalog.=) $1%s FOR UPDATE",
 				   state->table_name,

@@ -8,9 +8,9 @@
 
 #include "handler.h"
 
-extern struct StateProjection *StateProjectionMake(Oid table);
-extern Oid StateProjectionTable(const struct StateProjection *state);
+extern struct StateProjection *StateProjectionMake(Oid table, text *aggregate_type);
+extern void StateProjectionCheck(const struct StateProjection *state);
 extern void StateProjectionValidate(Oid table);
-extern void StateProjectionRun(const Handler *handler, const Event *event);
+extern void StateProjectionRun(const Handler *handler, const Event *event, bool replayed);
 
 #endif							/* CQRS_ES_STATE_PROJECTION_H */

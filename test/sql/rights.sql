@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(59);
+SELECT plan(60);
 
 CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -124,9 +124,9 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.create_projection('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_handler('theirs', 'e', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_handler('theirs', 'old')$$),
-	('{EXECUTE}', $$SELECT cqrs_es.rebuild_projection('theirs')$$),
-	('{EXECUTE}', $$SELECT cqrs_es.pause_projection('theirs')$$),
-	('{EXECUTE}', $$SELECT cqrs_es.resume_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.rebuild_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.pause_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.resume_projection('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	-- for the owner alone
@@ -171,6 +171,10 @@ FROM (VALUES (0, 'cqrs_es_outsider', NULL, 'no right at all'),
 	(5, 'cqrs_es_writer', '{SELECT,INSERT}', 'SELECT and INSERT on the log'),
 	(6, 'cqrs_es_architect', '{EXECUTE}', 'EXECUTE on what defines')) r (n, role, rights, title)
 ORDER BY n;
+GRANT SELECT ON cqrs_es.events TO cqrs_es_architect;
+SELECT bag_eq($$SELECT call, pg_temp.state_as('cqrs_es_architect', call) FROM calls$$,
+	$$SELECT call, CASE WHEN needs <@ '{EXECUTE,SELECT}' THEN 'allowed' ELSE 'refused' END FROM calls$$, 'and with SELECT on the log as well');
+REVOKE SELECT ON cqrs_es.events FROM cqrs_es_architect;
 
 -- A handler runs with its definer's rights, and lets nobody do more than it says.
 
