@@ -154,9 +154,11 @@ BEGIN
 		GROUP BY r.n;
 END $$;
 
--- Of this backend, after a replay.
-CREATE FUNCTION bench.anonymous_memory(id text) RETURNS text LANGUAGE plpgsql AS $$
+-- The most memory this backend has ever had, after a replay, in kB. (Its address
+-- space: the kernel keeps the peak of that, so no short one is missed. The
+-- shared memory in it is the same for every backend.)
+CREATE FUNCTION bench.peak_memory(id text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM cqrs_es.aggregate_state('replay', id);
-	RETURN substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\s+(\d+)');
+	RETURN substring(pg_read_file('/proc/self/status') FROM 'VmPeak:\s+(\d+)');
 END $$;
