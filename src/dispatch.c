@@ -73,6 +73,7 @@ static int	cqrs_es_max_handler_depth = 16;
 /* the queue; its memory goes when it is empty */
 static MemoryContext queue_memory = NULL;
 static dlist_head queue = DLIST_STATIC_INIT(queue);
+static dlist_node *queue_looked_at = NULL;	/* see DispatchIsQueued */
 
 /* observers are being told, or an append is under way: new events queue up */
 static bool busy = false;
@@ -188,7 +189,7 @@ check_allowed(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
 				 errdetail("What followed from them may be in the log already."),
-				 errhint("A projection whose handlers append can be neither rebuilt nor resumed. To go on without what it has missed, drop it and create it again.")));
+				 errhint("A projection whose handlers append cannot be rebuilt.")));
 }
 
 /* Is this call part of what follows from an event, a new one or one that is replayed? */
@@ -196,6 +197,28 @@ bool
 DispatchIsBusy(void)
 {
 	return busy || forbidden;
+}
+
+/*
+ * Is the event at this position one that observers will be told of later?  Asked
+ * with rising positions, since the queue is looked through from where the last
+ * answer was found.
+ */
+bool
+DispatchIsQueued(int64 position)
+{
+	dlist_node *node = queue_looked_at;
+
+	if (dlist_is_empty(&queue))
+		return false;
+	if (node == NULL ||
+		EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) > position)
+		node = dlist_head_node(&queue);
+	while (EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) < position &&
+		   dlist_has_next(&queue, node))
+		node = dlist_next_node(&queue, node);
+	queue_looked_at = node;
+	return EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) == position;
 }
 
 /* Refuse appends (55000), or allow them again: nothing may follow from old events. */
@@ -293,6 +316,7 @@ empty_queue(void)
 	{
 		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&queue));
 
+		queue_looked_at = NULL;
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(item->memory);
 		tell(item->event, item->cause);
@@ -405,6 +429,7 @@ at_transaction_end(XactEvent event, void *arg)
 	forget();
 	forbidden = false;
 	dlist_init(&queue);
+	queue_looked_at = NULL;
 	queue_memory = NULL;		/* goes with the transaction */
 }
 
@@ -442,6 +467,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 
 			if (item->nest_level < level)
 				break;
+			queue_looked_at = NULL;
 			dlist_delete(&item->node);
 			MemoryContextDelete(item->memory);
 		}

@@ -21,6 +21,7 @@ extern void DispatchEvents(const Event *events, int nevents);
 extern bool DispatchHold(void);
 extern void DispatchRelease(bool held_before);
 extern bool DispatchIsBusy(void);
+extern bool DispatchIsQueued(int64 position);
 extern void DispatchForbid(bool forbid);
 extern void DispatchSetHandler(const char *projection);
 

@@ -32,8 +32,13 @@
  * it, for at any moment positions are missing that in-flight transactions hold.
  * Gaps that are settled (horizon.c) are dead and need not be remembered.
  *
- * Rows are deleted, not truncated: that would lock out readers.  Handlers may
- * not append while old events are replayed (dispatch.c).
+ * Rows are deleted, not truncated: that would lock out readers.
+ *
+ * Handlers that append cannot be rebuilt, for what followed from old events is in
+ * the log already.  A resume handles events for the first time, so there they
+ * may; what they append is queued (dispatch.c), and told of when the projection
+ * is live again.  It stays uncommitted until then, so writers of the same
+ * streams wait for the resume, and a deadlock with one of them is possible.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -197,6 +202,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 {
 	Projection *projection;
 	int64		events;
+	bool		held;
 
 	require_read_committed("resume_projection()");
 	projection = projection_arg(fcinfo, "resume_projection()");
@@ -206,6 +212,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 				(errmsg("projection \"%s\" is not paused", projection->name)));
 		PG_RETURN_INT64(0);
 	}
+	held = DispatchHold();		/* what its handlers append is for later */
 	events = replay(projection, &projection->handled, false);
 	await_the_ignorant(projection);
 	/* what those had appended, so that the last replay looks at the end of the log alone */
@@ -213,6 +220,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 	lock_against_writers(projection);
 	events += replay(projection, &projection->handled, false);
 	save_state(projection, NULL);
+	DispatchRelease(held);		/* ... when it is told of it itself */
 	ereport(NOTICE,
 			(errmsg("projection \"%s\" has caught up with %lld events",
 					projection->name, (long long) events)));
@@ -442,8 +450,8 @@ empty_read_models(const Projection *projection)
  */
 
 /*
- * Handle every visible event that is not among the handled ones, in the order of
- * positions, and make *handled what is visible.  Returns how many concerned the
+ * Handle every visible event that is not among the handled ones, nor queued, in the
+ * order of positions, and make *handled what is visible.  Returns how many concerned the
  * projection.
  */
 static int64
@@ -463,7 +471,7 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	int64		concerned = 0;
 	Event		event;
 
-	DispatchForbid(true);
+	DispatchForbid(rebuild);
 	while (EventsScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
@@ -472,7 +480,7 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 		CHECK_FOR_INTERRUPTS();
 		cover(&visible, position, settled);
 		caller = MemoryContextSwitchTo(work);
-		if (!is_covered(handled, position, &cursor))
+		if (!is_covered(handled, position, &cursor) && !DispatchIsQueued(position))
 		{
 			seen++;
 			concerned += ProjectionReplay(projection->name, &event);
