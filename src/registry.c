@@ -138,7 +138,8 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 
 /*
  * SQL: drop_aggregate(aggregate_type).  Its reducers and commands go with it,
- * and the snapshots that they made; its events stay.
+ * and the snapshots that they made; its events stay.  2BP01 while a projection
+ * keeps its states.
  */
 Datum
 cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
@@ -160,9 +161,24 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
+	static InternalQuery kept_by = {
+		.sql = "SELECT name FROM cqrs_es.projections"
+		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 
+	SPI_connect();
+	if (RegistryRead(&kept_by, &value) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop aggregate type \"%s\" because a projection keeps its states",
+						text_to_cstring(type)),
+				 errdetail("It is projection \"%s\".",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
+				 errhint("Drop that first.")));
+	SPI_finish();
 	if (RegistryWrite(&drop, &value, NULL) == 0)
 		report_undeclared(text_to_cstring(type));
 	(void) RegistryWrite(&drop_reducers, &value, NULL);
