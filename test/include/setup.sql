@@ -25,3 +25,10 @@ SET intervalstyle = 'postgres';
 SET bytea_output = 'hex';
 CREATE EXTENSION IF NOT EXISTS pgtap SCHEMA public;
 CREATE EXTENSION IF NOT EXISTS cqrs_es;
+-- Run a statement as another role; 'none' is oneself.
+CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('role', role, true);
+	EXECUTE statement;
+	PERFORM set_config('role', 'none', true);
+END $$;

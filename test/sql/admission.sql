@@ -131,12 +131,6 @@ SELECT is(pg_temp.stream('copy'), '1:1 2:2 3:3 4:4 5:5', 'a COPY with a hole or 
 CREATE ROLE cqrs_es_inserter;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_inserter;
 GRANT INSERT ON cqrs_es.events TO cqrs_es_inserter;
-CREATE FUNCTION pg_temp.as_role(role name, statement text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM set_config('role', role, true);
-	EXECUTE statement;
-	PERFORM set_config('role', 'none', true);
-END $$;
 SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_inserter',
 	$q$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('admission', 'role', 'e', '1'), ('admission', 'role', 'e', '2')$q$)$$,
 	'INSERT on the table is all it takes');

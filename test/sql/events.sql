@@ -9,12 +9,6 @@ SELECT cqrs_es.append_event('events', 'a', 'e', '{"n": 1}') IS NULL AS x \gset
 CREATE ROLE cqrs_es_editor;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_editor;
 GRANT ALL ON cqrs_es.events TO cqrs_es_editor;
-CREATE FUNCTION pg_temp.as_role(role name, statement text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM set_config('role', role, true);
-	EXECUTE statement;
-	PERFORM set_config('role', 'none', true);
-END $$;
 SELECT throws_ok(format('SELECT pg_temp.as_role(%L, %L)', role, change), 'QE004', NULL,
 	format('QE004 for %s: %s', CASE role WHEN 'none' THEN 'the owner' ELSE role END, change))
 FROM (VALUES (1, $$UPDATE cqrs_es.events SET payload = '{}' WHERE aggregate_type = 'events'$$),

@@ -13,12 +13,6 @@ EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, context = PG_EXCEPTION_CONTEXT;
 	RETURN ARRAY[state, message, detail, substring(context from '(?n)^projection.*$')];
 END $$;
-CREATE FUNCTION pg_temp.as_role(role name, statement text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM set_config('role', role, true);
-	EXECUTE statement;
-	PERFORM set_config('role', 'none', true);
-END $$;
 
 -- a read model from start to finish
 

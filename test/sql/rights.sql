@@ -53,13 +53,6 @@ RESET track_functions;
 
 BEGIN;
 SELECT plan(60);
-
-CREATE FUNCTION pg_temp.as_role(role text, statement text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM set_config('role', role, true);
-	EXECUTE statement;
-	PERFORM set_config('role', 'none', true);
-END $$;
 -- its SQLSTATE, 00000 when it succeeds, and nothing else: all that it does is undone
 CREATE FUNCTION pg_temp.state_as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
