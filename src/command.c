@@ -70,6 +70,7 @@ typedef struct Command
 	text	   *type;
 	Jsonb	   *payload;
 	Jsonb	   *metadata;		/* what each of its events gets */
+	Jsonb	   *stamp;			/* what each of them gets in any case: its id */
 	int64		expected_version;
 	pg_uuid_t	id;
 	bool		has_id;			/* given by the caller, so it may be a repetition */
@@ -84,6 +85,7 @@ typedef struct CommandResult
 
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
+static Jsonb *command_stamp(const Command *command);
 static void put_string(JsonbParseState **state, const char *key, const char *value);
 static CommandResult run(const Command *command);
 static bool was_executed(const Command *command, Aggregate *aggregate, CommandResult *result);
@@ -165,6 +167,7 @@ run(const Command *command)
 			return result;
 		AppendRequestInit(&append, &command->key, result.folded.version, JB_ROOT_COUNT(events));
 		append.metadata = command->metadata;
+		append.stamp = command->stamp;
 		AppendRequestParse(&append, events);
 		if (AppendTry(&append, &appended))
 		{
@@ -259,6 +262,7 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 	else
 		EventIdGenerate(&command->id);
 	command->metadata = command_metadata(command, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	command->stamp = command_stamp(command);
 }
 
 /*
@@ -287,6 +291,18 @@ command_metadata(const Command *command, Jsonb *metadata)
 	ids = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(metadata),
 											  JsonbPGetDatum(ids)));
+}
+
+/* The id by which a repetition is recognized: no decider can give another. */
+static Jsonb *
+command_stamp(const Command *command)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	put_string(&state, "command_id",
+			   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))));
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 static void
