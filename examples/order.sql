@@ -33,8 +33,12 @@ SELECT cqrs_es.define_reducer('ORDER', 'OrderCancelled', '[
 
 \echo '\n*** 2. Commands ***\n'
 
-CREATE FUNCTION amount_of(items jsonb) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-    SELECT sum((item->>'quantity')::integer * (item->>'price')::numeric) FROM jsonb_array_elements(items) AS item
+-- (Null, when there are no items.)
+CREATE FUNCTION amount_of(items jsonb) RETURNS numeric LANGUAGE sql AS $$
+    SELECT sum(CASE WHEN (item->>'quantity')::integer > 0 AND (item->>'price')::numeric >= 0
+                    THEN (item->>'quantity')::integer * (item->>'price')::numeric
+                    ELSE cqrs_es.reject('Invalid item', code => 'INVALID_ITEM')::numeric END)
+    FROM jsonb_array_elements(items) AS item
 $$;
 -- What may only be done to an open order begins with this: the event, or the reason why not.
 CREATE FUNCTION if_open(state jsonb, event jsonb) RETURNS jsonb LANGUAGE sql AS $$
@@ -60,7 +64,7 @@ SELECT cqrs_es.define_command('ORDER', 'CreateOrder', $$
 $$);
 SELECT cqrs_es.define_command('ORDER', 'AddOrderItem', $$
     if_open(state, jsonb_build_object('type', 'OrderItemAdded', 'payload', jsonb_build_object(
-        'item', command, 'totalAmount', amount_of(state->'items' || command))))
+        'item', command, 'totalAmount', amount_of(state->'items') + amount_of(jsonb_build_array(command)))))
 $$);
 SELECT cqrs_es.define_command('ORDER', 'PayOrder', $$
     if_open(state, jsonb_build_object('type', 'OrderPaid', 'payload', jsonb_build_object('amount', state->'totalAmount')))
@@ -176,6 +180,7 @@ COMMIT;
 SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'CreateOrder', '{"customerId": "C-1", "items": []}');
 SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'AddOrderItem', '{"sku": "ink", "quantity": 1, "price": 7.25}');
 SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-002', 'CreateOrder', '{"customerId": "C-1", "items": []}');
+SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-002', 'CreateOrder', '{"customerId": "C-1", "items": [{"sku": "pen", "quantity": -2, "price": 1.50}]}');
 SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-002', 'PayOrder');
 SET cqrs_es.tenant_id = 'TENANT002';
 SELECT * FROM cqrs_es.execute_command('ORDER', '20240101-001', 'PayOrder');

@@ -52,5 +52,5 @@ CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_aggregate';
 COMMENT ON FUNCTION cqrs_es.drop_aggregate(text) IS
-    'drops the declaration of an aggregate type, its reducers and snapshots; its events stay';
+    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay';
 REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text) FROM PUBLIC;

@@ -21,8 +21,9 @@ COMMENT ON FUNCTION cqrs_es.resume_projection(text) IS
     'replays the events that a paused projection has missed, and lets it follow appends again; returns how many events those were. Waits for open transactions that have appended';
 REVOKE EXECUTE ON FUNCTION cqrs_es.resume_projection(text) FROM PUBLIC;
 
+-- STABLE, so that projection_status asks it only where its errors are asked for.
 CREATE FUNCTION cqrs_es.projection_errors(name text) RETURNS text[]
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    LANGUAGE C STABLE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_projection_errors';
 COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
     'what would make the handlers of a projection fail now, whatever the event; NULL: nothing, or nothing is known while their tables are locked';

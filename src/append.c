@@ -492,6 +492,7 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 	append->key = *key;
 	append->expected_version = expected_version;
 	append->metadata = NULL;
+	append->stamp = NULL;
 	append->nevents = nevents;
 	append->events = MemoryContextAllocHuge(CurrentMemoryContext,
 											(Size) nevents * sizeof(Event));
@@ -561,6 +562,10 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 		own = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
 												 JsonbPGetDatum(append->metadata),
 												 JsonbPGetDatum(own)));
+	if (append->stamp && !metadata.isnull && JB_ROOT_IS_OBJECT(own))
+		own = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
+												 JsonbPGetDatum(own),
+												 JsonbPGetDatum(append->stamp)));
 	event->values[EVENT_METADATA] = JsonbPGetDatum(ContextMetadata(own));
 
 	event->row = NULL;

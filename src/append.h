@@ -23,6 +23,7 @@ typedef struct AppendRequest
 	StreamKey	key;
 	int64		expected_version;
 	Jsonb	   *metadata;		/* below that of each event, above the context; or NULL */
+	Jsonb	   *stamp;			/* above that of each event; or NULL */
 	Event	   *events;
 	bool	   *has_id;
 	int			nevents;		/* at least 1 */

@@ -70,6 +70,7 @@ typedef struct Command
 	text	   *type;
 	Jsonb	   *payload;
 	Jsonb	   *metadata;		/* what each of its events gets */
+	Jsonb	   *stamp;			/* what each of them gets in any case: its id */
 	int64		expected_version;
 	pg_uuid_t	id;
 	bool		has_id;			/* given by the caller, so it may be a repetition */
@@ -84,9 +85,11 @@ typedef struct CommandResult
 
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
+static Jsonb *command_stamp(const Command *command);
 static void put_string(JsonbParseState **state, const char *key, const char *value);
 static CommandResult run(const Command *command);
-static bool was_executed(const Command *command, Aggregate *aggregate, CommandResult *result);
+static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
+						 CommandResult *result);
 static void queue_up(const StreamKey *key, bool lost);
 static void describe_command(void *arg);
 
@@ -135,6 +138,12 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 /*
  * Load, decide, append, until the append wins or tries are used up (QE001).
  * With an expected version there is one try.
+ *
+ * A repetition may be sent while the first is still running.  So all events up
+ * to the version that is decided on are searched for the command's id, those
+ * that came during the search, too: the append is behind just that version.  The
+ * long search is done before loading, since what comes between loading and
+ * appending is a lost race.
  */
 static CommandResult
 run(const Command *command)
@@ -142,9 +151,12 @@ run(const Command *command)
 	Aggregate  *aggregate = AggregateRequire(command->key.aggregate_type);
 	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
 	CommandResult result = {.global_position = 0};
+	int64		searched = 0;
 
 	if (tries_left > 0)
 		queue_up(&command->key, false);
+	if (command->has_id && was_executed(command, aggregate, &searched, &result))
+		return result;
 	for (;;)
 	{
 		AppendRequest append;
@@ -152,9 +164,10 @@ run(const Command *command)
 		Jsonb	   *events;
 
 		CHECK_FOR_INTERRUPTS();
-		if (command->has_id && was_executed(command, aggregate, &result))
-			return result;
 		result.folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
+		if (command->has_id && result.folded.version > searched &&
+			was_executed(command, aggregate, &searched, &result))
+			return result;
 		if (!AppendVersionFits(command->expected_version, result.folded.version))
 			AppendReportConflict(&command->key, command->expected_version, result.folded.version);
 
@@ -165,6 +178,7 @@ run(const Command *command)
 			return result;
 		AppendRequestInit(&append, &command->key, result.folded.version, JB_ROOT_COUNT(events));
 		append.metadata = command->metadata;
+		append.stamp = command->stamp;
 		AppendRequestParse(&append, events);
 		if (AppendTry(&append, &appended))
 		{
@@ -173,7 +187,11 @@ run(const Command *command)
 			return result;
 		}
 		if (tries_left-- == 0)
+		{
+			if (command->has_id && was_executed(command, aggregate, &searched, &result))
+				return result;
 			AppendReportConflict(&command->key, result.folded.version, appended.version);
+		}
 		queue_up(&command->key, true);
 	}
 }
@@ -181,23 +199,27 @@ run(const Command *command)
 /*
  * Did the stream already get this command's events?  Then their result, with
  * the state as it was after them.  Looks from the end of the stream, since a
- * repetition usually comes soon.
+ * repetition usually comes soon, down to `searched`, which then becomes the
+ * stream's version.
  */
 static bool
-was_executed(const Command *command, Aggregate *aggregate, CommandResult *result)
+was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
+			 CommandResult *result)
 {
 	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
 	EventScan  *scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
 	int			len = strlen(id);
+	int64		last = *searched;
 	int64		version = 0;
 	Event		event;
 
-	while (version == 0 && EventsScanNext(scan, &event))
+	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > *searched)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
 		JsonbValue	value;
 
+		last = Max(last, EventSequence(&event));
 		if (getKeyJsonValueFromContainer(&metadata->root, "command_id", strlen("command_id"),
 										 &value) != NULL &&
 			value.type == jbvString && value.val.string.len == len &&
@@ -211,6 +233,7 @@ was_executed(const Command *command, Aggregate *aggregate, CommandResult *result
 	}
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
+	*searched = last;
 	if (version == 0)
 		return false;
 	result->folded = FoldStream(aggregate, &command->key, version);
@@ -259,6 +282,7 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 	else
 		EventIdGenerate(&command->id);
 	command->metadata = command_metadata(command, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	command->stamp = command_stamp(command);
 }
 
 /*
@@ -287,6 +311,18 @@ command_metadata(const Command *command, Jsonb *metadata)
 	ids = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(metadata),
 											  JsonbPGetDatum(ids)));
+}
+
+/* The id by which a repetition is recognized: no decider can give another. */
+static Jsonb *
+command_stamp(const Command *command)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	put_string(&state, "command_id",
+			   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))));
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 static void

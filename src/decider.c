@@ -200,7 +200,8 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 /*
  * The events that follow from a command, as a JSON array; palloc'd in the
  * current memory context.  Raises QE302 for an unknown command, 22004 for a
- * null result, and what the decider raises, QE301 among it.
+ * null result, 21000 for several rows, and what the decider raises, QE301
+ * among it.
  */
 Jsonb *
 Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *command,
@@ -209,7 +210,7 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	Decider    *decider = find_decider(aggregate, command_type);
 	ErrorContextCallback *outer = decision_context;
 	ParamListInfo params = makeParamList(lengthof(decider_params));
-	SPIExecuteOptions options = {.params = params,.tcount = 1};
+	SPIExecuteOptions options = {.params = params,.tcount = 2};
 	Datum		values[] = {JsonbPGetDatum(state), JsonbPGetDatum(command),
 		PointerGetDatum(aggregate_id), JsonbPGetDatum(metadata), Int64GetDatum(version)};
 	Jsonb	   *events;
@@ -242,14 +243,17 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	return events;
 }
 
-/* Run a decider's expression, as its definer. */
+/*
+ * Run a decider's expression, as its definer.  It may be one that gives rows:
+ * none is null, as in a subquery, and more than one an error (21000).
+ */
 static Jsonb *
 evaluate(Decider *decider, const SPIExecuteOptions *options)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	RoleSwitch	saved = RoleSwitchToDefiner(decider->definer, decider->search_path);
 	Jsonb	   *events;
-	Datum		result;
+	Datum		result = (Datum) 0;
 	bool		isnull;
 
 	SPI_connect();
@@ -263,9 +267,16 @@ evaluate(Decider *decider, const SPIExecuteOptions *options)
 			RegistryForget();
 		decider->plan = plan;
 	}
-	if (SPI_execute_plan_extended(decider->plan, options) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "a decider did not return one row");
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (SPI_execute_plan_extended(decider->plan, options) != SPI_OK_SELECT)
+		elog(ERROR, "a decider is not a query");
+	if (SPI_processed > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("the decider returned more than one row"),
+				 errhint("Put several events into an array.")));
+	isnull = SPI_processed == 0;
+	if (!isnull)
+		result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -184,6 +184,11 @@ check_types(ArrayType *types)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("aggregate_types must be a one-dimensional array")));
+	if (ARR_NDIM(types) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("aggregate_types must not be empty"),
+				 errhint("Leave it out for all.")));
 	deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	for (i = 0; i < n; i++)
 	{

@@ -424,7 +424,8 @@ empty_read_models(const Projection *projection)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("a read model of projection \"%s\" does not exist any more",
-							projection->name)));
+							projection->name),
+					 errhint("Drop the projection, and create it anew with the tables that there are.")));
 		if (i < projection->nlocks - 1)
 			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
 		appendStringInfo(&sql, " DELETE FROM %s",

@@ -2,7 +2,7 @@
 -- Whatever a client sends to a public function: an error with a SQLSTATE that
 -- says what is wrong, never a crash, never XX000.
 BEGIN;
-SELECT plan(205);
+SELECT plan(206);
 SELECT cqrs_es.create_aggregate('bad') IS NULL AS x \gset
 SELECT cqrs_es.create_projection('bad') IS NULL AS x \gset
 CREATE TABLE bad_read_model (id text);
@@ -156,6 +156,7 @@ INSERT INTO calls (state, call) VALUES
 	('42710', $$create_projection('bad')$$),
 	('42P01', $$create_projection('bad 2', read_models => '{nothing}')$$),
 	('22004', $$create_projection('bad 2', aggregate_types => '{a,NULL}')$$),
+	('22023', $$create_projection('bad 2', aggregate_types => '{}')$$),
 	('22004', $$define_handler(NULL, 'e', 'DELETE FROM bad_read_model')$$),
 	('22004', $$define_handler('bad', NULL, 'DELETE FROM bad_read_model')$$),
 	('22004', $$define_handler('bad', 'e', NULL)$$),

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Commands: defining, deciding, rejecting, repeating, and who may do what.
 BEGIN;
-SELECT plan(60);
+SELECT plan(66);
 
 CREATE FUNCTION pg_temp.execute(id text, command_type text, payload jsonb DEFAULT '{}', expected bigint DEFAULT NULL, command_id uuid DEFAULT NULL)
 RETURNS text LANGUAGE sql AS $$
@@ -102,6 +102,12 @@ SELECT is(pg_temp.execute('r', 'Deposit', '{"amount": 1}', 0, '00000000-0000-000
 SELECT is(cqrs_es.stream_version('command', 'r'), 2::bigint, 'and it did nothing');
 SELECT is(metadata, '{"command_id": "00000000-0000-0000-0000-00000000000a", "causation_id": "00000000-0000-0000-0000-00000000000a", "correlation_id": "00000000-0000-0000-0000-00000000000a"}',
 	'its events carry the id') FROM cqrs_es.read_stream('command', 'r', 1, 1);
+SELECT lives_ok($$SELECT cqrs_es.define_command('command', 'Signed', $d$'{"type": "Deposited", "payload": {"amount": 1}, "metadata": {"command_id": "mine", "correlation_id": "mine", "by": "me"}}'::jsonb$d$)$$,
+	'an event that names a command itself');
+SELECT is(pg_temp.execute('r2', 'Signed', command_id => '00000000-0000-0000-0000-00000000000c'), pg_temp.execute('r2', 'Signed', command_id => '00000000-0000-0000-0000-00000000000c'),
+	'is recognized when the command is sent again');
+SELECT is(metadata, '{"by": "me", "command_id": "00000000-0000-0000-0000-00000000000c", "causation_id": "00000000-0000-0000-0000-00000000000c", "correlation_id": "mine"}',
+	'since it carries the id of its command') FROM cqrs_es.read_stream('command', 'r2', 1, 1);
 SET LOCAL cqrs_es.context = '{"correlation_id": "request 7", "user": "ada"}';
 SELECT is(pg_temp.execute('r', 'Deposit', '{"amount": 1}', command_id => '00000000-0000-0000-0000-00000000000b'), '3 t {"balance": 7}', 'in a context');
 SELECT is(metadata - 'command_id', '{"user": "ada", "causation_id": "00000000-0000-0000-0000-00000000000b", "correlation_id": "request 7"}',
@@ -120,6 +126,10 @@ SELECT throws_ok(format($$SELECT pg_temp.execute('a', 'Raw', '%s')$$, payload), 
 FROM (VALUES (1, '22004', '{}'), (2, '22023', '{"raw": 1}'), (3, '22023', '{"raw": [1]}'), (4, '22023', '{"raw": {"type": "x"}}'),
 	(5, '22023', '{"raw": {"type": "x", "payload": 1, "typo": 1}}'), (6, '22023', '{"raw": null}')) AS t (n, state, payload)
 ORDER BY n;
+SELECT lives_ok($$SELECT cqrs_es.define_command('command', 'Rows', 'jsonb_array_elements(command)')$$, 'an expression that gives rows');
+SELECT throws_ok($$SELECT pg_temp.execute('a', 'Rows', '[]')$$, '22004', 'the decider returned null', 'no row is null, as in a subquery');
+SELECT throws_ok($$SELECT pg_temp.execute('a', 'Rows', '[{"type": "x", "payload": 1}, {"type": "y", "payload": 1}]')$$,
+	'21000', 'the decider returned more than one row', 'of two rows none is dropped silently');
 SELECT is(cqrs_es.stream_version('command', 'a'), 6::bigint, 'none of it was written');
 SELECT finish();
 ROLLBACK;

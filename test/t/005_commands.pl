@@ -51,6 +51,19 @@ foreach my $path ('off', 'on')
 		sequence - row_number() OVER (ORDER BY sequence) AS hole FROM cqrs_es.events WHERE aggregate_id = '$id') AS e WHERE back OR hole <> 0"),
 		'0', 'sequences have no holes, positions rise');
 }
+# The same commands from all sessions at about the same time: each is executed once.
+my $script = $node->basedir . '/again.sql';
+append_to_file($script, "\\set n :n + 1\n"
+	. "SELECT * FROM cqrs_es.execute_command('account', 'again', 'Move', '{\"amount\": 1}', command_id => lpad(:n::text, 32, '0')::uuid);\n");
+$node->command_checks_all(
+	[ 'pgbench', '-n', '-M', 'prepared', '-c', 8, '-j', 2, '-t', $commands, '-D', 'n=0', '-f', $script, $node->connstr('postgres') ],
+	0,
+	[ qr{actually processed: @{[ 8 * $commands ]}/@{[ 8 * $commands ]}} ],
+	[ qr/^((?!ERROR).)*$/s ],
+	'commands are sent again while they are running');
+is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT metadata->>'command_id') FROM cqrs_es.events WHERE aggregate_id = 'again'"),
+	"$commands|$commands", 'none was executed twice');
+
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), '0', 'no lock is left');
 
 $node->stop;
