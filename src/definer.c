@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -28,6 +29,8 @@
 #include "compat.h"
 #include "definer.h"
 
+static void lock_relations(const CachedPlanSource *source);
+static void lock_result(Node *node);
 static bool uses_temporary(Node *node, void *context);
 static bool types_are_temporary(List *types);
 static bool type_is_temporary(Oid type);
@@ -117,11 +120,9 @@ PlanIsCurrent(SPIPlanPtr plan)
 {
 	List	   *sources = SPI_plan_get_plan_sources(plan);
 	ListCell   *lc;
-	ListCell   *relation;
 
 	foreach(lc, sources)
-		foreach(relation, ((CachedPlanSource *) lfirst(lc))->relationOids)
-			LockRelationOid(lfirst_oid(relation), AccessShareLock);
+		lock_relations(lfirst(lc));
 	if (!SPI_plan_is_valid(plan))
 		return false;
 	foreach(lc, sources)
@@ -134,6 +135,33 @@ PlanIsCurrent(SPIPlanPtr plan)
 			return false;
 	}
 	return true;
+}
+
+/* What is written is locked as for that at once: a lock that grows can close a circle. */
+static void
+lock_relations(const CachedPlanSource *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, source->query_list)
+		lock_result(lfirst(lc));
+	foreach(lc, source->relationOids)
+		LockRelationOid(lfirst_oid(lc), AccessShareLock);
+}
+
+/* What a query, or one in its WITH, writes. */
+static void
+lock_result(Node *node)
+{
+	Query	   *query = (Query *) node;
+	ListCell   *lc;
+
+	if (!IsA(node, Query))
+		return;
+	foreach(lc, query->cteList)
+		lock_result(lfirst_node(CommonTableExpr, lc)->ctequery);
+	if (query->resultRelation > 0)
+		LockRelationOid(rt_fetch(query->resultRelation, query->rtable)->relid, RowExclusiveLock);
 }
 
 /* Does a query, or a part of one, name a table or type of a temporary schema? */
