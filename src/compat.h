@@ -68,6 +68,13 @@ compat_find_setting(const char *name)
 #define COMPAT_CASE_JSON_EXPR
 #endif
 
+/* 17 renamed what a plan remembers of the search_path */
+#if PG_VERSION_NUM >= 170000
+#define compat_search_path_is_current(path)	SearchPathMatchesCurrentEnvironment(path)
+#else
+#define compat_search_path_is_current(path)	OverrideSearchPathMatchesCurrent(path)
+#endif
+
 /* 17 gathered a backend's virtual transaction id in one struct */
 #if PG_VERSION_NUM >= 170000
 #define compat_my_lxid()	(MyProc->vxid.lxid)

@@ -257,7 +257,7 @@ evaluate(Decider *decider, const SPIExecuteOptions *options)
 	bool		isnull;
 
 	SPI_connect();
-	if (decider->plan == NULL || !SPI_plan_is_valid(decider->plan))
+	if (decider->plan == NULL || !PlanIsCurrent(decider->plan))
 	{
 		SPIPlanPtr	plan = compile(decider->expression);
 

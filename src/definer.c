@@ -17,15 +17,20 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "definer.h"
 
+static void lock_relations(const CachedPlanSource *source);
+static void lock_result(Node *node);
 static bool uses_temporary(Node *node, void *context);
 static bool types_are_temporary(List *types);
 static bool type_is_temporary(Oid type);
@@ -83,9 +88,8 @@ DefinerSearchPath(void)
  * runs in.  pg_temp stands last in its search_path but cannot be left out: had a
  * table been dropped, a temporary one of that name would be found, and its
  * triggers would run with the definer's rights.  To be called between parsing
- * and planning, since planning may already run the checks of a domain; a plan
- * that has become invalid must be prepared anew by us, not by the server.
- * Raises 42P17.
+ * and planning, since planning may already run the checks of a domain; and for
+ * a plan that is kept, PlanIsCurrent each time.  Raises 42P17.
  */
 void
 RefuseTemporaryObjects(SPIPlanPtr plan)
@@ -103,6 +107,61 @@ RefuseTemporaryObjects(SPIPlanPtr plan)
 					 errdetail("A name in it now stands for a temporary object of this session."),
 					 errhint("Has what it named been dropped?")));
 	}
+}
+
+/*
+ * May a kept plan be run as it is?  Else it must be prepared anew, before the
+ * server does that itself and asks nobody what names mean by then.  It would find
+ * one dropped when it got the lock of it, so the locks are taken here, up to the
+ * end of the transaction.  To be called as the definer.
+ */
+bool
+PlanIsCurrent(SPIPlanPtr plan)
+{
+	List	   *sources = SPI_plan_get_plan_sources(plan);
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		lock_relations(lfirst(lc));
+	if (!SPI_plan_is_valid(plan))
+		return false;
+	foreach(lc, sources)
+	{
+		CachedPlanSource *source = lfirst(lc);
+
+		/* a session has no temporary schema until it needs one */
+		if (!compat_search_path_is_current(source->search_path) ||
+			(source->dependsOnRLS && source->rewriteRowSecurity != row_security))
+			return false;
+	}
+	return true;
+}
+
+/* What is written is locked as for that at once: a lock that grows can close a circle. */
+static void
+lock_relations(const CachedPlanSource *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, source->query_list)
+		lock_result(lfirst(lc));
+	foreach(lc, source->relationOids)
+		LockRelationOid(lfirst_oid(lc), AccessShareLock);
+}
+
+/* What a query, or one in its WITH, writes. */
+static void
+lock_result(Node *node)
+{
+	Query	   *query = (Query *) node;
+	ListCell   *lc;
+
+	if (!IsA(node, Query))
+		return;
+	foreach(lc, query->cteList)
+		lock_result(lfirst_node(CommonTableExpr, lc)->ctequery);
+	if (query->resultRelation > 0)
+		LockRelationOid(rt_fetch(query->resultRelation, query->rtable)->relid, RowExclusiveLock);
 }
 
 /* Does a query, or a part of one, name a table or type of a temporary schema? */

@@ -11,6 +11,7 @@
 extern RoleSwitch RoleSwitchToDefiner(Oid role, const char *search_path);
 extern char *DefinerSearchPath(void);
 extern void RefuseTemporaryObjects(SPIPlanPtr plan);
+extern bool PlanIsCurrent(SPIPlanPtr plan);
 extern void RequirePlanRights(SPIPlanPtr plan);
 
 #endif							/* CQRS_ES_DEFINER_H */

@@ -17,7 +17,6 @@
 #include "access/tupmacs.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -103,7 +102,8 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  *
  * `rel` must be locked; nothing stays locked by this.  Above READ COMMITTED,
  * after_snapshot tells that the end is not in the transaction's snapshot.
- * Can raise 40P01 when the wait closes a circle.
+ * Can raise 40P01 when the wait closes a circle; 55000 when the primary key is
+ * gone or another one.
  */
 StreamTip
 EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
@@ -120,6 +120,12 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel))));
 	index = index_open(primary_key, AccessShareLock);
+	if (!EventsKeyFindsStreams(index, columns))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("primary key of table \"%s\" does not find streams",
+						RelationGetRelationName(rel)),
+				 errhint("It has to begin with aggregate_type, aggregate_id, tenant_id, sequence.")));
 	slot = table_slot_create(rel, NULL);
 	InitDirtySnapshot(dirty);
 	do
@@ -428,7 +434,7 @@ EventsScanEnd(EventScan *scan)
 /*
  * Is the stored key the one looked for?  A btree asks that of every entry, to
  * see where the stream ends (where it begins, it finds by its operator class).
- * texteq gives the same answer, for keys are compared bytewise, but looks at
+ * texteq gives the same answer, for equal are only equal bytes, but looks at
  * collation and storage first, which costs more than the comparison.
  */
 static Datum
@@ -458,7 +464,7 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 
 	for (i = 0; i < 3; i++)
 		ScanKeyEntryInitializeWithInfo(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-									   C_COLLATION_OID, &equality,
+									   index->rd_indcollation[i], &equality,
 									   PointerGetDatum(stream_key_value(index, i, columns, key)));
 }
 

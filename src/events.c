@@ -74,6 +74,7 @@ static Oid	event_type_oid = InvalidOid;
 
 static void invalidate_events_table(Datum arg, Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
+static bool finds_streams(Oid primary_key, const EventColumns *columns);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
@@ -119,8 +120,8 @@ EventsTableGet(void)
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.plain = is_plain_heap(rel) &&
 		!fresh.foreign_policies &&
-		OidIsValid(fresh.primary_key) &&
 		OidIsValid(fresh.position_index) &&
+		finds_streams(fresh.primary_key, &fresh.columns) &&
 		!is_distributed(fresh.relid);
 	fresh.straight = fresh.plain && is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
@@ -280,6 +281,40 @@ find_position_index(Relation rel, AttrNumber position)
 	}
 	list_free(indexes);
 	return found;
+}
+
+static bool
+finds_streams(Oid primary_key, const EventColumns *columns)
+{
+	Relation	index;
+	bool		result;
+
+	if (!OidIsValid(primary_key))
+		return false;
+	index = index_open(primary_key, AccessShareLock);
+	result = EventsKeyFindsStreams(index, columns);
+	index_close(index, AccessShareLock);
+	return result;
+}
+
+/*
+ * Can streams be found by this primary key?  So it is when it begins with the
+ * three columns of a stream's key, in any order, and the sequence.
+ */
+bool
+EventsKeyFindsStreams(Relation index, const EventColumns *columns)
+{
+	const int16 *key = index->rd_index->indkey.values;
+	int			parts = 0;
+	int			i;
+
+	if (index->rd_index->indnkeyatts < 4 || key[3] != columns->attno[EVENT_SEQUENCE])
+		return false;
+	for (i = 0; i < 3; i++)
+		parts += key[i] == columns->attno[EVENT_AGGREGATE_TYPE] ||
+			key[i] == columns->attno[EVENT_AGGREGATE_ID] ||
+			key[i] == columns->attno[EVENT_TENANT_ID];
+	return parts == 3;
 }
 
 /* All rows in this one heap? */

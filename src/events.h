@@ -72,6 +72,7 @@ extern void EventsInit(void);
 extern const EventsTable *EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
+extern bool EventsKeyFindsStreams(Relation index, const EventColumns *columns);
 extern bool EventsReadStraight(const EventsTable *table);
 extern void EventsColumnsOf(Relation rel, EventColumns *columns);
 extern int	EventColumnByName(const char *name);

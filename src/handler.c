@@ -326,7 +326,7 @@ execute(Handler *handler, const Event *event)
 	int			rc;
 	int			i;
 
-	if (handler->plan == NULL || !SPI_plan_is_valid(handler->plan))
+	if (handler->plan == NULL || !PlanIsCurrent(handler->plan))
 	{
 		SPIPlanPtr	plan = compile(handler);
 

@@ -23,6 +23,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -230,6 +231,12 @@ check_read_models(ArrayType *read_models)
 					 errdetail("Other sessions could not write it.")));
 		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
+		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a table of %s itself",
+							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
+					 errdetail("To pause the projection would lock it against all writers.")));
 	}
 }
 

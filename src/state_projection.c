@@ -211,7 +211,7 @@ prepare_statement(const char *sql)
 	return plan;
 }
 
-/* The row as it is now, locked; false when there is none. */
+/* The row as it is now, locked; false when there is none, or none with a state. */
 static bool
 read_row(StateProjection *state, const Handler *handler, const StreamKey *key,
 		 FoldedState *folded)
@@ -219,7 +219,10 @@ read_row(StateProjection *state, const Handler *handler, const StreamKey *key,
 	Datum		values[] = {PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id),
 	(Datum) 0, (Datum) 0};
 	RoleSwitch	saved = HandlerBecomeDefiner(handler);
-	bool		isnull;
+	bool		has_no_version;
+	bool		has_no_state;
+	Datum		version;
+	Datum		payload;
 	int			rc = SPI_execute_plan(state->read, values, "  nn", false, 1);
 
 	if (rc != SPI_OK_SELECT)
@@ -227,8 +230,12 @@ read_row(StateProjection *state, const Handler *handler, const StreamKey *key,
 	RoleSwitchBack(&saved);
 	if (SPI_processed == 0)
 		return false;
-	folded->version = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	folded->state = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	version = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &has_no_version);
+	payload = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &has_no_state);
+	if (has_no_version || has_no_state)
+		return false;
+	folded->version = DatumGetInt64(version);
+	folded->state = DatumGetJsonbPCopy(payload);
 	return true;
 }
 

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The table of the log: append-only for everyone, and free to be altered by its owner.
 BEGIN;
-SELECT plan(76);
+SELECT plan(82);
 SELECT cqrs_es.append_event('events', 'a', 'e', '{"n": 1}') IS NULL AS x \gset
 
 -- append-only
@@ -66,6 +66,20 @@ SAVEPOINT renamed;
 ALTER TABLE cqrs_es.events RENAME COLUMN payload TO body;
 SELECT throws_ok($$SELECT cqrs_es.append_event('events', 'a', 'e', '{}')$$, '42703', NULL, 'one of our columns must not be renamed');
 ROLLBACK TO renamed;
+
+-- keys of the owner's own
+
+SAVEPOINT keys;
+-- upper and lower case do not stand apart in every collation
+SELECT coalesce((SELECT quote_ident(collname) FROM pg_collation WHERE collname = 'en-x-icu'), '"C"') AS collation \gset
+ALTER TABLE cqrs_es.events ALTER aggregate_id TYPE text COLLATE :collation;
+SELECT is(pg_temp.append_three_ways(id), '1:1 2:2 3:3 4:4', format('in another collation: %s', id)) FROM unnest('{b,C,c,B}'::text[]) id;
+ROLLBACK TO keys;
+ALTER TABLE cqrs_es.events DROP CONSTRAINT events_pkey, ADD PRIMARY KEY (aggregate_type, aggregate_id, sequence, tenant_id);
+SELECT throws_ok($$SELECT cqrs_es.append_event('events', 'a', 'e', '{}')$$, '55000', 'primary key of table "events" does not find streams',
+	'a primary key in another order does not do');
+SELECT is(count(*), 1::bigint, 'but streams are read') FROM cqrs_es.read_stream('events', 'a');
+ROLLBACK TO keys;
 
 -- constraints
 

@@ -132,7 +132,7 @@ SET client_min_messages = warning;
 -- One thing after the other, in one transaction.
 
 BEGIN;
-SELECT plan(94);
+SELECT plan(96);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'rb') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -292,6 +292,7 @@ SELECT throws_ok($$SELECT cqrs_es.projection_errors(NULL)$$, '22004', NULL, 'pro
 
 CREATE TEMP TABLE rb_temporary (n integer);
 SELECT throws_ok($$SELECT cqrs_es.create_projection('rb temporary', '{rb}', '{rb_temporary}')$$, '42809', NULL, 'a temporary table is no read model');
+SELECT throws_ok(format($$SELECT cqrs_es.create_projection('rb own', '{rb}', '{%s}')$$, own), '42809', NULL, format('nor is %s', own)) FROM unnest('{cqrs_es.events,cqrs_es.handlers}'::text[]) own;
 
 -- handlers that must not
 

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The ready-made projection that keeps the states of aggregates in a table.
 BEGIN;
-SELECT plan(45);
+SELECT plan(46);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'state') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -91,6 +91,10 @@ SELECT is_empty($$SELECT pg_temp.differences('states', 'state')$$, 'a row that w
 UPDATE states SET version = version - 3, payload = '{}' WHERE view_id = 'stream 2';
 SELECT pg_temp.append('stream 2', 'added', '{"n": 1}') IS NULL AS x \gset
 SELECT is_empty($$SELECT pg_temp.differences('states', 'state')$$, 'one that was set back, too');
+ALTER TABLE states ALTER payload DROP NOT NULL, ALTER version DROP NOT NULL;
+UPDATE states SET payload = CASE view_id WHEN 'stream 0' THEN payload END, version = CASE view_id WHEN 'stream 2' THEN version END WHERE view_id IN ('stream 0', 'stream 2');
+SELECT pg_temp.append('stream 0', 'added', '{"n": 1}') IS NULL AS x, pg_temp.append('stream 2', 'added', '{"n": 1}') IS NULL AS y \gset
+SELECT is_empty($$SELECT pg_temp.differences('states', 'state')$$, 'and one without a state or a version');
 UPDATE states SET version = version + 2 WHERE view_id = 'stream 3' RETURNING payload AS before \gset
 SELECT pg_temp.append('stream 3', 'added', '{"n": 1}') IS NULL AS x \gset
 SELECT is(payload::text, :'before', 'one that was set forward is left alone until the stream is there') FROM states WHERE view_id = 'stream 3';
