@@ -180,7 +180,8 @@ uses_temporary(Node *node, void *context)
 				RangeTblEntry *entry = (RangeTblEntry *) node;
 				ListCell   *lc;
 
-				if (entry->rtekind == RTE_RELATION &&
+				/* a view that has become a subquery has its oid still, from 16 on */
+				if (OidIsValid(entry->relid) &&
 					isAnyTempNamespace(get_rel_namespace(entry->relid)))
 					return true;
 				foreach(lc, entry->functions)
