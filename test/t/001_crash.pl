@@ -198,7 +198,8 @@ my @rounds = (
 			kill 'KILL', $pid or BAIL_OUT("could not kill backend $pid");
 		},
 		sub {
-			$node->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
+			# (no statement: psql may be gone before it has read one)
+			$node->poll_query_until('postgres', undef, '')
 			  or BAIL_OUT('the server did not come back');
 		}
 	],
