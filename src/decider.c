@@ -258,15 +258,7 @@ evaluate(Decider *decider, const SPIExecuteOptions *options)
 
 	SPI_connect();
 	if (decider->plan == NULL || !PlanIsCurrent(decider->plan))
-	{
-		SPIPlanPtr	plan = compile(decider->expression);
-
-		KeepPlanWith(plan, decider);
-		/* a plan that is replaced goes with its entry */
-		if (decider->plan != NULL)
-			RegistryForget();
-		decider->plan = plan;
-	}
+		RegistryKeepPlan(decider, &decider->plan, compile(decider->expression));
 	if (SPI_execute_plan_extended(decider->plan, options) != SPI_OK_SELECT)
 		elog(ERROR, "a decider is not a query");
 	if (SPI_processed > 1)
@@ -320,13 +312,10 @@ as_array(Jsonb *events)
 static Decider *
 find_decider(Aggregate *aggregate, const text *command_type)
 {
-	bool		found;
 	text	   *aggregate_type = cstring_to_text(aggregate->aggregate_type);
-	AggregateCommands *entry = RegistryCacheLookup(&command_cache, aggregate_type, &found);
+	AggregateCommands *entry = RegistryCacheLookup(&command_cache, aggregate_type);
 	int			i;
 
-	if (!found)
-		entry->loaded = false;
 	if (!entry->loaded)
 		load_commands(entry, aggregate_type);
 	for (i = 0; i < entry->n; i++)

@@ -327,15 +327,7 @@ execute(Handler *handler, const Event *event)
 	int			i;
 
 	if (handler->plan == NULL || !PlanIsCurrent(handler->plan))
-	{
-		SPIPlanPtr	plan = compile(handler);
-
-		KeepPlanWith(plan, handler);
-		/* a plan that is replaced goes with its entry */
-		if (handler->plan != NULL)
-			RegistryForget();
-		handler->plan = plan;
-	}
+		RegistryKeepPlan(handler, &handler->plan, compile(handler));
 	for (i = 0; i < WHOLE_EVENT_PARAM; i++)
 	{
 		ParamExternData *param = &params->params[i];

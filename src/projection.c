@@ -558,11 +558,8 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 static EventTypeHandlers *
 handlers_of(const text *event_type)
 {
-	bool		found;
-	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type, &found);
+	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type);
 
-	if (!found)
-		entry->loaded = false;
 	if (!entry->loaded)
 		load_handlers(entry, event_type);
 	return entry;

@@ -163,11 +163,8 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 Aggregate *
 AggregateGet(const text *aggregate_type)
 {
-	bool		found;
-	Aggregate  *aggregate = RegistryCacheLookup(&aggregate_cache, aggregate_type, &found);
+	Aggregate  *aggregate = RegistryCacheLookup(&aggregate_cache, aggregate_type);
 
-	if (!found)
-		aggregate->loaded = false;
 	if (!aggregate->loaded)
 		load_aggregate(aggregate, aggregate_type);
 	return aggregate->declared ? aggregate : NULL;

@@ -222,14 +222,16 @@ report_undeclared(const char *type)
 }
 
 /*
- * The cache's entry for a key of at most 255 bytes.  *found is false for a new
- * one: the caller fills it, allocating in cache->memory, or removes it by
- * raising an error before anything else is looked up.  The entry is good until
- * the end of the transaction.
+ * The cache's entry for a key of at most 255 bytes.  A new one is all zero behind
+ * its key: the caller fills it, allocating in cache->memory, and marks it as
+ * loaded when nothing can fail any more.  The entry is good until the end of the
+ * transaction.
  */
 void *
-RegistryCacheLookup(RegistryCache *cache, const text *key, bool *found)
+RegistryCacheLookup(RegistryCache *cache, const text *key)
 {
+	bool		found;
+	char	   *entry;
 	char		name[REGISTRY_KEY_BYTES] = {0};
 
 	/* a transaction that holds all its locks already would not hear of changes */
@@ -259,7 +261,10 @@ RegistryCacheLookup(RegistryCache *cache, const text *key, bool *found)
 				 errmsg("name \"%.32s...\" is too long", VARDATA_ANY(key)),
 				 errdetail("At most %d bytes are possible.", REGISTRY_KEY_BYTES - 1)));
 	memcpy(name, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
-	return hash_search(cache->entries, name, HASH_ENTER, found);
+	entry = hash_search(cache->entries, name, HASH_ENTER, &found);
+	if (!found)
+		memset(entry + REGISTRY_KEY_BYTES, 0, cache->entry_size - REGISTRY_KEY_BYTES);
+	return entry;
 }
 
 /* Counts changes of registries: what was derived from them before is old now. */
@@ -270,11 +275,18 @@ RegistryGeneration(void)
 	return registry_generation;
 }
 
-/* Start all caches anew with the next lookup; what is in use lasts as ever. */
+/*
+ * Keep a plan, in place of an earlier one, with the cached `entry` that has it in
+ * *kept.  A plan that is replaced goes with its entry: all caches start anew with
+ * the next lookup, and what is in use lasts as ever.
+ */
 void
-RegistryForget(void)
+RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 {
-	registry_generation++;
+	KeepPlanWith(plan, entry);
+	if (*kept != NULL)
+		registry_generation++;
+	*kept = plan;
 }
 
 /*

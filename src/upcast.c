@@ -188,18 +188,16 @@ all_upcasters(void)
 		" ORDER BY u.event_type, u.from_version",
 		.nargs = 0
 	};
-	bool		found;
 	text	   *key = cstring_to_text("");
-	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key, &found);
+	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key);
 	MemoryContext memory = upcaster_cache.memory;
 	StringInfoData fingerprint;
 	uint64		n;
 	uint64		i;
 
 	pfree(key);
-	if (found && all->loaded)
+	if (all->loaded)
 		return all;
-	all->loaded = false;
 	SPI_connect();
 	n = RegistryRead(&query, NULL);
 	initStringInfo(&fingerprint);
