@@ -5,6 +5,7 @@
 #
 #	make test                        every test
 #	make test TESTS="append fold"    only the tests with these names, of every kind
+#	make test-bare                   both commands on bare machines (as root, with debootstrap)
 #	make demo                        two small applications, command by command
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
@@ -40,12 +41,16 @@ ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
 
 PG_CONFIG ?= pg_config
 
-# test, demo and bench must work before there is any pg_config to ask.
-ifneq ($(or $(filter-out test demo bench,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
+# test, test-bare, demo and bench must work before there is any pg_config to ask.
+ifneq ($(or $(filter-out test test-bare demo bench,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(wildcard $(PGXS)),)
 $(error $(PG_CONFIG) knows no PGXS: install the server's development package, or say where it is with PG_CONFIG=...)
+endif
+# Debian's client package brings PGXS, but no headers
+ifneq ($(shell test -f "$$($(PG_CONFIG) --includedir-server)/postgres.h" && echo yes),yes)
+$(error $(PG_CONFIG) knows no postgres.h: install the server's development package, or say where it is with PG_CONFIG=...)
 endif
 include $(PGXS)
 ifneq ($(filter 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
@@ -64,8 +69,11 @@ $(BUILT_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql))
 endif
 
 test:
-	@test/bootstrap clients >/dev/null
+	@test/bootstrap tests >/dev/null
 	@test/with-server test/rings $(TESTS)
+
+test-bare:
+	@test/bare-machines
 
 demo:
 	@test/with-server test/demo
@@ -78,4 +86,4 @@ bench:
 		-c checkpoint_timeout=30min -c autovacuum=on \
 		test/bench/$(BENCH)
 
-.PHONY: test demo bench
+.PHONY: test test-bare demo bench
