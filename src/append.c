@@ -210,7 +210,7 @@ AppendPrevent(void)
 static bool
 append_or_conflict(AppendRequest *append, AppendResult *result)
 {
-	const EventsTable *table;
+	EventsTable table;
 	Relation	rel;
 	StreamTip	tip;
 	bool		done = true;
@@ -226,8 +226,8 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 		nids += append->has_id[i];
 
 	table = EventsTableGet();
-	TenancyRequireEvents(table->relid, ACL_INSERT | ACL_SELECT);
-	rel = table_open(table->relid, RowExclusiveLock);
+	TenancyRequireEvents(table.relid, ACL_INSERT | ACL_SELECT);
+	rel = table_open(table.relid, RowExclusiveLock);
 
 	for (;;)
 	{
@@ -236,7 +236,8 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 			EventsReportMoved(&append->key);
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
-		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))
+		table = EventsTableGet();
+		if (lost_at == tip.version && !EventsWriteStraight(&table))
 			EventWriterSuppressed(&append->events[0]);
 		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;

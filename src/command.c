@@ -122,7 +122,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	command_args(fcinfo, &command);
 	AppendPrevent();
 	/* also when nothing will be appended: the state is shown */
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_INSERT | ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
 	result = run(&command);

@@ -23,6 +23,7 @@
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -75,14 +76,15 @@ static void event_from_row(HeapTuple row, Event *event);
 static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
-static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
-static Relation open_plain_heap(void);
+static StreamTip query_tip(const StreamKey *key, bool latest);
+static Relation open_plain_heap(EventsTable *table);
 static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
 static text *stream_key_value(Relation index, int i, const EventColumns *columns,
 							  const StreamKey *key);
-static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
+static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *columns,
+							 ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
 									 Snapshot snapshot);
@@ -229,16 +231,16 @@ EventsReportMoved(const StreamKey *key)
 StreamTip
 EventsTipByQuery(const StreamKey *key)
 {
-	StreamTip	tip = query_tip(key, FreshSnapshot());
+	StreamTip	tip = query_tip(key, false);
 
-	if (IsolationUsesXactSnapshot() &&
-		query_tip(key, GetLatestSnapshot()).version != tip.version)
+	if (IsolationUsesXactSnapshot() && query_tip(key, true).version != tip.version)
 		tip.after_snapshot = true;
 	return tip;
 }
 
+/* With the newest snapshot, or with that of the isolation level. */
 static StreamTip
-query_tip(const StreamKey *key, Snapshot snapshot)
+query_tip(const StreamKey *key, bool latest)
 {
 	static InternalQuery query = {
 		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
@@ -256,7 +258,7 @@ query_tip(const StreamKey *key, Snapshot snapshot)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
-	if (InternalQueryRead(&query, values, NULL, snapshot) > 0)
+	if (InternalQueryRead(&query, values, NULL, latest ? GetLatestSnapshot() : FreshSnapshot()) > 0)
 	{
 		bool		isnull;
 		HeapTuple	row = SPI_tuptable->vals[0];
@@ -301,23 +303,23 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
-	Relation	heap = open_plain_heap();
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
 
 	if (heap)
 	{
-		const EventsTable *table = EventsTableGet();
-		Relation	index = index_open(table->primary_key, AccessShareLock);
+		Relation	index = index_open(table.primary_key, AccessShareLock);
 		ScanKeyData keys[4];
 
-		stream_scan_keys(keys, index, &table->columns, key);
+		stream_scan_keys(keys, index, &table.columns, key);
 
 		/* every key is compared with every event, so none that they all fulfil */
 		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
 		{
 			bool		tenants_follow = is_forward && VARSIZE_ANY_EXHDR(key->tenant_id) == 0 &&
-				index->rd_index->indkey.values[2] == table->columns.attno[EVENT_TENANT_ID];
-			EventScan  *scan = scan_begin(heap, index, keys, tenants_follow ? 2 : 3,
-										  direction, snapshot);
+				index->rd_index->indkey.values[2] == table.columns.attno[EVENT_TENANT_ID];
+			EventScan  *scan = scan_begin(heap, index, &table.columns, keys,
+										  tenants_follow ? 2 : 3, direction, snapshot);
 
 			/* the empty tenant comes first, so its events end where others begin */
 			scan->until_tenant = tenants_follow;
@@ -326,7 +328,7 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		ScanKeyInit(&keys[3], 4,
 					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
-		return scan_begin(heap, index, keys, 4, direction, snapshot);
+		return scan_begin(heap, index, &table.columns, keys, 4, direction, snapshot);
 	}
 	else
 	{
@@ -357,17 +359,18 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		.nargs = 1,.argtypes = {INT8OID}
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
-	Relation	heap = open_plain_heap();
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
 
 	if (heap)
 	{
-		Relation	index = index_open(EventsTableGet()->position_index, AccessShareLock);
+		Relation	index = index_open(table.position_index, AccessShareLock);
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1,
 					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
-		return scan_begin(heap, index, &key, 1, direction, snapshot);
+		return scan_begin(heap, index, &table.columns, &key, 1, direction, snapshot);
 	}
 	else
 	{
@@ -416,6 +419,7 @@ EventsScanEnd(EventScan *scan)
 		MemoryContext caller = CurrentMemoryContext;
 
 		SPI_freetuptable(scan->rows);
+		UnpinPortal(scan->portal);
 		SPI_cursor_close(scan->portal);
 		SPI_finish();
 		MemoryContextSwitchTo(caller);
@@ -481,14 +485,16 @@ stream_key_value(Relation index, int i, const EventColumns *columns, const Strea
 
 /*
  * The log, locked, if it can be read straight; NULL otherwise.  Decided after
- * the lock is there, for only then is the catalog's word up to date.
+ * the lock is there, for only then is the catalog's word up to date; *table is
+ * what that was.
  */
 static Relation
-open_plain_heap(void)
+open_plain_heap(EventsTable *table)
 {
-	Relation	heap = table_open(EventsTableGet()->relid, AccessShareLock);
+	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
 
-	if (EventsReadStraight(EventsTableGet()))
+	*table = EventsTableGet();
+	if (EventsReadStraight(table))
 		return heap;
 	table_close(heap, AccessShareLock);
 	return NULL;
@@ -496,14 +502,14 @@ open_plain_heap(void)
 
 /* Takes the open heap and index over. */
 static EventScan *
-scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
-		   ScanDirection direction, Snapshot snapshot)
+scan_begin(Relation heap, Relation index, const EventColumns *columns,
+		   ScanKey keys, int nkeys, ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
 	int			natts = RelationGetDescr(heap)->natts;
 	int			column;
 
-	scan->columns = EventsTableGet()->columns;
+	scan->columns = *columns;
 	scan->row_is_event = natts == EVENT_NCOLUMNS;
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		scan->row_is_event &= scan->columns.attno[column] == column + 1;
@@ -533,6 +539,7 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 	saved = switch_for_scan(scan);
 	PushActiveSnapshot(snapshot);
 	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
+	PinPortal(scan->portal);	/* against CLOSE ALL in a function of the user */
 	PopActiveSnapshot();
 	RoleSwitchBack(&saved);
 	MemoryContextSwitchTo(caller);

@@ -38,7 +38,7 @@
 /* rows that go to the heap at once */
 #define BULK_ROWS 64
 
-static bool insert_straight(Relation rel, Event *events, int nevents);
+static bool insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents);
 static bool insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot,
 						 EState *estate, Oid primary_key);
 static void insert_bulk(ResultRelInfo *result_rel, EState *estate,
@@ -54,10 +54,10 @@ static bool insert_generic(Event *events, int nevents);
 StreamTip
 EventWriterTip(Relation rel, const StreamKey *key)
 {
-	const EventsTable *table = EventsTableGet();
+	EventsTable table = EventsTableGet();
 
-	return EventsReadStraight(table) ?
-		EventsTip(rel, table->primary_key, &table->columns, key) :
+	return EventsReadStraight(&table) ?
+		EventsTip(rel, table.primary_key, &table.columns, key) :
 		EventsTipByQuery(key);
 }
 
@@ -74,8 +74,10 @@ EventWriterTip(Relation rel, const StreamKey *key)
 bool
 EventWriterInsert(Relation rel, Event *events, int nevents)
 {
-	if (EventsWriteStraight(EventsTableGet()))
-		return insert_straight(rel, events, nevents);
+	EventsTable table = EventsTableGet();
+
+	if (EventsWriteStraight(&table))
+		return insert_straight(rel, &table, events, nevents);
 	return insert_generic(events, nevents);
 }
 
@@ -85,10 +87,8 @@ EventWriterInsert(Relation rel, Event *events, int nevents)
  */
 
 static bool
-insert_straight(Relation rel, Event *events, int nevents)
+insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents)
 {
-	EventColumns columns = EventsTableGet()->columns;
-	Oid			primary_key = EventsTableGet()->primary_key;
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result_rel = makeNode(ResultRelInfo);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -103,11 +103,11 @@ insert_straight(Relation rel, Event *events, int nevents)
 	for (i = 0; i < nevents; i++)
 		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw());
 
-	store_event(slot, &columns, &events[0]);
-	inserted = insert_first(result_rel, slot, estate, primary_key);
+	store_event(slot, &table->columns, &events[0]);
+	inserted = insert_first(result_rel, slot, estate, table->primary_key);
 	ExecDropSingleTupleTableSlot(slot);
 	if (inserted && nevents > 1)
-		insert_bulk(result_rel, estate, &columns, events + 1, nevents - 1);
+		insert_bulk(result_rel, estate, &table->columns, events + 1, nevents - 1);
 
 	ExecCloseIndices(result_rel);
 	FreeExecutorState(estate);

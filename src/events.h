@@ -56,7 +56,7 @@ typedef struct EventColumns
 	AttrNumber	attno[EVENT_NCOLUMNS];
 }			EventColumns;
 
-/* What the catalog says of cqrs_es.events; valid until the next invalidation. */
+/* What the catalog said of cqrs_es.events when it was asked. */
 typedef struct EventsTable
 {
 	Oid			relid;
@@ -69,7 +69,7 @@ typedef struct EventsTable
 }			EventsTable;
 
 extern void EventsInit(void);
-extern const EventsTable *EventsTableGet(void);
+extern EventsTable EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsKeyFindsStreams(Relation index, const EventColumns *columns);

@@ -128,7 +128,7 @@ HorizonInit(void)
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
 }
 
@@ -147,7 +147,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	forget_other_sequence();
 	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
 		ereport(ERROR,

@@ -56,6 +56,7 @@ int			cqrs_es_node_id = 0;
 #define ADVANCE_AT_ONCE 1000
 
 static Oid	sequence_relid = InvalidOid;	/* cache, see PositionSequence */
+static uint64 sequence_invalidations = 0;
 
 /* the positions drawn by the current transaction */
 static LocalTransactionId own_lxid = InvalidLocalTransactionId;
@@ -108,9 +109,18 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 Oid
 PositionSequence(void)
 {
-	if (!OidIsValid(sequence_relid))
-		sequence_relid = CqrsEsRelid("events_global_position_seq");
-	return sequence_relid;
+	Oid			relid = sequence_relid;
+
+	if (!OidIsValid(relid))
+	{
+		uint64		started = sequence_invalidations;
+
+		relid = CqrsEsRelid("events_global_position_seq");
+		/* kept only if nothing was said against it meanwhile */
+		if (started == sequence_invalidations)
+			sequence_relid = relid;
+	}
+	return relid;
 }
 
 /*
@@ -228,8 +238,11 @@ PositionAdvance(int64 number)
 static void
 invalidate_sequence(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == sequence_relid)
+	if (relid == InvalidOid || !OidIsValid(sequence_relid) || relid == sequence_relid)
+	{
 		sequence_relid = InvalidOid;
+		sequence_invalidations++;
+	}
 }
 
 /* Remember a position for its row; when there is no room, forget the oldest. */

@@ -460,22 +460,32 @@ ProjectionRequireOwner(const text *name)
 /*
  * Run the handlers of all projections that an event concerns and that are not
  * paused.  The locks come first; while we waited for one the registry may have
- * changed.
+ * changed.  It is looked at again, then, until it names no table that is not
+ * locked: from that look on it cannot change in what matters here.  (Not until
+ * it stays as it was: that may never be so.)
  */
 static void
 project(const Event *event)
 {
 	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
 	EventTypeHandlers *entry;
+	List	   *locked = NIL;
+	bool		waited;
 
 	do
 	{
 		Oid			lock = InvalidOid;
 
+		waited = false;
 		entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
 		while (OidIsValid(lock = next_lock(entry, aggregate_type, lock)))
-			LockRelationOid(lock, RowExclusiveLock);
-	} while (handler_cache.generation != RegistryGeneration());
+			if (!list_member_oid(locked, lock))
+			{
+				LockRelationOid(lock, RowExclusiveLock);
+				locked = lappend_oid(locked, lock);
+				waited = true;
+			}
+	} while (waited && handler_cache.generation != RegistryGeneration());
 	(void) run_handlers(entry, aggregate_type, NULL, event);
 }
 

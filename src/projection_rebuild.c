@@ -333,7 +333,7 @@ read_handled(Coverage *handled, const text *name)
 static void
 require_whole_log(const char *function)
 {
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	if (EventsRowSecurity())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -359,7 +359,7 @@ static void
 await_the_ignorant(const Projection *projection)
 {
 	if (projection->written_here)
-		LockRelationOid(EventsTableGet()->relid, ShareLock);
+		LockRelationOid(EventsTableGet().relid, ShareLock);
 	else
 		HorizonAwaitWriters();
 }

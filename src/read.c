@@ -75,7 +75,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must not be negative")));
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	begin_result(fcinfo);
 
 	FunctionCallsInit(&calls);
@@ -112,7 +112,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	begin_result(fcinfo);
 	if (max_count == 0)
 		return (Datum) 0;
@@ -150,7 +150,7 @@ cqrs_es_stream_version(PG_FUNCTION_ARGS)
 	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 
 	snapshot = RegisterSnapshot(FreshSnapshot());
 	scan = EventsScanStream(&key, PG_INT64_MAX, BackwardScanDirection, snapshot);

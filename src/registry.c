@@ -16,6 +16,9 @@
  * A cache that is thrown away may still be in use further up the stack (a
  * reducer that redefines reducers).  Its memory therefore goes to the current
  * transaction, which frees it at its end; nobody keeps a pointer for longer.
+ * So an entry may be used over anything that happens meanwhile, though it may
+ * be old by then; whoever needs it new looks it up again.  No loop may wait for
+ * the generation to stay as it is, since anybody can change it at any time.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -66,6 +69,7 @@ typedef struct AggregateArgs
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
 pg_noreturn static void report_undeclared(const char *type);
+static void start_anew(RegistryCache *cache);
 static void learn_registry_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
 static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
@@ -239,22 +243,7 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	learn_registry_relids();
 	if (cache->memory == NULL || cache->generation != registry_generation ||
 		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
-	{
-		HASHCTL		control = {0};
-
-		if (cache->memory)
-			MemoryContextSetParent(cache->memory, TopTransactionContext);
-		cache->memory = NULL;
-		cache->memory = AllocSetContextCreate(CacheMemoryContext, "cqrs_es registry cache",
-											  ALLOCSET_SMALL_SIZES);
-		MemoryContextSetIdentifier(cache->memory, cache->name);
-		control.keysize = REGISTRY_KEY_BYTES;
-		control.entrysize = cache->entry_size;
-		control.hcxt = cache->memory;
-		cache->entries = hash_create(cache->name, 64, &control,
-									 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-		cache->generation = registry_generation;
-	}
+		start_anew(cache);
 	if (VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
@@ -265,6 +254,31 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	if (!found)
 		memset(entry + REGISTRY_KEY_BYTES, 0, cache->entry_size - REGISTRY_KEY_BYTES);
 	return entry;
+}
+
+/* An empty cache; what was in it lasts to the end of the transaction. */
+static void
+start_anew(RegistryCache *cache)
+{
+	HASHCTL		control = {0};
+	MemoryContext memory;
+
+	if (cache->memory)
+		MemoryContextSetParent(cache->memory, TopTransactionContext);
+	cache->memory = NULL;
+
+	/* an error on the way leaves no cache rather than half of one */
+	memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es registry cache",
+								   ALLOCSET_SMALL_SIZES);
+	MemoryContextSetIdentifier(memory, cache->name);
+	control.keysize = REGISTRY_KEY_BYTES;
+	control.entrysize = cache->entry_size;
+	control.hcxt = memory;
+	cache->entries = hash_create(cache->name, 64, &control,
+								 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	MemoryContextSetParent(memory, CacheMemoryContext);
+	cache->memory = memory;
+	cache->generation = registry_generation;
 }
 
 /* Counts changes of registries: what was derived from them before is old now. */
@@ -323,13 +337,15 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 static void
 learn_registry_relids(void)
 {
+	uint64		started = registry_generation;
 	size_t		i;
 
 	if (registry_relids_known)
 		return;
-	registry_relids_known = true;
 	for (i = 0; i < lengthof(registry_tables); i++)
 		registry_relids[i] = CqrsEsRelid(registry_tables[i]);
+	/* until they are, every invalidation counts */
+	registry_relids_known = started == registry_generation;
 }
 
 static void
