@@ -483,7 +483,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 static void
 save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
-	if (RegistryGeneration() == aggregate->generation && !EventsRowSecurity())
+	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
 		SnapshotSave(key, aggregate, folded->version, folded->state);
 }
 

@@ -46,7 +46,7 @@ static void define_operations(FunctionCallInfo fcinfo, Jsonb *operations);
 static void save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations);
 static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
 static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
-						  pg_cryptohash_ctx *hash);
+						  pg_cryptohash_ctx *hash, StringInfo row_versions);
 static void hash_text(pg_cryptohash_ctx *hash, const char *value);
 
 /* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
@@ -190,6 +190,22 @@ AggregateRequire(const text *aggregate_type)
 	return aggregate;
 }
 
+/*
+ * Is all that this declaration was read from still what it was, row by row, the
+ * functions and upcasters included?  Most often nothing was heard of a change;
+ * else it is read again and compared.
+ */
+bool
+AggregateIsCurrent(const Aggregate *aggregate)
+{
+	const Aggregate *now;
+
+	if (aggregate->generation == RegistryGeneration())
+		return true;
+	now = AggregateGet(cstring_to_text(aggregate->aggregate_type));
+	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
+}
+
 /* The reducer for an event type; NULL: merge the payload. */
 Reducer *
 ReducerFind(Aggregate *aggregate, const text *event_type)
@@ -226,8 +242,8 @@ static void
 load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT initial_state, snapshot_every, keep_snapshots FROM cqrs_es.aggregates"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, " ROW_VERSION("a")
+		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
@@ -241,6 +257,8 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 		HeapTuple	row = SPI_tuptable->vals[0];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+		StringInfoData row_versions;
+		const char *upcaster_rows;
 		bool		isnull;
 		Jsonb	   *initial = DatumGetJsonbP(SPI_getbinval(row, desc, 1, &isnull));
 
@@ -253,8 +271,12 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 			elog(ERROR, "could not compute a fingerprint");
 		hash_text(hash, FOLD_RULES);
 		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
-		load_reducers(aggregate, aggregate_type, hash);
-		hash_text(hash, UpcastFingerprint());
+		initStringInfo(&row_versions);
+		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 4));
+		load_reducers(aggregate, aggregate_type, hash, &row_versions);
+		hash_text(hash, UpcastFingerprint(&upcaster_rows));
+		appendStringInfoString(&row_versions, upcaster_rows);
+		aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
 		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
@@ -268,11 +290,13 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 }
 
 static void
-load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash)
+load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash,
+			  StringInfo row_versions)
 {
 	static InternalQuery query = {
 		.sql = "SELECT r.event_type, r.function, p.oid, r.search_path, r.operations,"
-		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text"
+		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text,"
+		" " ROW_VERSIONS("r")
 		" FROM cqrs_es.reducers AS r LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
@@ -301,6 +325,7 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ct
 			RegistryFunctionInit(&reducer->function, row, desc, 2, "reducer");
 		MemoryContextSwitchTo(caller);
 		hash_text(hash, SPI_getvalue(row, desc, 6));
+		appendStringInfoString(row_versions, SPI_getvalue(row, desc, 7));
 	}
 }
 

@@ -18,6 +18,13 @@
 #define FUNCTION_SOURCE \
 	"p.prosrc, p.probin, pg_catalog.pg_get_function_sqlbody(p.oid), p.proconfig::pg_catalog.text"
 
+/*
+ * SQL: which rows these are.  An update makes another one of each, even one that
+ * puts back what was there before.
+ */
+#define ROW_VERSION(r)	"ROW(" r ".xmin, " r ".ctid)::pg_catalog.text"
+#define ROW_VERSIONS(r) "ROW(" r ".xmin, " r ".ctid, p.oid, p.xmin, p.ctid)::pg_catalog.text"
+
 /* Lives in a registry cache, until the end of the transaction. */
 typedef struct RegistryFunction
 {

@@ -55,6 +55,7 @@ typedef struct Upcasters
 	int			n;
 	Upcaster   *upcasters;
 	char	   *fingerprint;
+	char	   *row_versions;
 }			Upcasters;
 
 static RegistryCache upcaster_cache = {
@@ -166,12 +167,16 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 
 /*
  * All upcasters with the source of their functions as one text, for the
- * fingerprint of folds; "" when there are none.
+ * fingerprint of folds; "" when there are none.  *row_versions becomes a text of
+ * which rows they were read from.  Both last to the end of the transaction.
  */
 const char *
-UpcastFingerprint(void)
+UpcastFingerprint(const char **row_versions)
 {
-	return all_upcasters()->fingerprint;
+	Upcasters  *all = all_upcasters();
+
+	*row_versions = all->row_versions;
+	return all->fingerprint;
 }
 
 /* The registry, cached. */
@@ -182,7 +187,7 @@ all_upcasters(void)
 		.sql = "SELECT u.event_type, u.from_version, u.to_version,"
 		" u.function, p.oid, u.search_path,"
 		" ROW(u.event_type, u.from_version, u.to_version, u.function, u.search_path, "
-		FUNCTION_SOURCE ")::pg_catalog.text"
+		FUNCTION_SOURCE ")::pg_catalog.text, " ROW_VERSIONS("u")
 		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
 		" ORDER BY u.event_type, u.from_version",
@@ -192,6 +197,7 @@ all_upcasters(void)
 	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key);
 	MemoryContext memory = upcaster_cache.memory;
 	StringInfoData fingerprint;
+	StringInfoData row_versions;
 	uint64		n;
 	uint64		i;
 
@@ -201,6 +207,7 @@ all_upcasters(void)
 	SPI_connect();
 	n = RegistryRead(&query, NULL);
 	initStringInfo(&fingerprint);
+	initStringInfo(&row_versions);
 	all->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
 	for (i = 0; i < n; i++)
 	{
@@ -215,8 +222,10 @@ all_upcasters(void)
 		RegistryFunctionInit(&upcaster->function, row, desc, 4, "upcaster");
 		MemoryContextSwitchTo(spi);
 		appendStringInfoString(&fingerprint, SPI_getvalue(row, desc, 7));
+		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 8));
 	}
 	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
+	all->row_versions = MemoryContextStrdup(memory, row_versions.data);
 	all->n = (int) n;
 	SPI_finish();
 	all->loaded = true;
