@@ -125,7 +125,9 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
+	RegistryEnter();
 	result = run(&command);
+	RegistryLeave();
 	error_context_stack = callback.previous;
 
 	values[0] = Int64GetDatum(result.folded.version);

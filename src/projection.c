@@ -472,6 +472,7 @@ project(const Event *event)
 	List	   *locked = NIL;
 	bool		waited;
 
+	RegistryEnter();
 	do
 	{
 		Oid			lock = InvalidOid;
@@ -487,6 +488,7 @@ project(const Event *event)
 			}
 	} while (waited && handler_cache.generation != RegistryGeneration());
 	(void) run_handlers(entry, aggregate_type, NULL, event);
+	RegistryLeave();
 }
 
 /*
@@ -497,9 +499,13 @@ project(const Event *event)
 bool
 ProjectionReplay(const char *name, const Event *event)
 {
-	EventTypeHandlers *entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
+	bool		concerned;
 
-	return run_handlers(entry, EventText(event, EVENT_AGGREGATE_TYPE), name, event);
+	RegistryEnter();
+	concerned = run_handlers(handlers_of(EventText(event, EVENT_EVENT_TYPE)),
+							 EventText(event, EVENT_AGGREGATE_TYPE), name, event);
+	RegistryLeave();
+	return concerned;
 }
 
 /*

@@ -26,6 +26,7 @@
 #include "horizon.h"
 #include "internal_query.h"
 #include "read.h"
+#include "registry.h"
 #include "tenancy.h"
 #include "upcast.h"
 
@@ -78,6 +79,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	begin_result(fcinfo);
 
+	RegistryEnter();
 	FunctionCallsInit(&calls);
 	snapshot = RegisterSnapshot(FreshSnapshot());
 	scan = EventsScanStream(&key, from_sequence,
@@ -87,6 +89,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	FunctionCallsEnd(&calls);
+	RegistryLeave();
 	return (Datum) 0;
 }
 
@@ -117,6 +120,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 	if (max_count == 0)
 		return (Datum) 0;
 
+	RegistryEnter();
 	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
 	while (max_count > 0 && SettledScanNext(&walk, &event))
@@ -131,6 +135,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 	}
 	SettledScanEnd(&walk);
 	FunctionCallsEnd(&calls);
+	RegistryLeave();
 	return (Datum) 0;
 }
 

@@ -19,10 +19,15 @@
  * So an entry may be used over anything that happens meanwhile, though it may
  * be old by then; whoever needs it new looks it up again.  No loop may wait for
  * the generation to stay as it is, since anybody can change it at any time.
+ * Where a transaction goes on for long (a rebuild, many appends) beside others
+ * who create functions, that would pile up; so those who look up often say
+ * when they begin and when they are done with all entries (RegistryEnter,
+ * RegistryLeave), and when nobody is left who has any, the memory goes at once.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -51,6 +56,12 @@ static const char *const registry_tables[] = {
 #define MAX_CACHE_ENTRIES 4096
 
 static uint64 registry_generation = 1;
+
+/* caches that were thrown away in this transaction, and who may still use them */
+static MemoryContext retired = NULL;
+static int	users = 0;
+static bool used_to_the_end = false;
+
 static Oid	registry_relids[lengthof(registry_tables)];
 static bool registry_relids_known = false;
 
@@ -70,6 +81,7 @@ typedef struct AggregateArgs
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
 pg_noreturn static void report_undeclared(const char *type);
 static void start_anew(RegistryCache *cache);
+static void at_transaction_end(XactEvent event, void *arg);
 static void learn_registry_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
 static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
@@ -77,6 +89,7 @@ static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
 void
 RegistryInit(void)
 {
+	RegisterXactCallback(at_transaction_end, NULL);
 	CacheRegisterRelcacheCallback(invalidate_registry, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_derived, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_derived, (Datum) 0);
@@ -228,8 +241,8 @@ report_undeclared(const char *type)
 /*
  * The cache's entry for a key of at most 255 bytes.  A new one is all zero behind
  * its key: the caller fills it, allocating in cache->memory, and marks it as
- * loaded when nothing can fail any more.  The entry is good until the end of the
- * transaction.
+ * loaded when nothing can fail any more.  The entry is good until the outermost
+ * RegistryLeave, or without one until the end of the transaction.
  */
 void *
 RegistryCacheLookup(RegistryCache *cache, const text *key)
@@ -241,6 +254,8 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	/* a transaction that holds all its locks already would not hear of changes */
 	AcceptInvalidationMessages();
 	learn_registry_relids();
+	if (users == 0)
+		used_to_the_end = true;
 	if (cache->memory == NULL || cache->generation != registry_generation ||
 		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
 		start_anew(cache);
@@ -256,15 +271,18 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	return entry;
 }
 
-/* An empty cache; what was in it lasts to the end of the transaction. */
+/* An empty cache; what was in it lasts as long as its entries may be used. */
 static void
 start_anew(RegistryCache *cache)
 {
 	HASHCTL		control = {0};
 	MemoryContext memory;
 
+	if (retired == NULL)
+		retired = AllocSetContextCreate(TopTransactionContext, "cqrs_es retired registry caches",
+										ALLOCSET_SMALL_SIZES);
 	if (cache->memory)
-		MemoryContextSetParent(cache->memory, TopTransactionContext);
+		MemoryContextSetParent(cache->memory, retired);
 	cache->memory = NULL;
 
 	/* an error on the way leaves no cache rather than half of one */
@@ -279,6 +297,35 @@ start_anew(RegistryCache *cache)
 	MemoryContextSetParent(memory, CacheMemoryContext);
 	cache->memory = memory;
 	cache->generation = registry_generation;
+}
+
+/*
+ * Begin to use entries, which all stay until the RegistryLeave that belongs to
+ * this.  The two nest.  After an error in between nothing is left, and what was
+ * thrown away stays to the end of the transaction.
+ */
+void
+RegistryEnter(void)
+{
+	users++;
+}
+
+void
+RegistryLeave(void)
+{
+	if (--users == 0 && !used_to_the_end && retired != NULL)
+		MemoryContextReset(retired);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	retired = NULL;				/* goes with the transaction */
+	users = 0;
+	used_to_the_end = false;
 }
 
 /* Counts changes of registries: what was derived from them before is old now. */

@@ -28,6 +28,8 @@ typedef struct RegistryCache
 
 extern void RegistryInit(void);
 extern void *RegistryCacheLookup(RegistryCache *cache, const text *key);
+extern void RegistryEnter(void);
+extern void RegistryLeave(void);
 extern uint64 RegistryGeneration(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
