@@ -1,6 +1,7 @@
 # Sessions that come and go, each looking the log up in the catalog, beside all
 # that makes the server tell them that what they have seen there is old.  What
-# they see may be old, but it must not be gone: no backend dies.
+# they see may be old, but it must not be gone: no backend dies.  And what a
+# session had half looked up when it was interrupted is looked up again.
 
 use strict;
 use warnings FATAL => 'all';
@@ -77,6 +78,43 @@ is(join("\n", slurp_file($node->logfile) =~ /.*terminated by signal.*/g), '', 'n
 
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events LEFT JOIN seen ON n = global_position WHERE n IS NULL}),
 	'0', 'every event was handled');
+
+# A session begins while a registry is not there.  When it is, the session hears
+# of what changes.
+$node->safe_psql('postgres', q{
+	SELECT FROM cqrs_es.append_event('t', 'half', 'e', '{}');
+	ALTER TABLE cqrs_es.reducers RENAME TO elsewhere;
+});
+my ($status, $stdout, $stderr) = $node->psql('postgres', q{
+	SELECT event_version FROM cqrs_es.read_stream('t', 'half');
+	ALTER TABLE cqrs_es.elsewhere RENAME TO reducers;
+	SELECT event_version FROM cqrs_es.read_stream('t', 'half');
+	SELECT FROM cqrs_es.define_upcaster('e', '2', '3', 'same(jsonb)');
+	SELECT event_version FROM cqrs_es.read_stream('t', 'half');
+}, on_error_stop => 0);
+like($stderr, qr/relation "cqrs_es.reducers" does not exist/, 'a registry is missing');
+like($stdout, qr/^2\s+3$/, 'a change is heard of, after a first look that failed');
+
+# Sessions that are interrupted at some point of their first look, and go on.
+my $unlike = 0;
+foreach my $ms (map { ($_) x 3 } 1 .. 12)
+{
+	($status, $stdout, $stderr) = $node->psql('postgres', qq{
+		SET statement_timeout = $ms;
+		SELECT FROM cqrs_es.append_event('t', 'half', 'e', '{}');
+		SELECT FROM cqrs_es.aggregate_state('t', 'half');
+		SELECT FROM cqrs_es.execute_command('t', 'half', 'c');
+		RESET statement_timeout;
+		SELECT (cqrs_es.aggregate_state('t', 'half')->>'n')::bigint = cqrs_es.stream_version('t', 'half'),
+			(SELECT version FROM cqrs_es.execute_command('t', 'half', 'c')) = cqrs_es.stream_version('t', 'half');
+	}, on_error_stop => 0);
+	next if $stdout =~ /^\s*t\|t$/;
+	$unlike++;
+	diag("$ms ms: $stdout $stderr");
+}
+is($unlike, 0, 'interrupted sessions go on with what is right');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events LEFT JOIN seen ON n = global_position WHERE n IS NULL}),
+	'0', 'and every event was handled');
 
 $node->stop;
 done_testing();
