@@ -236,9 +236,12 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 			EventsReportMoved(&append->key);
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
-		table = EventsTableGet();
-		if (lost_at == tip.version && !EventsWriteStraight(&table))
-			EventWriterSuppressed(&append->events[0]);
+		if (lost_at == tip.version)
+		{
+			table = EventsTableGet();
+			if (!EventsWriteStraight(&table))
+				EventWriterSuppressed(&append->events[0]);
+		}
 		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;
 		if (!AppendVersionFits(append->expected_version, tip.version))
