@@ -75,6 +75,8 @@ static void event_from_row(HeapTuple row, Event *event);
 static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
+static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, TupleTableSlot *slot);
 static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
 static Relation open_plain_heap(void);
 static Datum key_is(PG_FUNCTION_ARGS);
@@ -101,7 +103,8 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * holds the end, waits for it to end and looks again.
  *
  * `rel` must be locked; nothing stays locked by this.  Above READ COMMITTED,
- * after_snapshot tells that the end is not in the transaction's snapshot.
+ * after_snapshot tells that the end is not in the transaction's snapshot; in
+ * SERIALIZABLE the look counts as a read, where it has to (note_tip_read).
  * Can raise 40P01 when the wait closes a circle; 55000 when the primary key is
  * gone or another one.
  */
@@ -153,6 +156,8 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
 		}
 	} while (TransactionIdIsValid(in_progress));
+	if (IsolationIsSerializable() && IsSubTransaction())
+		note_tip_read(rel, index, columns, key, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
@@ -209,6 +214,30 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 			heap_freetuple(tuple);
 	}
 	return tip;
+}
+
+/*
+ * SERIALIZABLE goes by what a transaction has read, and a look with a dirty
+ * snapshot leaves no trace.  It needs none where the caller then writes behind
+ * the end: nobody who is concurrent can do that as well.  But an append that
+ * failed its version check, or was undone, in a subtransaction has told its
+ * transaction where the stream ends.  So look once more, as any index scan under
+ * the transaction's snapshot does: it locks the page, for those who come, and
+ * meets the rows of those who were there already.
+ */
+static void
+note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, TupleTableSlot *slot)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, 3);
+	ScanKeyData keys[3];
+
+	stream_scan_keys(keys, index, columns, key);
+	index_rescan(scan, keys, 3, NULL, 0);
+	(void) index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
 }
 
 /* 40001: what after_snapshot means to whoever wants to write. */
@@ -337,6 +366,29 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 
 		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
 	}
+}
+
+/*
+ * The stream's last event as the snapshot sees it, in so far as a StreamTip
+ * tells of it; waits for nobody.  The caller has checked the right to read.
+ */
+StreamTip
+EventsLast(const StreamKey *key, Snapshot snapshot)
+{
+	StreamTip	tip = {0};
+	EventScan  *scan;
+	Event		event;
+
+	snapshot = RegisterSnapshot(snapshot);
+	scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event))
+	{
+		tip.version = EventSequence(&event);
+		tip.global_position = EventGlobalPosition(&event);
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return tip;
 }
 
 /*

@@ -28,6 +28,7 @@ extern StreamTip EventsTipByQuery(const StreamKey *key);
 
 extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
 								   ScanDirection direction, Snapshot snapshot);
+extern StreamTip EventsLast(const StreamKey *key, Snapshot snapshot);
 extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
 								Snapshot snapshot);
 extern bool EventsScanNext(EventScan *scan, Event *event);

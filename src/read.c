@@ -142,23 +142,12 @@ Datum
 cqrs_es_stream_version(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	EventScan  *scan;
-	Snapshot	snapshot;
-	Event		event;
-	int64		version = 0;
 
 	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-
-	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	if (EventsScanNext(scan, &event))
-		version = EventSequence(&event);
-	EventsScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	PG_RETURN_INT64(version);
+	PG_RETURN_INT64(EventsLast(&key, FreshSnapshot()).version);
 }
 
 /* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
