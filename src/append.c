@@ -9,14 +9,16 @@
  * the winner.
  *
  * Idempotent retry.  A client that got no answer sends the append again.  When
- * the events carry explicit ids and the version check fails, or there is none
- * that could fail, and the stream holds just these ids in this order, it is
- * the same append again: the first result is returned and nothing is written.
- * With an expected version the place to look at is known.  With "any" (and "it
- * exists") the stream is searched from its end, all of it: exact, but a cost
- * that grows with the stream.  What makes two events the same beside the id is
- * type, version and payload; metadata may differ (a retry has its own
- * transaction context).
+ * the events carry explicit ids and the stream holds just these ids in this
+ * order, it is the same append again: the first result is returned and nothing
+ * is written.  With a version that is not the stream's any more the place to look
+ * at is known.  With "any" (and "it exists") the stream is searched from its end,
+ * all of it: exact, but a cost that grows with the stream.  With the version that
+ * the stream is at (a client that loads again before it sends again) it is
+ * searched, too, but no further than cqrs_es.retry_window events: most appends
+ * are no retries, and all pay for the look.  Appends without ids look at nothing.
+ * What makes two events the same beside the id is type, version and payload;
+ * metadata may differ (a retry has its own transaction context).
  *
  * Above READ COMMITTED a stream that moved on since the transaction's snapshot
  * is a serialization failure (40001), whatever was expected.
@@ -36,6 +38,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -52,6 +55,8 @@
 #include "event_writer.h"
 #include "internal_query.h"
 #include "tenancy.h"
+
+static int	cqrs_es_retry_window = 100;
 
 PG_FUNCTION_INFO_V1(cqrs_es_append_event);
 PG_FUNCTION_INFO_V1(cqrs_es_append_events);
@@ -80,6 +85,16 @@ pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg
 							   int64 sequence);
 static void stamp_events(AppendRequest *append, int64 version);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
+
+void
+AppendInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.retry_window",
+							"How many events of the stream are searched for an append's event ids when its expected version fits.",
+							"0 searches none.",
+							&cqrs_es_retry_window, 100, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+}
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -347,8 +362,9 @@ compare_ids(const void *a, const void *b)
 /*
  * Does the stream already hold just these events?  (An append that does not give
  * all of them ids cannot be recognized, but must not use an id again.)  Looks where they would be:
- * behind the expected version when that check fails, or anywhere in the
- * stream, from its end down to searched_to, when no version was given.
+ * behind the expected version when that check fails; else from the stream's end
+ * down to searched_to, and no further than cqrs_es.retry_window events when the
+ * expected version is the stream's.
  * Raises QE002 when an id stands there with other content.
  */
 static bool
@@ -361,14 +377,17 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 	int64		found = 0;
 	pg_uuid_t	found_id;
 
-	if (append->expected_version >= 0)
+	if (append->expected_version >= 0 && tip->version != append->expected_version)
 		return nids == append->nevents && tip->version > append->expected_version &&
 			same_append_at(append, append->expected_version + 1, result);
-	if (tip->version == searched_to)
+	if (append->expected_version >= 0)
+		searched_to = Max(searched_to, tip->version - cqrs_es_retry_window);
+	if (tip->version <= searched_to)
 		return false;
 
+	/* from the end, wherever that is by now: for SERIALIZABLE it has then been read */
 	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&append->key, tip->version, BackwardScanDirection, snapshot);
+	scan = EventsScanStream(&append->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	while (found == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > searched_to)
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);

@@ -34,6 +34,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
+#include "append.h"
 #include "command.h"
 #include "compat.h"
 #include "context.h"
@@ -75,6 +76,7 @@ _PG_init(void)
 	PositionInit();
 	EventsInit();
 	DispatchInit();
+	AppendInit();
 	HorizonInit();
 	ProjectionInit();
 	FoldInit();
