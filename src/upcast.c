@@ -68,7 +68,10 @@ static Upcasters *all_upcasters(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
 static void describe_upcast(void *arg);
 pg_noreturn static void report_cycle(const text *event_type, const text *version);
-static void refuse_cycle(const text *event_type, const text *from_version, text *to_version);
+static const text *refuse_cycle(const text *event_type, const text *from_version,
+								text *to_version);
+static void tell_writers(const text *event_type, const text *from_version,
+						 const text *newest);
 
 /* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
 Datum
@@ -86,6 +89,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
+	const text *newest;
 	Datum		values[5];
 
 	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
@@ -93,7 +97,8 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 
 	/* two who define one each must not make a cycle together */
 	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
-	refuse_cycle(event_type, from_version, to_version);
+	newest = refuse_cycle(event_type, from_version, to_version);
+	tell_writers(event_type, from_version, newest);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);
@@ -235,8 +240,11 @@ find_upcaster(const Upcasters *all, const text *event_type, const text *version)
 	return NULL;
 }
 
-/* Follow the chain that would begin with the new upcaster; 22023 when it comes back. */
-static void
+/*
+ * Follow the chain that would begin with the new upcaster; 22023 when it comes
+ * back.  Returns the version that it leads to; a copy.
+ */
+static const text *
 refuse_cycle(const text *event_type, const text *from_version, text *to_version)
 {
 	Upcasters  *all = all_upcasters();
@@ -251,9 +259,31 @@ refuse_cycle(const text *event_type, const text *from_version, text *to_version)
 			report_cycle(event_type, from_version);
 		next = find_upcaster(all, event_type, version);
 		if (next == NULL)
-			return;
+			break;
 		version = next->to_version;
 	}
+	return cstring_to_text_with_len(VARDATA_ANY(version), VARSIZE_ANY_EXHDR(version));
+}
+
+/*
+ * NOTICE for those who write events of the type: one that names no version has
+ * version 1 and would be lifted, although it may have the new shape.
+ */
+static void
+tell_writers(const text *event_type, const text *from_version, const text *newest)
+{
+	text	   *unnamed = cstring_to_text("1");
+	char	   *type = text_to_cstring(event_type);
+	char	   *version = text_to_cstring(newest);
+
+	if (!TextEqual(from_version, unnamed) &&
+		find_upcaster(all_upcasters(), event_type, unnamed) == NULL)
+		return;
+	ereport(NOTICE,
+			(errmsg("new events of type \"%s\" must name their version", type),
+			 errdetail("An append that names none writes version \"1\", which is lifted whenever it is read."),
+			 errhint("Append the new shape with event_version => '%s'; in append_events and in what deciders return it is the member \"version\": \"%s\".",
+					 version, version)));
 }
 
 static void
