@@ -371,6 +371,7 @@ static bool
 find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 				 const StreamTip *tip, int64 searched_to, AppendResult *result)
 {
+	ScanDirection direction;
 	EventScan  *scan;
 	Event		event;
 	Snapshot	snapshot;
@@ -385,10 +386,16 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 	if (tip->version <= searched_to)
 		return false;
 
-	/* from the end, wherever that is by now: for SERIALIZABLE it has then been read */
+	/*
+	 * Including the end, wherever that is by now: SERIALIZABLE has then seen it
+	 * read.  The last match counts.  A part of a stream is read forward, since
+	 * from its end the index would look at much more than that.
+	 */
+	direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
 	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&append->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	while (found == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > searched_to)
+	scan = EventsScanStream(&append->key, searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
+							direction, snapshot);
+	while ((found == 0 || ScanDirectionIsForward(direction)) && EventsScanNext(scan, &event))
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
@@ -403,7 +410,7 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 	if (found == 0)
 		return false;
 
-	/* the last event of the batch is met first */
+	/* that must be the last event of the batch */
 	found -= append->nevents - 1;
 	if (nids < append->nevents || found < 1 || !same_append_at(append, found, result))
 		report_id_conflict(append, &found_id, found + append->nevents - 1);
