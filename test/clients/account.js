@@ -37,9 +37,10 @@ async function execute(client, account, command, payload, commandId = randomUUID
 }
 
 // Decisions that are made here: load, decide, append with the version that was
-// loaded.  When somebody was quicker, that is QE001: decide again.
+// loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
+// came, call it again with the same eventId.
 
-async function update(client, account, decide) {
+async function update(client, account, decide, eventId = randomUUID()) {
   for (;;) {
     const loaded = await client.query(
       "SELECT version, state FROM cqrs_es.load_aggregate('account', $1)", [account])
@@ -47,8 +48,8 @@ async function update(client, account, decide) {
     const [eventType, payload] = await decide(state)
     try {
       const { rows } = await client.query(
-        "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4)",
-        [account, eventType, payload, version])
+        "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4, event_id => $5)",
+        [account, eventType, payload, version, eventId])
       return rows[0].version
     } catch (e) {
       if (e.code !== 'QE001') throw e

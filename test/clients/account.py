@@ -36,17 +36,19 @@ def execute(connection, account, command, payload, command_id=None):
 
 
 # Decisions that are made here: load, decide, append with the version that was
-# loaded.  When somebody was quicker, that is QE001: decide again.
+# loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
+# came, call it again with the same event_id.
 
-def update(connection, account, decide):
+def update(connection, account, decide, event_id=None):
+    event_id = event_id or uuid4()
     while True:
         version, state = connection.execute(
             "SELECT version, state FROM cqrs_es.load_aggregate('account', %s)", (account,)).fetchone()
         event_type, payload = decide(state)
         try:
             return connection.execute(
-                "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s)",
-                (account, event_type, Jsonb(payload), version)).fetchone()[0]
+                "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s, event_id => %s)",
+                (account, event_type, Jsonb(payload), version, event_id)).fetchone()[0]
         except psycopg.Error as e:
             if e.sqlstate != "QE001":
                 raise
