@@ -5,8 +5,7 @@
  * A command is decided by an SQL expression over state, command, aggregate_id,
  * metadata and version (decider.c).  Its events are appended behind just the
  * version that was decided on.  When somebody else was quicker, the aggregate is
- * loaded and the command decided again, without an error and without a
- * subtransaction in between, cqrs_es.command_retries times.
+ * loaded and the command decided again, cqrs_es.command_retries times.
  *
  * Retries alone would not help many sessions that send commands to one
  * aggregate: all wake up when one has won, and all but one lose again.  So from
@@ -19,9 +18,10 @@
  * A refusal is a decision on a version, too, and so is that nothing happens.
  * When the stream has moved on since it was loaded, that is a lost race like any
  * other.  For that the decider runs in a subtransaction, so that one can go on
- * after its error.  When it has written something, the append belongs to the same
- * subtransaction: what the decider of a lost race wrote is undone, or it would be
- * in its own way the next time.
+ * after its error.  It costs little and gets no xid, unless the decider writes or
+ * locks rows; then the append belongs to the same subtransaction, and what the
+ * decider of a lost race wrote is undone, or it would be in its own way the next
+ * time.
  *
  * The events carry the command's id ("command_id", "causation_id") and a
  * correlation id, that of the context or else the command's.  A command that is
@@ -280,16 +280,16 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandResult *r
 		decided = true;
 		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
 		{
-			inside = false;
 			end_subtransaction(true, caller, owner);
+			inside = false;
 		}
 		done = JB_ROOT_COUNT(events) > 0 ?
 			append_events(command, aggregate, events, result, version) :
 			!has_moved(command, result->folded.version, loaded_at, version);
 		if (inside)
 		{
-			inside = false;
 			end_subtransaction(done, caller, owner);
+			inside = false;
 		}
 	}
 	PG_CATCH();
