@@ -542,8 +542,7 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 static RoleSwitch
 switch_for_scan(const EventScan *scan)
 {
-	return scan->as_caller ? RoleSwitchTo(GetUserId(), namespace_search_path) :
-		RoleSwitchToOwner("events");
+	return scan->as_caller ? RoleSwitchStay() : RoleSwitchToOwner("events");
 }
 
 static bool

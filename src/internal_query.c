@@ -7,7 +7,9 @@
  * owns the table, so that users need no grants on them (RoleSwitchToOwner).
  * Nothing a caller can arrange may then reach into the statement: the texts name
  * every object and operator with its schema, and the search_path is fixed as
- * well, for what has no place for a schema (IS DISTINCT FROM).  An error leaves
+ * well, for what has no place for a schema (IS DISTINCT FROM).  Other settings
+ * (settings.c) do not matter where values go in and out as they are; where they
+ * become text, in registries and their fingerprints, they are fixed.  An error leaves
  * role and search_path to the transaction machinery, which restores them at
  * (sub)transaction abort.
  *-------------------------------------------------------------------------
@@ -93,14 +95,23 @@ InternalQueryWrite(InternalQuery *query, Datum *values, const char *nulls)
 RoleSwitch
 RoleSwitchTo(Oid role, const char *search_path)
 {
-	RoleSwitch	saved;
+	RoleSwitch	saved = RoleSwitchStay();
 
-	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
 	SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	saved.guc_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, search_path) != 0)
 		(void) set_config_option("search_path", search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return saved;
+}
+
+/* Stay who one is, with one's own settings; for where the other is an alternative. */
+RoleSwitch
+RoleSwitchStay(void)
+{
+	RoleSwitch	saved;
+
+	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
+	saved.guc_level = NewGUCNestLevel();
 	return saved;
 }
 

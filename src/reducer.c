@@ -30,7 +30,7 @@
 #include "upcast.h"
 
 /* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 1"
+#define FOLD_RULES "cqrs_es fold 2"
 
 static RegistryCache aggregate_cache = {
 	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate)

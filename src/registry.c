@@ -39,6 +39,7 @@
 #include "events.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "settings.h"
 
 static const char *const registry_tables[] = {
 	"aggregates", "reducers", "upcasters", "commands", "projections", "handlers"
@@ -292,14 +293,17 @@ RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 /*
  * Read a registry with the newest snapshot whatever the isolation level, for
  * a cache outlives the transaction.  As the registries' owner, so that users
- * need no grants on them.  Between SPI_connect and SPI_finish.
+ * need no grants on them, and with fixed settings, since fingerprints are made of
+ * what is read.  Between SPI_connect and SPI_finish.
  */
 uint64
 RegistryRead(InternalQuery *query, Datum *values)
 {
 	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
-	uint64		n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
+	uint64		n;
 
+	SettingsFix(&saved.guc_level);
+	n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	return n;
 }
@@ -313,6 +317,7 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("aggregates");
+	SettingsFix(&saved.guc_level);
 	n = InternalQueryWrite(query, values, nulls);
 	RoleSwitchBack(&saved);
 	SPI_finish();

@@ -9,8 +9,12 @@
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * he could call himself; EXECUTE is checked when they are named and when they
- * are called.  They run with the search_path of whoever named them, since what
- * they return may go into a snapshot that everybody reads.
+ * are called.  They run with the search_path of whoever named them and with fixed
+ * settings (settings.c), since what they return may go into a snapshot that
+ * everybody reads.
+ *
+ * A function of a temporary schema is none: the schema's name means a place that
+ * the next session gets, and with it the right to say what the function does.
  *
  * What the server keeps for a function between calls belongs to one row of
  * calls (a fold, a read), not to the backend: it neither survives an error nor
@@ -40,6 +44,7 @@
 #include "errors.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "settings.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
 
@@ -52,13 +57,14 @@ typedef struct FunctionCall
 }			FunctionCall;
 
 static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
+static void refuse_temporary(Oid function, const char *role);
 static void check_execute(Oid function);
 
 /*
  * The signature, as a text datum, of a function that is about to be named: a
  * plain one with just these argument types that returns `result`, or whatever
  * it likes when that is InvalidOid.  `expected` is the detail of the error
- * otherwise.  Raises 22004, 42883, 42P13, 42501.
+ * otherwise.  Raises 22004, 42883, 42P13, 42P17 for a temporary one, 42501.
  */
 Datum
 RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtypes,
@@ -68,6 +74,8 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 	HeapTuple	tuple;
 	Form_pg_proc proc;
 	bool		fits;
+	int			guc_level = 0;
+	Datum		signature;
 
 	if (function.isnull)
 		ereport(ERROR,
@@ -88,8 +96,12 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s does not fit", format_procedure(oid)),
 				 errdetail_internal("%s", expected)));
+	refuse_temporary(oid, "function");
 	check_execute(oid);
-	return CStringGetTextDatum(format_procedure_qualified(oid));
+	SettingsFix(&guc_level);
+	signature = CStringGetTextDatum(format_procedure_qualified(oid));
+	SettingsRestore(guc_level);
+	return signature;
 }
 
 /*
@@ -124,7 +136,8 @@ FunctionCallsInit(FunctionCalls *calls)
 
 /*
  * Call it, in the current memory context.  Raises 42883 for a function that is
- * gone, 42501, 22004 for a null result, and what it raises itself.
+ * gone, 42P17 for a temporary one, 42501, 22004 for a null result, and what it
+ * raises itself.
  */
 Datum
 RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
@@ -143,15 +156,14 @@ RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 	return result;
 }
 
-/* End a row of calls: the search_path is the caller's again. */
+/* End a row of calls: search_path and settings are the caller's again. */
 void
 FunctionCallsEnd(FunctionCalls *calls)
 {
-	if (calls->guc_level > 0)
-		AtEOXact_GUC(true, calls->guc_level);
+	SettingsRestore(calls->guc_level);
 }
 
-/* Check and look up a function at its first call, and set its search_path. */
+/* Check and look up a function at its first call; set its search_path and the settings. */
 static FmgrInfo *
 prepare_call(RegistryFunction *function, FunctionCalls *calls)
 {
@@ -168,6 +180,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 					 errmsg("function %s does not exist", function->signature),
 					 errdetail("It was defined as %s.", function->role),
 					 errhint("Create it again, or define another %s.", function->role)));
+		refuse_temporary(function->oid, function->role);
 		check_execute(function->oid);
 		call = MemoryContextAlloc(calls->memory, sizeof(FunctionCall));
 		fmgr_info_cxt(function->oid, &call->finfo, calls->memory);
@@ -175,6 +188,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 		call->next = calls->first;
 		calls->first = call;
 	}
+	SettingsFix(&calls->guc_level);
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
 		if (calls->guc_level == 0)
@@ -185,7 +199,12 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 	return &call->finfo;
 }
 
-/* SQL: the event trigger on sql_drop */
+/*
+ * SQL: the event trigger on sql_drop.  What was dropped is described to us as the
+ * session that drops it writes names, which may be with quotes around all.  So
+ * names are compared as what they mean, and those of the arguments, of which ours
+ * need no quotes, without them.
+ */
 Datum
 cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 {
@@ -198,7 +217,9 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 		"   event_type, from_version) FROM cqrs_es.upcasters"
 		"  UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
 		"   projection, event_type) FROM cqrs_es.handlers"
-		" ) AS n ON n.function OPERATOR(pg_catalog.=) d.object_identity"
+		" ) AS n ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
+		" AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
+		" pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
 		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
 	};
@@ -229,6 +250,18 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* 42P17 when the function, which is to be or was defined as `role`, is temporary. */
+static void
+refuse_temporary(Oid function, const char *role)
+{
+	if (isAnyTempNamespace(get_func_namespace(function)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("%s %s is temporary", role, format_procedure(function)),
+				 errdetail("Other sessions find another function under that name, or none."),
+				 errhint("Create the function in a schema that stays.")));
 }
 
 static void

@@ -12,8 +12,8 @@
 
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
- * A body in standard SQL is not in prosrc; deparsed under a fixed search_path
- * (RoleSwitchToOwner) it is the same everywhere.
+ * A body in standard SQL is not in prosrc; deparsed under a fixed search_path and
+ * fixed settings (RegistryRead) it is the same everywhere.
  */
 #define FUNCTION_SOURCE \
 	"p.prosrc, p.probin, pg_catalog.pg_get_function_sqlbody(p.oid), p.proconfig::pg_catalog.text"
@@ -32,7 +32,7 @@ typedef struct FunctionCalls
 {
 	MemoryContext memory;
 	struct FunctionCall *first; /* the functions called so far */
-	int			guc_level;		/* 0: the search_path is still the caller's */
+	int			guc_level;		/* 0: all settings are still the caller's */
 }			FunctionCalls;
 
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
