@@ -14,7 +14,8 @@
  * headers of its own row or of lower numbers.
  *
  *	00 cqrs_es, errors, compat	32 admission				45 upcast
- *	05 internal_query, definer	33 dispatch					50 read
+ *	05 settings, internal_query,	33 dispatch				50 read
+ *	   definer
  *	10 tenancy					35 append, event_writer		55 reducer, reducer_program,
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
@@ -38,10 +39,13 @@
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
+#include "decider.h"
+#include "definer.h"
 #include "dispatch.h"
 #include "errors.h"
 #include "events.h"
 #include "fold.h"
+#include "handler.h"
 #include "horizon.h"
 #include "position.h"
 #include "projection.h"
@@ -76,8 +80,11 @@ _PG_init(void)
 	EventsInit();
 	DispatchInit();
 	HorizonInit();
+	DefinerInit();
+	HandlerInit();
 	ProjectionInit();
 	FoldInit();
+	DeciderInit();
 	CommandInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

@@ -5,9 +5,10 @@
  *
  * An expression names state, command, aggregate_id, metadata and version; a
  * parser hook makes parameters of them, so it is parsed and planned once and
- * kept.  It may look into tables, and runs with the rights and the search_path
- * of whoever defined it, as handlers do.  A function is the expression that
- * calls it.
+ * kept.  It may look into tables, and is parsed and runs with the rights and the
+ * search_path of whoever defined it and with fixed settings, as handlers do; who
+ * sends the command sees of its errors what he may (definer.c).  A function is the
+ * expression that calls it.
  *
  * The result is one event or an array of them, as append_events takes them;
  * '[]' when nothing happens.  Null is an error, since it is what a CASE without
@@ -23,6 +24,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/params.h"
 #include "parser/parse_node.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -90,6 +92,12 @@ static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
 static Jsonb *evaluate(Decider *decider, const SPIExecuteOptions *options);
 static Jsonb *as_array(Jsonb *events);
+
+void
+DeciderInit(void)
+{
+	DefinerRegisterParser(resolve_name);
+}
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -181,13 +189,17 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 	};
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
+	char	   *search_path = DefinerSearchPath();
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-	CStringGetTextDatum(DefinerSearchPath())};
+	CStringGetTextDatum(search_path)};
+	RoleSwitch	saved;
 
 	(void) AggregateRequire(type);
 	SPI_connect();
+	saved = RoleSwitchToDefiner(GetUserId(), search_path);
 	RequirePlanRights(compile(expression));
+	RoleSwitchBack(&saved);
 	SPI_finish();
 	(void) RegistryWrite(&query, values, NULL);
 }
@@ -201,7 +213,7 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
  * The events that follow from a command, as a JSON array; palloc'd in the
  * current memory context.  Raises QE302 for an unknown command, 22004 for a
  * null result, 21000 for several rows, and what the decider raises, QE301
- * among it.
+ * among it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
 Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *command,
@@ -209,6 +221,8 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 {
 	Decider    *decider = find_decider(aggregate, command_type);
 	ErrorContextCallback *outer = decision_context;
+	MemoryContext caller = CurrentMemoryContext;
+	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer);
 	ParamListInfo params = makeParamList(lengthof(decider_params));
 	SPIExecuteOptions options = {.params = params,.tcount = 2};
 	Datum		values[] = {JsonbPGetDatum(state), JsonbPGetDatum(command),
@@ -235,11 +249,20 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	{
 		events = evaluate(decider, &options);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		decision_context = outer;
+		if (may_see_all)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		DefinerThrow(error);
 	}
 	PG_END_TRY();
+	decision_context = outer;
 	return events;
 }
 

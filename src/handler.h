@@ -33,6 +33,7 @@ typedef struct Handler
 	bool		uses_event;		/* does it take the event as a whole? */
 }			Handler;
 
+extern void HandlerInit(void);
 extern void HandlerValidate(Handler *handler);
 extern void HandlerRun(Handler *handler, const Event *event, bool replayed);
 extern char *HandlerProblem(const Handler *handler);
