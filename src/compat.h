@@ -44,6 +44,13 @@
 #define compat_check_permissions(stmt)	((void) ExecCheckRTPerms((stmt)->rtable, true))
 #endif
 
+/* what LOCK TABLE asks for, any of them, to lock a table against writers; 17 added one */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_LOCK_RIGHTS	(ACL_MAINTAIN | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#else
+#define COMPAT_LOCK_RIGHTS	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#endif
+
 /* 16 made the lookup of a setting public */
 static inline struct config_generic *
 compat_find_setting(const char *name)

@@ -48,11 +48,15 @@
 #include "reducer.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "settings.h"
 #include "state_projection.h"
 #include "upcast.h"
 
 /* for every event type */
 #define ALL_EVENT_TYPES "*"
+
+/* what it takes to make a table a read model */
+#define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
 /* A handler, and what its projection says of it. */
 typedef struct TypedHandler
@@ -200,8 +204,8 @@ check_types(ArrayType *types)
 }
 
 /*
- * Tables that the caller may write: appending sessions will lock them, and a
- * rebuild empties them.
+ * Tables that the caller may write in every way: appending sessions will lock
+ * them, and a rebuild empties them and fills them again.
  */
 static void
 check_read_models(ArrayType *read_models)
@@ -229,7 +233,7 @@ check_read_models(ArrayType *read_models)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
 					 errdetail("Other sessions could not write it.")));
-		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
+		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
 			ereport(ERROR,
@@ -301,6 +305,7 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', handler->statement ? ' ' : 'n', handler->function ? ' ' : 'n', ' ', ' '};
+	RoleSwitch	saved;
 
 	if (ProjectionRequireOwner(name))
 		ereport(ERROR,
@@ -310,7 +315,9 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 	handler->projection = text_to_cstring(name);
 	handler->definer = GetUserId();
 	handler->search_path = DefinerSearchPath();
+	saved = HandlerBecomeDefiner(handler);
 	HandlerValidate(handler);
+	RoleSwitchBack(&saved);
 
 	if (handler->statement)
 		values[2] = CStringGetTextDatum(handler->statement);
@@ -527,6 +534,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 {
 	Event		upcast = *event;
 	bool		concerned = false;
+	int			guc_level = 0;
 	int			i;
 
 	for (i = 0; i < entry->n; i++)
@@ -540,6 +548,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 		{
 			FunctionCalls calls;
 
+			SettingsFix(&guc_level);	/* once for all of them */
 			FunctionCallsInit(&calls);
 			(void) UpcastEvent(&upcast, &calls);
 			FunctionCallsEnd(&calls);
@@ -547,6 +556,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 		concerned = true;
 		HandlerRun(&handler->handler, &upcast, only != NULL);
 	}
+	SettingsRestore(guc_level);
 	return concerned;
 }
 

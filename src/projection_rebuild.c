@@ -52,6 +52,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
@@ -71,6 +72,7 @@
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "settings.h"
 #include "tenancy.h"
 
 /*
@@ -364,14 +366,26 @@ await_the_ignorant(const Projection *projection)
 		HorizonAwaitWriters();
 }
 
-/* Take the lock of the projection: waits for all who have written with it. */
+/*
+ * Take the lock of the projection: waits for all who have written with it.  Its
+ * owner must still have what LOCK TABLE would ask for, on a read model (42501).
+ */
 static void
 lock_against_writers(const Projection *projection)
 {
 	int			i;
 
 	for (i = 0; i < projection->nlocks; i++)
-		LockRelationOid(projection->locks[i], ShareRowExclusiveLock);
+	{
+		Oid			table = projection->locks[i];
+		bool		is_missing = false;
+
+		if (projection->has_read_models &&
+			pg_class_aclcheck_ext(table, projection->owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
+			!is_missing)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
+		LockRelationOid(table, ShareRowExclusiveLock);
+	}
 }
 
 /* With somebody else's rows in it a table cannot be emptied for us alone. */
@@ -470,8 +484,10 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	int			quarter = 1;
 	int64		seen = 0;
 	int64		concerned = 0;
+	int			guc_level = 0;
 	Event		event;
 
+	SettingsFix(&guc_level);	/* once for all that runs in it */
 	DispatchForbid(rebuild);
 	while (EventsScanNext(scan, &event))
 	{
@@ -496,6 +512,7 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
 	DispatchForbid(false);
+	SettingsRestore(guc_level);
 	pgstat_progress_end_command();
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
