@@ -16,7 +16,6 @@
 #include "access/tableam.h"
 #include "access/tupmacs.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
