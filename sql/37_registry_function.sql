@@ -7,3 +7,10 @@ CREATE FUNCTION cqrs_es.protect_functions() RETURNS event_trigger
 COMMENT ON FUNCTION cqrs_es.protect_functions() IS
     'event trigger: refuses to drop a function that a reducer or an upcaster uses';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_functions() FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.function_body(function oid) RETURNS text
+    LANGUAGE C STABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_function_body';
+COMMENT ON FUNCTION cqrs_es.function_body(oid) IS
+    'the body of a function in standard SQL, for fingerprints; NULL for others, and for one that is dropped';
+REVOKE EXECUTE ON FUNCTION cqrs_es.function_body(oid) FROM PUBLIC;

@@ -82,7 +82,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
-static void save_command(FunctionCallInfo fcinfo, const char *expression);
+static char *begin_definition(FunctionCallInfo fcinfo);
+static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
 static Decider *find_decider(Aggregate *aggregate, const text *command_type);
 static void load_commands(AggregateCommands *entry, const text *aggregate_type);
 static SPIPlanPtr compile(const char *expression);
@@ -100,11 +101,13 @@ static Jsonb *as_array(Jsonb *events);
 Datum
 cqrs_es_define_command(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
+
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("decider must not be null")));
-	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)), search_path);
 	PG_RETURN_VOID();
 }
 
@@ -113,14 +116,14 @@ Datum
 cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 {
 	static const Oid argtypes[] = {JSONBOID, JSONBOID};
-	Oid			function = PG_GETARG_OID(2);
+	char	   *search_path = begin_definition(fcinfo);
+	Datum		signature;
 
-	(void) RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
-									 "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
+	signature = RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
+										  "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
 	save_command(fcinfo,
-				 psprintf("%s(state, command)",
-						  quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-													 get_func_name(function))));
+				 psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature))),
+				 search_path);
 	PG_RETURN_VOID();
 }
 
@@ -159,6 +162,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
 
+	(void) RegistryLockAggregate(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -167,9 +171,17 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+static char *
+begin_definition(FunctionCallInfo fcinfo)
+{
+	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	return DefinerSearchPath();
+}
+
 /* Check an expression and store it, in place of an earlier one. */
 static void
-save_command(FunctionCallInfo fcinfo, const char *expression)
+save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.commands"
@@ -183,12 +195,12 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-	CStringGetTextDatum(DefinerSearchPath())};
+	CStringGetTextDatum(search_path)};
 
-	(void) AggregateRequire(type);
 	SPI_connect();
 	RequirePlanRights(compile(expression));
 	SPI_finish();
+	RequireRole(GetUserId());
 	(void) RegistryWrite(&query, values, NULL);
 }
 

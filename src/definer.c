@@ -12,15 +12,20 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_authid_d.h"
+#include "catalog/pg_namespace_d.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "storage/lmgr.h"
+#include "storage/sinval.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rls.h"
@@ -29,6 +34,8 @@
 #include "compat.h"
 #include "definer.h"
 
+static List *lock_search_path(void);
+static void forget_search_path(void);
 static void lock_relations(const CachedPlanSource *source);
 static void lock_result(Node *node);
 static bool uses_temporary(Node *node, void *context);
@@ -59,28 +66,89 @@ RoleSwitchToDefiner(Oid role, const char *search_path)
  * other sessions: the schemas that this session's stands for now, so that
  * "$user" is not whoever it will run for; and pg_temp last unless it stands
  * there by name, so that nobody's temporary objects stand in front of others.
+ * The schemas are locked (AccessShareLock) to the end of the transaction; one
+ * that is being dropped, and perhaps made anew, is waited for.  Palloc'd.
  */
 char *
 DefinerSearchPath(void)
 {
 	StringInfoData path;
-	List	   *schemas = fetch_search_path(false);
+	List	   *schemas = lock_search_path();
 	bool		has_temp = false;
 	ListCell   *lc;
 
 	initStringInfo(&path);
 	foreach(lc, schemas)
 	{
-		if (isTempNamespace(lfirst_oid(lc)))
-			has_temp = true;
-		appendStringInfo(&path, "%s, ", isTempNamespace(lfirst_oid(lc)) ? "pg_temp" :
-						 quote_identifier(get_namespace_name(lfirst_oid(lc))));
+		bool		is_temp = isTempNamespace(lfirst_oid(lc));
+		char	   *name = is_temp ? "pg_temp" : get_namespace_name(lfirst_oid(lc));
+
+		if (name == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_SCHEMA),
+					 errmsg("a schema of the search_path was dropped meanwhile")));
+		has_temp |= is_temp;
+		appendStringInfo(&path, "%s, ", is_temp ? name : quote_identifier(name));
 	}
 	if (has_temp)
 		path.data[path.len - strlen(", ")] = '\0';
 	else
 		appendStringInfoString(&path, "pg_temp");
 	return path.data;
+}
+
+/*
+ * The schemas of the search_path, locked.  While we waited for a lock a schema
+ * may have gone, or another come in its place: looked up again, until all that
+ * is found has been locked before.  What was locked in vain stays so, it does no harm.
+ */
+static List *
+lock_search_path(void)
+{
+	List	   *locked = NIL;
+
+	for (;;)
+	{
+		uint64		changes = SharedInvalidMessageCounter;
+		List	   *schemas = fetch_search_path(false);
+		ListCell   *lc;
+
+		CHECK_FOR_INTERRUPTS();
+		if (locked != NIL && list_difference_oid(schemas, locked) == NIL)
+			return schemas;
+		foreach(lc, schemas)
+			if (!isTempNamespace(lfirst_oid(lc)))
+				LockDatabaseObject(NamespaceRelationId, lfirst_oid(lc), 0, AccessShareLock);
+		if (changes == SharedInvalidMessageCounter)
+			return schemas;
+		locked = schemas;
+		forget_search_path();
+	}
+}
+
+/*
+ * Let the server look the schemas of the search_path up again.  It does so when
+ * it hears of a change, but not of one that it hears of while it looks.
+ */
+static void
+forget_search_path(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	AtEOXact_GUC(false, level);
+}
+
+/*
+ * A role that is about to be stored as the owner or definer of something must be
+ * there still: a session outlives the role that it runs as.  Locked to the end
+ * of the transaction (AccessShareLock), so that nobody drops it meanwhile.  42704.
+ */
+void
+RequireRole(Oid role)
+{
+	shdepLockAndCheckObject(AuthIdRelationId, role);
 }
 
 /*
@@ -234,7 +302,9 @@ type_is_temporary(Oid type)
 	Oid			schema;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for type %u", type);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("a type that is used was dropped meanwhile")));
 	schema = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
 	ReleaseSysCache(tuple);
 	return isAnyTempNamespace(schema);

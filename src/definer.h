@@ -10,6 +10,7 @@
 
 extern RoleSwitch RoleSwitchToDefiner(Oid role, const char *search_path);
 extern char *DefinerSearchPath(void);
+extern void RequireRole(Oid role);
 extern void RefuseTemporaryObjects(SPIPlanPtr plan);
 extern bool PlanIsCurrent(SPIPlanPtr plan);
 extern void RequirePlanRights(SPIPlanPtr plan);

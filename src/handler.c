@@ -30,7 +30,6 @@
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -47,6 +46,7 @@
 #include "handler.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "registry_function.h"
 #include "state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
@@ -213,19 +213,11 @@ compile(Handler *handler)
 	return plan;
 }
 
-/*
- * The statement that calls a function, given by its qualified signature (which
- * has just the event's type between its parentheses).
- */
+/* The statement that calls a function, given by its qualified signature. */
 static const char *
 function_call(const char *signature)
 {
-	Oid			oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-														   CStringGetDatum(signature)));
-
-	return psprintf("SELECT %s(event)",
-					quote_qualified_identifier(get_namespace_name(get_func_namespace(oid)),
-											   get_func_name(oid)));
+	return psprintf("SELECT %s(event)", RegistryFunctionName(signature));
 }
 
 /* Just one statement, one that writes, and no rows to throw away. */

@@ -87,6 +87,24 @@ InternalQueryWrite(InternalQuery *query, Datum *values, const char *nulls)
 }
 
 /*
+ * The same with the newest snapshot in every isolation level, as the server's
+ * foreign keys look for rows.  A row that is being changed by somebody else is
+ * waited for; above READ COMMITTED it is a 40001 if that one commits.
+ */
+uint64
+InternalQueryWriteNewest(InternalQuery *query, Datum *values, const char *nulls)
+{
+	int			rc = SPI_execute_snapshot(InternalQueryPlan(query), values, nulls,
+										  GetLatestSnapshot(), InvalidSnapshot,
+										  false, true, 0);
+
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
+			 SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
  * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
  * DEFINER function with a SET clause does.
  */
@@ -104,7 +122,7 @@ RoleSwitchTo(Oid role, const char *search_path)
 	return saved;
 }
 
-/* Act as the owner of one of our own tables, for statements of our own. */
+/* Act as the owner of one of our own tables, for statements of our own; 42P01. */
 RoleSwitch
 RoleSwitchToOwner(const char *relname)
 {
@@ -112,7 +130,9 @@ RoleSwitchToOwner(const char *relname)
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation \"%s\"", relname);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" was dropped meanwhile", CQRS_ES_SCHEMA, relname)));
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return RoleSwitchTo(owner, "pg_catalog, pg_temp");

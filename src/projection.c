@@ -89,7 +89,8 @@ static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static bool is_signature(const char *given);
 static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
-static void mark_changed(const text *name);
+static bool begin_change(const text *name);
+static void require_owner(const text *name);
 static void project(const Event *event);
 static Oid	next_lock(const EventTypeHandlers *entry, const text *aggregate_type, Oid after);
 static bool run_handlers(EventTypeHandlers *entry, const text *aggregate_type,
@@ -136,15 +137,14 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
 		PG_ARGISNULL(3) ? 'n' : ' ', ' '};
 
+	if (!PG_ARGISNULL(3))
+		AggregateLock(RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
 		check_read_models(PG_GETARG_ARRAYTYPE_P(2));
 	if (!PG_ARGISNULL(3))
 	{
-		text	   *state_of = RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES);
-
-		(void) AggregateRequire(state_of);
 		if (!PG_ARGISNULL(1))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -160,6 +160,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
 		nulls[1] = ' ';
 	}
+	RequireRole(GetUserId());
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -201,7 +202,8 @@ check_types(ArrayType *types)
 
 /*
  * Tables that the caller may write: appending sessions will lock them, and a
- * rebuild empties them.
+ * rebuild empties them.  They are locked to the end of the transaction
+ * (AccessShareLock), so that nobody drops them meanwhile.
  */
 static void
 check_read_models(ArrayType *read_models)
@@ -214,16 +216,22 @@ check_read_models(ArrayType *read_models)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("read_models must not contain nulls")));
+	tables = ProjectionLocks(PointerGetDatum(read_models), false, &n);
+	for (i = 0; i < n; i++)
+		LockRelationOid(tables[i], AccessShareLock);
 	tables = tables_of(read_models, &n);
 	for (i = 0; i < n; i++)
 	{
 		char		kind = get_rel_relkind(tables[i]);
 
+		if (kind == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("read model with OID %u does not exist", tables[i])));
 		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is not a table",
-							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+					 errmsg("read model \"%s\" is not a table", get_rel_name(tables[i]))));
 		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -244,9 +252,18 @@ check_read_models(ArrayType *read_models)
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Handler		handler = {0};
 	char	   *given;
 
+	if (begin_change(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
+				 errdetail("It keeps the states of aggregates.")));
+	handler.projection = text_to_cstring(name);
+	handler.definer = GetUserId();
+	handler.search_path = DefinerSearchPath();
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -254,12 +271,11 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (is_signature(given))
 	{
-		NullableDatum function = {.isnull = false};
 		Oid			argtypes[1] = {EventsTypeOid()};
 		Datum		signature;
 
-		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(given));
-		signature = RegistryFunctionSignature(function, InvalidOid, argtypes, lengthof(argtypes),
+		signature = RegistryFunctionSignature(RegistryFunctionByName(given), InvalidOid,
+											  argtypes, lengthof(argtypes),
 											  "A handler is a function (event cqrs_es.event).");
 		handler.function = TextDatumGetCString(signature);
 	}
@@ -285,7 +301,7 @@ is_signature(const char *given)
 	return c > given && *c == '(';
 }
 
-/* Check a handler and store it as the caller's. */
+/* Check a handler and store it. */
 static void
 save_handler(FunctionCallInfo fcinfo, Handler *handler)
 {
@@ -297,49 +313,45 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 		" definer = excluded.definer, search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
-	Datum		values[6] = {PointerGetDatum(name), PointerGetDatum(event_type)};
+	Datum		values[6] = {CStringGetTextDatum(handler->projection), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', handler->statement ? ' ' : 'n', handler->function ? ' ' : 'n', ' ', ' '};
 
-	if (ProjectionRequireOwner(name))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
-				 errdetail("It keeps the states of aggregates.")));
-	handler->projection = text_to_cstring(name);
-	handler->definer = GetUserId();
-	handler->search_path = DefinerSearchPath();
 	HandlerValidate(handler);
-
 	if (handler->statement)
 		values[2] = CStringGetTextDatum(handler->statement);
 	if (handler->function)
 		values[3] = CStringGetTextDatum(handler->function);
 	values[4] = ObjectIdGetDatum(handler->definer);
 	values[5] = CStringGetTextDatum(handler->search_path);
-	mark_changed(name);
+	RequireRole(handler->definer);
 	(void) RegistryWrite(&query, values, nulls);
 }
 
 /*
  * Before its handlers change: make the projection's row one that this
  * transaction has written.  So nobody drops or rebuilds it meanwhile, and a
- * rebuild in this transaction knows that others do not see the change yet.
+ * rebuild in this transaction knows that others do not see the change yet.  The
+ * projection must be the caller's own.  Returns whether it keeps the states of
+ * aggregates.
  */
-static void
-mark_changed(const text *name)
+static bool
+begin_change(const text *name)
 {
 	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1"
+		" RETURNING owner::pg_catalog.oid, state_of IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		value = PointerGetDatum(name);
 
-	if (RegistryWrite(&query, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	bool		keeps_states;
+	bool		isnull;
+
+	SPI_connect();
+	ProjectionLockRow(&query, name);
+	keeps_states = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_finish();
+	return keeps_states;
 }
 
 /* SQL: drop_handler(projection, event_type) */
@@ -355,8 +367,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
-	(void) ProjectionRequireOwner(name);
-	mark_changed(name);
+	(void) begin_change(name);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -374,14 +385,16 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	static InternalQuery drop = {
-		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1",
+		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
+		" RETURNING owner::pg_catalog.oid",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
-	(void) ProjectionRequireOwner(name);
-	(void) RegistryWrite(&drop, &value, NULL);
+	SPI_connect();
+	ProjectionLockRow(&drop, name);
+	SPI_finish();
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	PG_RETURN_VOID();
 }
@@ -419,37 +432,48 @@ cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 }
 
 /*
- * The projection must exist (42704) and be the caller's own (42501).  Returns
- * whether it keeps the states of aggregates.
+ * Lock or change the row of a projection with a query that has its name as
+ * parameter and gives its owner in the first column; the row is in SPI_tuptable.
+ * The projection must be there (42704) and be the caller's own (42501): asked
+ * before, so that nobody else locks it, and of the row that was locked, since
+ * somebody else may have made one of that name meanwhile.  Between SPI_connect
+ * and SPI_finish.
  */
-bool
-ProjectionRequireOwner(const text *name)
+void
+ProjectionLockRow(InternalQuery *query, const text *name)
 {
-	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid, state_of IS NOT NULL FROM cqrs_es.projections"
+	static InternalQuery unlocked = {
+		.sql = "SELECT owner::pg_catalog.oid FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(name);
-	Oid			owner;
-	bool		keeps_states;
-	bool		isnull;
 
-	SPI_connect();
-	if (RegistryRead(&query, &value) == 0)
+	if (RegistryRead(&unlocked, &value) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("projection \"%s\" does not exist", text_to_cstring(name)),
 				 errhint("Create it with SELECT cqrs_es.create_projection(%s).",
 						 quote_literal_cstr(text_to_cstring(name)))));
-	owner = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	keeps_states = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
-	SPI_finish();
-	if (!has_privs_of_role(GetUserId(), owner))
+	require_owner(name);
+	if (RegistryWriteRows(query, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	require_owner(name);
+}
+
+/* The caller must have the rights of the owner in the first column of the row that was read. */
+static void
+require_owner(const text *name)
+{
+	bool		isnull;
+	Datum		owner = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+	if (!has_privs_of_role(GetUserId(), DatumGetObjectId(owner)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of projection \"%s\"", text_to_cstring(name))));
-	return keeps_states;
 }
 
 /*-------------------------------------------------------------------------

@@ -35,7 +35,8 @@
  * Rows are deleted, not truncated: that would lock out readers.
  *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
- * the log already.  A resume handles events for the first time, so there they
+ * the log already; nor can tables whose triggers append, deferred ones among them
+ * (dispatch.c).  A resume handles events for the first time, so there they
  * may; what they append is queued (dispatch.c), and told of when the projection
  * is live again.  It stays uncommitted until then, so writers of the same
  * streams wait for the resume, and a deadlock with one of them is possible.
@@ -165,8 +166,10 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 		await_the_ignorant(projection);
 		lock_against_writers(projection);
 	}
+	DispatchForbid(true);		/* triggers of the tables must not append either */
 	empty_read_models(projection);
 	events = replay(projection, &handled, true);
+	DispatchForbid(false);
 	if (projection->paused)
 		save_state(projection, &handled);
 	ereport(NOTICE,
@@ -246,11 +249,9 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Datum		value = PointerGetDatum(name);
 	Projection *projection = palloc0(sizeof(Projection));
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext spi;
-	RoleSwitch	saved;
 	HeapTuple	row;
 	TupleDesc	desc;
 	bool		isnull;
@@ -261,16 +262,10 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called by a handler", function)));
-	(void) ProjectionRequireOwner(name);
 	require_whole_log(function);
 
 	SPI_connect();
-	saved = RoleSwitchToOwner("projections");
-	if (InternalQueryWrite(&query, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
-	RoleSwitchBack(&saved);
+	ProjectionLockRow(&query, name);
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	spi = MemoryContextSwitchTo(caller);
@@ -418,8 +413,10 @@ empty_read_models(const Projection *projection)
 	for (i = 0; i < projection->nlocks; i++)
 	{
 		Oid			table = projection->locks[i];
-		char	   *name = get_rel_name(table);
+		char	   *name;
 
+		LockRelationOid(table, RowExclusiveLock);
+		name = get_rel_name(table);
 		if (name == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -472,7 +469,6 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	int64		concerned = 0;
 	Event		event;
 
-	DispatchForbid(rebuild);
 	while (EventsScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
@@ -495,7 +491,6 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
-	DispatchForbid(false);
 	pgstat_progress_end_command();
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);

@@ -9,7 +9,9 @@
  *
  * The fingerprint covers the initial state, the event types, their operations,
  * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
- * is never used.  It does not see into functions that a reducer calls.
+ * is never used.  It does not see into functions that a reducer calls.  It covers
+ * when the type was declared, too: an append that saves a snapshot beside
+ * drop_aggregate may leave that behind, for a type that is declared anew.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,6 +22,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -41,9 +44,11 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_function);
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_operations);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_reducer);
 
-static void define_function(FunctionCallInfo fcinfo, NullableDatum function);
-static void define_operations(FunctionCallInfo fcinfo, Jsonb *operations);
-static void save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations);
+static char *begin_definition(FunctionCallInfo fcinfo);
+static Datum check_function(NullableDatum function);
+static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
+						 const char *search_path);
+pg_noreturn static void report_undeclared(const text *aggregate_type);
 static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
 static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
 						  pg_cryptohash_ctx *hash);
@@ -53,7 +58,9 @@ static void hash_text(pg_cryptohash_ctx *hash, const char *value);
 Datum
 cqrs_es_define_reducer_function(PG_FUNCTION_ARGS)
 {
-	define_function(fcinfo, fcinfo->args[2]);
+	char	   *search_path = begin_definition(fcinfo);
+
+	save_reducer(fcinfo, check_function(fcinfo->args[2]), NULL, search_path);
 	PG_RETURN_VOID();
 }
 
@@ -61,11 +68,13 @@ cqrs_es_define_reducer_function(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
+
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("operations must not be null")));
-	define_operations(fcinfo, PG_GETARG_JSONB_P(2));
+	save_reducer(fcinfo, (Datum) 0, PG_GETARG_JSONB_P(2), search_path);
 	PG_RETURN_VOID();
 }
 
@@ -77,6 +86,7 @@ cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
 	char	   *reducer;
 
 	if (PG_ARGISNULL(2))
@@ -85,39 +95,35 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 				 errmsg("reducer must not be null")));
 	reducer = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (strchr("[{", reducer[strspn(reducer, " \t\r\n")]) != NULL)
-		define_operations(fcinfo, DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-																	 CStringGetDatum(reducer))));
+		save_reducer(fcinfo, (Datum) 0,
+					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(reducer))),
+					 search_path);
 	else
-	{
-		NullableDatum function = {.isnull = false};
-
-		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(reducer));
-		define_function(fcinfo, function);
-	}
+		save_reducer(fcinfo, check_function(RegistryFunctionByName(reducer)), NULL, search_path);
 	PG_RETURN_VOID();
 }
 
-static void
-define_function(FunctionCallInfo fcinfo, NullableDatum function)
+/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+static char *
+begin_definition(FunctionCallInfo fcinfo)
+{
+	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	return DefinerSearchPath();
+}
+
+/* The signature of a function that is to be a reducer. */
+static Datum
+check_function(NullableDatum function)
 {
 	Oid			argtypes[2] = {JSONBOID, EventsTypeOid()};
 
-	save_reducer(fcinfo,
-				 RegistryFunctionSignature(function, JSONBOID, argtypes, 2,
-										   "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb."),
-				 (Datum) 0);
+	return RegistryFunctionSignature(function, JSONBOID, argtypes, 2,
+									 "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb.");
 }
 
+/* Store a function or operations, in place of an earlier reducer. */
 static void
-define_operations(FunctionCallInfo fcinfo, Jsonb *operations)
-{
-	(void) ReducerProgramCompile(operations);
-	save_reducer(fcinfo, (Datum) 0, JsonbPGetDatum(operations));
-}
-
-/* Store the one or the other, in place of an earlier reducer. */
-static void
-save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations)
+save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const char *search_path)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.reducers"
@@ -130,10 +136,11 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations)
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
-	CStringGetTextDatum(DefinerSearchPath()), operations};
+	CStringGetTextDatum(search_path), JsonbPGetDatum(operations)};
 	char		nulls[5] = {' ', ' ', function ? ' ' : 'n', ' ', operations ? ' ' : 'n'};
 
-	(void) AggregateRequire(type);
+	if (operations)
+		(void) ReducerProgramCompile(operations);
 	(void) RegistryWrite(&query, values, nulls);
 }
 
@@ -150,7 +157,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
 
-	(void) AggregateRequire(type);
+	AggregateLock(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -177,17 +184,33 @@ AggregateRequire(const text *aggregate_type)
 	Aggregate  *aggregate = AggregateGet(aggregate_type);
 
 	if (aggregate == NULL)
-	{
-		char	   *name = text_to_cstring(aggregate_type);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-				 errmsg("aggregate type \"%s\" is not declared", name),
-				 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
-				 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
-						 quote_literal_cstr(name))));
-	}
+		report_undeclared(aggregate_type);
 	return aggregate;
+}
+
+/*
+ * For who declares something of it: it is declared (QE101), and stays so until
+ * the end of the transaction.  Locks its row, and waits for who drops it; to
+ * change its reducers or commands, also for who does that.
+ */
+void
+AggregateLock(const text *aggregate_type, bool change)
+{
+	if (!RegistryLockAggregate(aggregate_type, change))
+		report_undeclared(aggregate_type);
+}
+
+static void
+report_undeclared(const text *aggregate_type)
+{
+	char	   *name = text_to_cstring(aggregate_type);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("aggregate type \"%s\" is not declared", name),
+			 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
+			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
+					 quote_literal_cstr(name))));
 }
 
 /* The reducer for an event type; NULL: merge the payload. */
@@ -226,7 +249,8 @@ static void
 load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT initial_state, snapshot_every, keep_snapshots FROM cqrs_es.aggregates"
+		.sql = "SELECT initial_state, snapshot_every, keep_snapshots, created_at"
+		" FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -253,6 +277,8 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 			elog(ERROR, "could not compute a fingerprint");
 		hash_text(hash, FOLD_RULES);
 		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
+		hash_text(hash, psprintf(INT64_FORMAT,
+								 DatumGetTimestampTz(SPI_getbinval(row, desc, 4, &isnull))));
 		load_reducers(aggregate, aggregate_type, hash);
 		hash_text(hash, UpcastFingerprint());
 		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);

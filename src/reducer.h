@@ -40,6 +40,7 @@ typedef struct Aggregate
 
 extern Aggregate * AggregateGet(const text *aggregate_type);
 extern Aggregate * AggregateRequire(const text *aggregate_type);
+extern void AggregateLock(const text *aggregate_type, bool change);
 extern Reducer * ReducerFind(Aggregate *aggregate, const text *event_type);
 extern Jsonb *ReducerCall(Reducer * reducer, FunctionCalls * calls, Jsonb *state,
 						  const Event *event);

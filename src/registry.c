@@ -16,6 +16,32 @@
  * A cache that is thrown away may still be in use further up the stack (a
  * reducer that redefines reducers).  Its memory therefore goes to the current
  * transaction, which frees it at its end; nobody keeps a pointer for longer.
+ *
+ * The order of locks.  Whoever declares, changes or drops something takes these,
+ * all to the end of the transaction, and looks at nothing that counts before it
+ * is locked: what was found by name before is looked up again.
+ *
+ *	1. The row that the declaration belongs to, with the newest snapshot in every
+ *	   isolation level: the aggregate type, FOR NO KEY UPDATE to define or drop
+ *	   its reducers and commands, FOR KEY SHARE to create a projection of its
+ *	   states, FOR UPDATE to drop it; the projection, by an UPDATE that changes
+ *	   nothing for its handlers, FOR UPDATE to pause, resume or rebuild it, by
+ *	   its DELETE.  Upcasters belong to nobody: they lock their table.
+ *	2. The schemas of the search_path that is kept (DefinerSearchPath).
+ *	3. The function that is named (registry_function.c), the read models by oid,
+ *	   or whatever the parser locks of a statement.
+ *	4. The role that is to be the owner or definer (RequireRole).
+ *
+ * DROP takes its lock of 2 to 4 against all others before it looks for what
+ * depends on the object, and our event trigger looks at the registries with the
+ * newest snapshot before that is let go.  So either the drop waits and then finds
+ * the declaration, or who declares waits and then finds nothing.  Schemas come
+ * before what is in them, as in DROP SCHEMA ... CASCADE; rows of registries
+ * before functions, since one in use can only be dropped behind its declaration;
+ * roles last, as in DROP OWNED and DROP ROLE.
+ *
+ * Who only runs what was declared locks none of these.  What has been dropped by
+ * then is an error of SQLSTATE 42xxx, and that of a snapshot's reducer a warning.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -65,6 +91,7 @@ typedef struct AggregateArgs
 }			AggregateArgs;
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
+static bool lock_aggregate(InternalQuery *query, const text *type);
 pg_noreturn static void report_undeclared(const char *type);
 static void learn_registry_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
@@ -144,6 +171,11 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 {
+	static InternalQuery lock = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
 	static InternalQuery drop_reducers = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
@@ -169,6 +201,9 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 
+	/* who declares something of it meanwhile has done so, or will find it gone */
+	if (!lock_aggregate(&lock, type))
+		report_undeclared(text_to_cstring(type));
 	SPI_connect();
 	if (RegistryRead(&kept_by, &value) > 0)
 		ereport(ERROR,
@@ -179,8 +214,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
 				 errhint("Drop that first.")));
 	SPI_finish();
-	if (RegistryWrite(&drop, &value, NULL) == 0)
-		report_undeclared(text_to_cstring(type));
+	(void) RegistryWrite(&drop, &value, NULL);
 	(void) RegistryWrite(&drop_reducers, &value, NULL);
 	(void) RegistryWrite(&drop_commands, &value, NULL);
 	(void) RegistryWrite(&drop_snapshots, &value, NULL);
@@ -211,6 +245,37 @@ aggregate_args(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("keep_snapshots must be greater than zero")));
 	return args;
+}
+
+/*
+ * Keep an aggregate type declared until the end of the transaction, and, to
+ * change what is declared of it, keep others from doing so; false when it is not
+ * declared.  40001 above READ COMMITTED when it is dropped meanwhile.
+ */
+bool
+RegistryLockAggregate(const text *type, bool change)
+{
+	static InternalQuery to_keep = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery to_change = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+
+	return lock_aggregate(change ? &to_change : &to_keep, type);
+}
+
+/* Lock the row of an aggregate type with a query; is it there? */
+static bool
+lock_aggregate(InternalQuery *query, const text *type)
+{
+	Datum		value = PointerGetDatum(type);
+
+	return RegistryWrite(query, &value, NULL) > 0;
 }
 
 static void
@@ -304,18 +369,30 @@ RegistryRead(InternalQuery *query, Datum *values)
 	return n;
 }
 
-/* Write a registry as its owner; the right to do so is EXECUTE. */
+/*
+ * Write a registry as its owner, or lock rows of it; the right to do so is
+ * EXECUTE.  As in RegistryRead the newest snapshot counts: what was declared
+ * after this transaction began is dropped with what it belongs to.
+ */
 uint64
 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 {
-	RoleSwitch	saved;
 	uint64		n;
 
 	SPI_connect();
-	saved = RoleSwitchToOwner("aggregates");
-	n = InternalQueryWrite(query, values, nulls);
-	RoleSwitchBack(&saved);
+	n = RegistryWriteRows(query, values, nulls);
 	SPI_finish();
+	return n;
+}
+
+/* The same between SPI_connect and SPI_finish, for the rows that come of it. */
+uint64
+RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
+{
+	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
+	uint64		n = InternalQueryWriteNewest(query, values, nulls);
+
+	RoleSwitchBack(&saved);
 	return n;
 }
 

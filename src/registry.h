@@ -32,5 +32,7 @@ extern uint64 RegistryGeneration(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
+extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
+extern bool RegistryLockAggregate(const text *type, bool change);
 
 #endif							/* CQRS_ES_REGISTRY_H */

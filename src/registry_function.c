@@ -4,8 +4,10 @@
  *
  * Registries keep a function by its full signature, not by its oid, so that it
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
- * it, by an event trigger, since rows have no entries in pg_depend.  What goes
- * wrong all the same (a function renamed) is a clear error when it is called.
+ * it, by an event trigger, since rows have no entries in pg_depend.  Who names
+ * one therefore holds a lock of it until the registry's row is committed, and
+ * looks at nothing of it before that (registry.c has the order of locks).  What
+ * goes wrong all the same (a function renamed) is a clear error when it is called.
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * he could call himself; EXECUTE is checked when they are named and when they
@@ -26,8 +28,11 @@
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -41,6 +46,7 @@
 #include "registry.h"
 #include "registry_function.h"
 
+PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
 
 /* A function that was called. */
@@ -52,13 +58,46 @@ typedef struct FunctionCall
 }			FunctionCall;
 
 static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
-static void check_execute(Oid function);
+pg_noreturn static void report_missing(const RegistryFunction * function);
+static void check_execute(Oid function, const char *name);
+
+/*
+ * The function that a signature means, as regprocedure takes it, locked to the
+ * end of the transaction (AccessShareLock).  While we waited for the lock the name
+ * may have come to mean another one, so it is looked up until nothing changes.
+ * Raises 42883, 3F000, 42704 for what is not there.
+ */
+NullableDatum
+RegistryFunctionByName(const char *signature)
+{
+	NullableDatum function = {.isnull = false};
+	Oid			locked = InvalidOid;
+
+	for (;;)
+	{
+		uint64		changes = SharedInvalidMessageCounter;
+		Oid			found;
+
+		CHECK_FOR_INTERRUPTS();
+		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
+		found = DatumGetObjectId(function.value);
+		if (found == locked)
+			return function;
+		if (OidIsValid(locked))
+			UnlockDatabaseObject(ProcedureRelationId, locked, 0, AccessShareLock);
+		LockDatabaseObject(ProcedureRelationId, found, 0, AccessShareLock);
+		if (changes == SharedInvalidMessageCounter)
+			return function;
+		locked = found;
+	}
+}
 
 /*
  * The signature, as a text datum, of a function that is about to be named: a
  * plain one with just these argument types that returns `result`, or whatever
  * it likes when that is InvalidOid.  `expected` is the detail of the error
- * otherwise.  Raises 22004, 42883, 42P13, 42501.
+ * otherwise.  The function is locked to the end of the transaction
+ * (AccessShareLock).  Raises 22004, 42883, 42P13, 42501.
  */
 Datum
 RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtypes,
@@ -73,6 +112,8 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("function must not be null")));
+	/* with it, its schema and types are there until we commit */
+	LockDatabaseObject(ProcedureRelationId, oid, 0, AccessShareLock);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -88,8 +129,24 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s does not fit", format_procedure(oid)),
 				 errdetail_internal("%s", expected)));
-	check_execute(oid);
+	check_execute(oid, format_procedure(oid));
 	return CStringGetTextDatum(format_procedure_qualified(oid));
+}
+
+/*
+ * The qualified name in such a signature, for a statement that calls the
+ * function; palloc'd.  Names in it may be quoted.
+ */
+char *
+RegistryFunctionName(const char *signature)
+{
+	const char *end = signature;
+	bool		quoted = false;
+
+	while (*end && (quoted || *end != '('))
+		if (*end++ == '"')
+			quoted = !quoted;
+	return pnstrdup(signature, end - signature);
 }
 
 /*
@@ -162,13 +219,11 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 			break;
 	if (call == NULL)
 	{
-		if (!OidIsValid(function->oid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("function %s does not exist", function->signature),
-					 errdetail("It was defined as %s.", function->role),
-					 errhint("Create it again, or define another %s.", function->role)));
-		check_execute(function->oid);
+		if (OidIsValid(function->oid))
+			check_execute(function->oid, function->signature);
+		/* what is found now is still there for fmgr_info, which does not wait */
+		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function->oid)))
+			report_missing(function);
 		call = MemoryContextAlloc(calls->memory, sizeof(FunctionCall));
 		fmgr_info_cxt(function->oid, &call->finfo, calls->memory);
 		call->function = function;
@@ -183,6 +238,39 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	}
 	return &call->finfo;
+}
+
+/*
+ * SQL: function_body(function oid).  A body in standard SQL as text; null for any
+ * other function, and for one that is gone.  To write it the server looks up all
+ * that the body names, which is there for as long as the function is: so that is
+ * locked (AccessShareLock) meanwhile.
+ */
+Datum
+cqrs_es_function_body(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(body_call, 1);
+	Datum		function = PG_GETARG_DATUM(0);
+	HeapTuple	tuple = SearchSysCache1(PROCOID, function);
+	bool		isnull;
+	Datum		body;
+
+	if (!HeapTupleIsValid(tuple))
+		PG_RETURN_NULL();
+	(void) SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
+	ReleaseSysCache(tuple);
+	if (isnull)
+		PG_RETURN_NULL();
+
+	LockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	InitFunctionCallInfoData(*body_call, NULL, 1, InvalidOid, NULL, NULL);
+	body_call->args[0].value = function;
+	body_call->args[0].isnull = false;
+	body = pg_get_function_sqlbody(body_call);
+	UnlockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	if (body_call->isnull)
+		PG_RETURN_NULL();
+	return body;
 }
 
 /* SQL: the event trigger on sql_drop */
@@ -232,10 +320,25 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 }
 
 static void
-check_execute(Oid function)
+report_missing(const RegistryFunction *function)
 {
-	AclResult	result = compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("function %s does not exist", function->signature),
+			 errdetail("It was defined as %s.", function->role),
+			 errhint("Create it again, or define another %s.", function->role)));
+}
 
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
+/*
+ * `name` is for the message.  A function that is gone is not an error here: where
+ * it is not locked the caller looks again.
+ */
+static void
+check_execute(Oid function, const char *name)
+{
+	if (superuser() || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function)))
+		return;
+	/* all that this looks at has been loaded by now, so it does not wait */
+	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
 }

@@ -16,7 +16,7 @@
  * (RoleSwitchToOwner) it is the same everywhere.
  */
 #define FUNCTION_SOURCE \
-	"p.prosrc, p.probin, pg_catalog.pg_get_function_sqlbody(p.oid), p.proconfig::pg_catalog.text"
+	"p.prosrc, p.probin, cqrs_es.function_body(p.oid), p.proconfig::pg_catalog.text"
 
 /* Lives in a registry cache, until the end of the transaction. */
 typedef struct RegistryFunction
@@ -37,6 +37,8 @@ typedef struct FunctionCalls
 
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
+extern NullableDatum RegistryFunctionByName(const char *signature);
+extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
 								 int first_column, const char *role);
 extern void FunctionCallsInit(FunctionCalls * calls);

@@ -23,6 +23,7 @@
 
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -162,12 +163,17 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	write_row(state, handler, &key, &folded);
 }
 
-/* Its qualified name, palloc'd, and whether it has a column for tenants. */
+/*
+ * Its qualified name, palloc'd, and whether it has a column for tenants.  Locks
+ * the table as for writing, so that it keeps its name and schema.  42P01.
+ */
 static void
 describe_table(Oid table, char **name, bool *has_tenant)
 {
-	char	   *relname = get_rel_name(table);
+	char	   *relname;
 
+	LockRelationOid(table, RowExclusiveLock);
+	relname = get_rel_name(table);
 	if (relname == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

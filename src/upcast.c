@@ -88,16 +88,15 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
 	Datum		values[5];
 
-	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
-										  "An upcaster is a function (payload jsonb) that returns jsonb.");
-
 	/* two who define one each must not make a cycle together */
 	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
-	refuse_cycle(event_type, from_version, to_version);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);
 	values[4] = CStringGetTextDatum(DefinerSearchPath());
+	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
+										  "An upcaster is a function (payload jsonb) that returns jsonb.");
+	refuse_cycle(event_type, from_version, to_version);
 	(void) RegistryWrite(&query, values, NULL);
 	PG_RETURN_VOID();
 }
