@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid_d.h"
 #include "catalog/pg_namespace_d.h"
@@ -141,14 +140,18 @@ forget_search_path(void)
 }
 
 /*
- * A role that is about to be stored as the owner or definer of something must be
- * there still: a session outlives the role that it runs as.  Locked to the end
+ * The current role, which is about to be stored as the owner or definer of something must be
+ * there still: a session outlives the role that it acts as.  Locked to the end
  * of the transaction (AccessShareLock), so that nobody drops it meanwhile.  42704.
  */
 void
 RequireRole(Oid role)
 {
-	shdepLockAndCheckObject(AuthIdRelationId, role);
+	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the current role does not exist any more")));
 }
 
 /*

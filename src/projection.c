@@ -227,7 +227,8 @@ check_read_models(ArrayType *read_models)
 		if (kind == '\0')
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("read model with OID %u does not exist", tables[i])));
+					 errmsg("read model does not exist"),
+					 errdetail("There is no table with OID %u.", tables[i])));
 		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),

@@ -118,7 +118,8 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with OID %u does not exist", oid)));
+				 errmsg("function does not exist"),
+				 errdetail("There is none with OID %u.", oid)));
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
 		(!OidIsValid(result) || proc->prorettype == result) && proc->pronargs == nargs &&
