@@ -34,6 +34,7 @@
 #include "definer.h"
 #include "fold.h"
 #include "internal_query.h"
+#include "registry.h"
 #include "state_projection.h"
 
 /* Lives in the cache of handlers; its plans hang on its chunk of memory. */
@@ -49,6 +50,7 @@ typedef struct StateProjection
 	SPIPlanPtr	write;
 }			StateProjection;
 
+static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
 static void prepare(StateProjection *state, char *table_name, bool has_tenant);
 static SPIPlanPtr prepare_statement(const char *sql);
@@ -124,6 +126,8 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	bool		has_tenant;
 
 	EventKey(event, &key);
+	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(handler->projection))
+		return;					/* both were dropped while we waited for something */
 	aggregate = AggregateRequire(key.aggregate_type);
 	describe_table(state->table, &name, &has_tenant);
 	if (!has_tenant && VARSIZE_ANY_EXHDR(key.tenant_id) > 0)
@@ -161,6 +165,20 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	else
 		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
 	write_row(state, handler, &key, &folded);
+}
+
+/* Is there a projection of that name that keeps states? */
+static bool
+is_declared(const char *projection)
+{
+	static InternalQuery query = {
+		.sql = "SELECT FROM cqrs_es.projections"
+		" WHERE name OPERATOR(pg_catalog.=) $1 AND state_of IS NOT NULL",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(projection);
+
+	return RegistryRead(&query, &value) > 0;
 }
 
 /*
