@@ -9,7 +9,7 @@ COMMENT ON FUNCTION cqrs_es.protect_functions() IS
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_functions() FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.function_body(function oid) RETURNS text
-    LANGUAGE C STABLE STRICT PARALLEL SAFE
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_function_body';
 COMMENT ON FUNCTION cqrs_es.function_body(oid) IS
     'the body of a function in standard SQL, for fingerprints; NULL for others, and for one that is dropped';

@@ -262,10 +262,10 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called by a handler", function)));
-	require_whole_log(function);
 
 	SPI_connect();
 	ProjectionLockRow(&query, name);
+	require_whole_log(function);
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	spi = MemoryContextSwitchTo(caller);

@@ -139,6 +139,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$CREATE FUNCTION cqrs_es.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.tenant_id = 'x'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.node_id = 1$$),
+	('{OWNER}', $$SELECT cqrs_es.function_body(0)$$),
 	('{OWNER}', $$SET LOCAL session_replication_role = replica$$);
 INSERT INTO calls (needs, call)
 	SELECT '{OWNER}'::text[], format('SELECT FROM %s', oid::regclass) FROM pg_class
