@@ -140,9 +140,10 @@ forget_search_path(void)
 }
 
 /*
- * The current role, which is about to be stored as the owner or definer of something must be
- * there still: a session outlives the role that it acts as.  Locked to the end
- * of the transaction (AccessShareLock), so that nobody drops it meanwhile.  42704.
+ * A role, the current one, that is about to be stored as the owner or definer of
+ * something must be there still: a session outlives the role that it acts as.
+ * Locked to the end of the transaction (AccessShareLock), so that nobody drops it
+ * meanwhile.  Raises 42704.
  */
 void
 RequireRole(Oid role)

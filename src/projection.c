@@ -330,7 +330,7 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 }
 
 /*
- * Before its handlers change: make the projection's row one that this
+ * Before anything else is looked at when its handlers change: make the projection's row one that this
  * transaction has written.  So nobody drops or rebuilds it meanwhile, and a
  * rebuild in this transaction knows that others do not see the change yet.  The
  * projection must be the caller's own.  Returns whether it keeps the states of
