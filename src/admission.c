@@ -4,10 +4,12 @@
  *	  not come through append_event, and the refusal of every change.
  *
  * A plain INSERT or COPY is held to the rules of append: the right next
- * sequence or none (then it is filled in); a taken one goes on to the primary
- * key, which raises 23505 as clients with a table of their own expect; a hole
+ * sequence or none (then it is filled in); a taken one goes on to the unique
+ * index, which raises 23505 as clients with a table of their own expect; a hole
  * is refused.  Waiting for a stream's end in progress happens here, in
- * EventsTip; what still races after that is arbitrated by the primary key.
+ * EventsTip; what still races after that is arbitrated by the index.  A table
+ * without one, or whose partitions tear streams apart, is refused
+ * (stream_index.c).
  *
  * A row that brings a position which this backend did not draw is a restored
  * one (pg_restore, a move from another database).  It is let in as it stands,
@@ -34,6 +36,7 @@
 #include "errors.h"
 #include "event_scan.h"
 #include "position.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_admit_event);
@@ -65,6 +68,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	int			attnums[EVENT_NCOLUMNS];
 	Datum		values[EVENT_NCOLUMNS];
 	bool		nulls[EVENT_NCOLUMNS] = {false};
+	Oid			stream_index;
 	int			column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
@@ -88,13 +92,12 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 
 	/* before anything of a stream is looked at, or waited for */
 	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
+	stream_index = StreamIndexRequire(trigdata->tg_relation, &columns);
 	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
-		StreamTip	tip = EventsTip(trigdata->tg_relation,
-									compat_primary_key(trigdata->tg_relation),
-									&columns, &key);
+		StreamTip	tip = EventsTip(trigdata->tg_relation, stream_index, &columns, &key);
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 

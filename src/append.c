@@ -51,6 +51,7 @@
 #include "event_id.h"
 #include "event_writer.h"
 #include "internal_query.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_append_event);
@@ -174,7 +175,8 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
  *
  * Raises QE001 (version conflict), QE002 (event id used with other content),
  * 40001 (above READ COMMITTED), 25006 (read-only), 42501 (no INSERT or no SELECT), 22xxx
- * (bad arguments), and whatever a projection raises.
+ * (bad arguments), 55000 (nothing guards the streams, stream_index.c), 23505 (another
+ * unique index of the table), and whatever a projection raises.
  */
 AppendResult
 AppendEvents(AppendRequest *append)
@@ -212,6 +214,7 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 {
 	const EventsTable *table;
 	Relation	rel;
+	EventColumns columns;
 	StreamTip	tip;
 	bool		done = true;
 	pg_uuid_t **ids;
@@ -228,16 +231,23 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 	table = EventsTableGet();
 	TenancyRequireEvents(table->relid, ACL_INSERT | ACL_SELECT);
 	rel = table_open(table->relid, RowExclusiveLock);
+	columns = EventsTableGet()->columns;
+	(void) StreamIndexRequire(rel, &columns);
 
+	/*
+	 * It ends: a lost race is lost to an event that is in the stream by now, or
+	 * to one that is gone (event_writer.c says why that comes to an end); and
+	 * what is kept out by SQL although the stream stays where it was ends with
+	 * the second try.
+	 */
 	for (;;)
 	{
+		bool		plainly;
+
 		tip = EventWriterTip(rel, &append->key);
 		if (tip.after_snapshot)
 			EventsReportMoved(&append->key);
 
-		/* by SQL, a lost race is over: not to see the winner means there is none */
-		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))
-			EventWriterSuppressed(&append->events[0]);
 		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;
 		if (!AppendVersionFits(append->expected_version, tip.version))
@@ -247,8 +257,10 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 			break;
 		}
 
+		/* by SQL, a lost race is over: not to see the winner means there is none */
+		plainly = lost_at == tip.version;
 		stamp_events(append, tip.version);
-		if (EventWriterInsert(rel, append->events, append->nevents))
+		if (EventWriterInsert(rel, append->events, append->nevents, plainly))
 		{
 			result->version = tip.version + append->nevents;
 			result->global_position =

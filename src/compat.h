@@ -91,15 +91,13 @@ compat_find_setting(const char *name)
 	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters)
 #endif
 
-/* 18 added instrumentation to index scans, and deferrable_ok */
+/* 18 added instrumentation to index scans */
 #if PG_VERSION_NUM >= 180000
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
-#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel, false)
 #else
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
-#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
 #endif
 
 /* 16 added the heap, 17 dropped the snapshot for "snapshot too old" */

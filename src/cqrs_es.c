@@ -19,8 +19,8 @@
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
- *	30 events, event_scan, row_scan, last_row				70 command, decider
- *															75 projection, handler,
+ *	30 events, event_scan, row_scan, last_row,				70 command, decider
+ *	   stream_index											75 projection, handler,
  *															   state_projection
  *															77 projection_rebuild
  *-------------------------------------------------------------------------
@@ -46,6 +46,7 @@
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 PG_MODULE_MAGIC;
@@ -73,6 +74,7 @@ _PG_init(void)
 	ContextInit();
 	RegistryInit();
 	PositionInit();
+	StreamIndexInit();
 	EventsInit();
 	DispatchInit();
 	HorizonInit();

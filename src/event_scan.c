@@ -4,7 +4,7 @@
  *	  the whole log.
  *
  * On the straight way rows come from the heap in the order of an index
- * (row_scan.c), and the end of a stream from the last entry of the primary key
+ * (row_scan.c), and the end of a stream from the last entry of its index
  * (last_row.c); on the generic way from a cursor.  events.c decides which.
  *-------------------------------------------------------------------------
  */
@@ -100,33 +100,26 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
- * `rel` must be locked; nothing stays locked by this.  Above READ COMMITTED,
- * after_snapshot tells that the end is not in the transaction's snapshot.
- * Can raise 40P01 when the wait closes a circle; 55000 when the primary key is
- * gone or another one.
+ * `rel` must be locked, and stream_index the one that guards its streams;
+ * nothing stays locked by this.  Above READ COMMITTED, after_snapshot tells that
+ * the end is not in the transaction's snapshot.  Can raise 40P01 when the wait
+ * closes a circle.
+ *
+ * It ends: who inserts speculatively holds the lock of his token from before
+ * the row is there until it stays or is gone, so each round waits in the lock
+ * manager until the row that it met has become something else.  A round without
+ * a wait has met a row that did so meanwhile.
  */
 StreamTip
-EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
+EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
 		  const StreamKey *key)
 {
-	Relation	index;
-	TupleTableSlot *slot;
+	Relation	index = index_open(stream_index, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
 	StreamTip	tip;
 	TransactionId in_progress;
 
-	if (!OidIsValid(primary_key))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel))));
-	index = index_open(primary_key, AccessShareLock);
-	if (!EventsKeyFindsStreams(index, columns))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("primary key of table \"%s\" does not find streams",
-						RelationGetRelationName(rel)),
-				 errhint("It has to begin with aggregate_type, aggregate_id, tenant_id, sequence.")));
-	slot = table_slot_create(rel, NULL);
 	InitDirtySnapshot(dirty);
 	do
 	{
@@ -306,7 +299,7 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 	if (heap)
 	{
 		const EventsTable *table = EventsTableGet();
-		Relation	index = index_open(table->primary_key, AccessShareLock);
+		Relation	index = index_open(table->stream_index, AccessShareLock);
 		ScanKeyData keys[4];
 
 		stream_scan_keys(keys, index, &table->columns, key);
@@ -450,7 +443,7 @@ key_is(PG_FUNCTION_ARGS)
 }
 
 /*
- * Scan keys for the first three columns of the primary key, in the order the
+ * Scan keys for the first three columns of the stream index, in the order the
  * index has them.
  */
 static void

@@ -8,7 +8,9 @@
  * indexes and skips the SQL executor; it is several times quicker.  It is
  * right only while the table is what we installed: a local heap without
  * partitions, foreign triggers, rules, policies beside our own (tenancy.c), or a
- * distributed engine that keeps the rows elsewhere.  For everything else there is
+ * distributed engine that keeps the rows elsewhere; and to write, without any
+ * unique index beside the one of the streams, be it one that is being built or
+ * was left invalid (event_writer.c).  For everything else there is
  * the generic way, ordinary SQL through kept plans.  EventsTableGet looks at the
  * catalog and decides, once per relcache invalidation of the table;
  * EventsWriteStraight and EventsReadStraight are the only two who ask.
@@ -49,6 +51,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 static const char *const column_names[EVENT_NCOLUMNS] = {
@@ -74,7 +77,6 @@ static Oid	event_type_oid = InvalidOid;
 
 static void invalidate_events_table(Datum arg, Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
-static bool finds_streams(Oid primary_key, const EventColumns *columns);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static bool is_distributed(Oid relid);
@@ -104,6 +106,7 @@ const EventsTable *
 EventsTableGet(void)
 {
 	EventsTable fresh;
+	StreamIndexes indexes;
 	uint64		started;
 	Relation	rel;
 
@@ -114,16 +117,18 @@ EventsTableGet(void)
 	rel = table_open(CqrsEsRelid("events"), AccessShareLock);
 	fresh.relid = RelationGetRelid(rel);
 	EventsColumnsOf(rel, &fresh.columns);
-	fresh.primary_key = compat_primary_key(rel);
+	indexes = StreamIndexesOf(rel, &fresh.columns);
+	fresh.stream_index = indexes.guard;
+	fresh.deferrable = indexes.deferrable;
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.plain = is_plain_heap(rel) &&
 		!fresh.foreign_policies &&
 		OidIsValid(fresh.position_index) &&
-		finds_streams(fresh.primary_key, &fresh.columns) &&
+		OidIsValid(fresh.stream_index) &&
 		!is_distributed(fresh.relid);
-	fresh.straight = fresh.plain && is_as_installed(rel, &fresh.columns);
+	fresh.straight = fresh.plain && indexes.only_unique && is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
 
 	/* published whole, and only as what it still is */
@@ -281,40 +286,6 @@ find_position_index(Relation rel, AttrNumber position)
 	}
 	list_free(indexes);
 	return found;
-}
-
-static bool
-finds_streams(Oid primary_key, const EventColumns *columns)
-{
-	Relation	index;
-	bool		result;
-
-	if (!OidIsValid(primary_key))
-		return false;
-	index = index_open(primary_key, AccessShareLock);
-	result = EventsKeyFindsStreams(index, columns);
-	index_close(index, AccessShareLock);
-	return result;
-}
-
-/*
- * Can streams be found by this primary key?  So it is when it begins with the
- * three columns of a stream's key, in any order, and the sequence.
- */
-bool
-EventsKeyFindsStreams(Relation index, const EventColumns *columns)
-{
-	const int16 *key = index->rd_index->indkey.values;
-	int			parts = 0;
-	int			i;
-
-	if (index->rd_index->indnkeyatts < 4 || key[3] != columns->attno[EVENT_SEQUENCE])
-		return false;
-	for (i = 0; i < 3; i++)
-		parts += key[i] == columns->attno[EVENT_AGGREGATE_TYPE] ||
-			key[i] == columns->attno[EVENT_AGGREGATE_ID] ||
-			key[i] == columns->attno[EVENT_TENANT_ID];
-	return parts == 3;
 }
 
 /* All rows in this one heap? */

@@ -60,8 +60,9 @@ typedef struct EventColumns
 typedef struct EventsTable
 {
 	Oid			relid;
-	Oid			primary_key;
+	Oid			stream_index;	/* guards the streams; InvalidOid: none does */
 	Oid			position_index;
+	bool		deferrable;		/* a unique or exclusion constraint checked later? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */
@@ -72,7 +73,6 @@ extern void EventsInit(void);
 extern const EventsTable *EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
-extern bool EventsKeyFindsStreams(Relation index, const EventColumns *columns);
 extern bool EventsReadStraight(const EventsTable *table);
 extern void EventsColumnsOf(Relation rel, EventColumns *columns);
 extern int	EventColumnByName(const char *name);
