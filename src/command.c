@@ -8,13 +8,7 @@
  * loaded and the command decided again, without an error and without a
  * subtransaction in between, cqrs_es.command_retries times.
  *
- * Retries alone would not help many sessions that send commands to one
- * aggregate: all wake up when one has won, and all but one lose again.  So from
- * the first lost race on a transaction holds one of a fixed number of lock
- * slots, chosen by a hash of the stream, until it ends, and a command that finds
- * the slot taken waits for it before it loads: under contention commands queue
- * up, without contention nobody holds a slot.  Two streams that share a slot
- * wait for each other then, no more.
+ * Where many fight over one stream, commands queue up (command_queue.c).
  *
  * The events carry the command's id ("command_id", "causation_id") and a
  * correlation id, that of the context or else the command's.  A command that is
@@ -29,12 +23,10 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -44,6 +36,7 @@
 
 #include "append.h"
 #include "command.h"
+#include "command_queue.h"
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
@@ -54,10 +47,6 @@
 #include "fold.h"
 #include "internal_query.h"
 #include "tenancy.h"
-
-/* advisory locks of users have 1 or 2 in the fourth field of their tag */
-#define COMMAND_LOCK_CLASS	0xCE
-#define COMMAND_LOCK_SLOTS	1024
 
 static int	cqrs_es_command_retries = 3;
 
@@ -90,7 +79,6 @@ static void put_string(JsonbParseState **state, const char *key, const char *val
 static CommandResult run(const Command *command);
 static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 						 CommandResult *result);
-static void queue_up(const StreamKey *key, bool lost);
 static void describe_command(void *arg);
 
 void
@@ -152,12 +140,16 @@ run(const Command *command)
 	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
 	CommandResult result = {.global_position = 0};
 	int64		searched = 0;
+	CommandQueue queue = {.holds_slot = false};
 
 	if (tries_left > 0)
-		queue_up(&command->key, false);
+		CommandQueueArrive(&queue, &command->key);
 	if (command->has_id && was_executed(command, aggregate, &searched, &result))
+	{
+		CommandQueueLeave(&queue);
 		return result;
-	for (;;)
+	}
+	for (;;)					/* ends with the tries */
 	{
 		AppendRequest append;
 		AppendResult appended;
@@ -167,7 +159,7 @@ run(const Command *command)
 		result.folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
 		if (command->has_id && result.folded.version > searched &&
 			was_executed(command, aggregate, &searched, &result))
-			return result;
+			break;
 		if (!AppendVersionFits(command->expected_version, result.folded.version))
 			AppendReportConflict(&command->key, command->expected_version, result.folded.version);
 
@@ -175,7 +167,8 @@ run(const Command *command)
 						result.folded.state, command->payload, command->key.aggregate_id,
 						command->metadata, result.folded.version);
 		if (JB_ROOT_COUNT(events) == 0)
-			return result;
+			break;
+		CommandQueueDecided(&queue);
 		AppendRequestInit(&append, &command->key, result.folded.version, JB_ROOT_COUNT(events));
 		append.metadata = command->metadata;
 		append.stamp = command->stamp;
@@ -189,11 +182,13 @@ run(const Command *command)
 		if (tries_left-- == 0)
 		{
 			if (command->has_id && was_executed(command, aggregate, &searched, &result))
-				return result;
+				break;
 			AppendReportConflict(&command->key, result.folded.version, appended.version);
 		}
-		queue_up(&command->key, true);
+		CommandQueueLost(&queue);
 	}
+	CommandQueueLeave(&queue);
+	return result;
 }
 
 /*
@@ -238,28 +233,6 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 		return false;
 	result->folded = FoldStream(aggregate, &command->key, version);
 	return true;
-}
-
-/*
- * Wait for those who lost a race for the stream before, and, having lost one,
- * make others wait from now on to the end of the transaction.
- */
-static void
-queue_up(const StreamKey *key, bool lost)
-{
-	LOCKTAG		tag;
-	uint32		hash = 0;
-	const text *parts[] = {key->aggregate_type, key->aggregate_id, key->tenant_id};
-	size_t		i;
-
-	for (i = 0; i < lengthof(parts); i++)
-		hash = hash_combine(hash, hash_bytes((const unsigned char *) VARDATA_ANY(parts[i]),
-											 VARSIZE_ANY_EXHDR(parts[i])));
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, hash % COMMAND_LOCK_SLOTS, COMMAND_LOCK_CLASS);
-	if (LockAcquire(&tag, ExclusiveLock, false, !lost) == LOCKACQUIRE_NOT_AVAIL)
-		(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	else if (!lost)
-		(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 static void

@@ -20,7 +20,8 @@
  *	25 position					37 registry_function		60 snapshot
  *	27 event_id					40 horizon					65 fold
  *	30 events, event_scan, row_scan, last_row,				70 command, decider
- *	   stream_index											75 projection, handler,
+ *	   stream_index											   command_queue
+ *															75 projection, handler,
  *															   state_projection
  *															77 projection_rebuild
  *-------------------------------------------------------------------------
