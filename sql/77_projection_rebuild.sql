@@ -29,6 +29,13 @@ COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
     'what would make the handlers of a projection fail now, whatever the event; NULL: nothing, or nothing is known while their tables are locked';
 REVOKE EXECUTE ON FUNCTION cqrs_es.projection_errors(text) FROM PUBLIC;
 
+CREATE FUNCTION cqrs_es.last_position() RETURNS bigint
+    LANGUAGE C STABLE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_last_position';
+COMMENT ON FUNCTION cqrs_es.last_position() IS
+    'the position of the last event that is visible, settled or not; NULL: the log is empty';
+REVOKE EXECUTE ON FUNCTION cqrs_es.last_position() FROM PUBLIC;
+
 -- The server shows the details of a session's progress to those who may see its
 -- statements. A replay reports like a COPY into cqrs_es.projections, with
 -- the projection in the places from 17 on.
@@ -48,6 +55,7 @@ CREATE VIEW cqrs_es.projection_progress AS
 COMMENT ON VIEW cqrs_es.projection_progress IS
     'projections that are being rebuilt or resumed now: events replayed so far, where in the log, and how far it goes';
 
+-- The log by a function, which finds it by name: it may be another table by then.
 CREATE VIEW cqrs_es.projection_status AS
     SELECT p.name,
            CASE (SELECT r.activity FROM cqrs_es.projection_progress AS r
@@ -63,8 +71,7 @@ CREATE VIEW cqrs_es.projection_status AS
            ARRAY(SELECT h.event_type FROM cqrs_es.handlers AS h
                  WHERE h.projection OPERATOR(pg_catalog.=) p.name ORDER BY h.event_type) AS handlers,
            CASE WHEN p.paused THEN p.handled_position
-                ELSE (SELECT e.global_position FROM cqrs_es.events AS e
-                      ORDER BY e.global_position DESC LIMIT 1)
+                ELSE cqrs_es.last_position()
            END AS last_position,
            cqrs_es.projection_errors(p.name) AS errors
     FROM cqrs_es.projections AS p;

@@ -48,7 +48,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT signature FROM functions WHERE proparallel <> 'u' AND proname NOT IN ('current_tenant', 'new_event_id')$$,
 		$$ALTER FUNCTION cqrs_es.read_all PARALLEL RESTRICTED$$),
 	('what is not volatile does not look at the log either',
-		$$SELECT signature FROM functions WHERE provolatile <> 'v' AND proname NOT IN ('current_tenant', 'projection_errors')$$,
+		$$SELECT signature FROM functions WHERE provolatile <> 'v' AND proname NOT IN ('current_tenant', 'last_position', 'projection_errors')$$,
 		$$ALTER FUNCTION cqrs_es.read_all STABLE$$),
 	('every argument has a name',
 		$$SELECT signature FROM functions WHERE NOT is_trigger AND pronargs > 0 AND (proargnames IS NULL OR '' = ANY (proargnames))$$,

@@ -19,7 +19,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$|^last_position$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -121,6 +121,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.pause_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.resume_projection('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	-- for the owner alone
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
