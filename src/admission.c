@@ -11,7 +11,10 @@
  *
  * A row that brings a position which this backend did not draw is a restored
  * one (pg_restore, a move from another database).  It is let in as it stands,
- * in any order, but only by the table's owner.
+ * in any order, but only by the table's owner, and not at a position that is taken.
+ * (Two who put a row at one position in the same instant may both succeed: no
+ * unique index can guard that on a log that is partitioned or distributed by
+ * stream, so readers take such rows together anyway.)
  *
  * No cached oids and no table names here: on a partitioned or distributed log
  * the trigger sees a partition or a shard.
@@ -24,7 +27,6 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -33,6 +35,7 @@
 #include "context.h"
 #include "errors.h"
 #include "event_scan.h"
+#include "log_end.h"
 #include "position.h"
 #include "tenancy.h"
 
@@ -169,13 +172,15 @@ check_new_row(NewRow *row, StreamKey *key)
 }
 
 /*
- * A restored row.  Its position is not ours to check, but readers must be
- * able to wait for it: hold the lock that drawing one would have taken.
+ * A restored row.  Its position must not be in the log yet (23505), as far as this
+ * table is all of the log; and readers must be able to wait for it: hold the lock
+ * that drawing one would have taken.
  */
 static void
 admit_restored(Relation rel, NewRow *row)
 {
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
+	char	   *stream;
 
 	if (!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
@@ -192,9 +197,16 @@ admit_restored(Relation rel, NewRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event that is restored with its global_position needs its sequence")));
-	LockRelationOid(PositionSequence(), RowExclusiveLock);
+	PositionHoldReaders();
+	stream = LogStreamAt(rel, position);
+	if (stream)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("position %lld is in the log already", (long long) position),
+				 errdetail("The event at that position is one of stream \"%s\".", stream),
+				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
 	if (POSITION_NODE(position) == cqrs_es_node_id)
-		PositionAdvance(POSITION_NUMBER(position));
+		(void) PositionAdvance(POSITION_NUMBER(position));
 }
 
 /* Give the row its sequence, or check the one it brings. */
@@ -224,7 +236,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	 */
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
-		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw()));
+		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position)));
 }
 
 static void

@@ -114,6 +114,13 @@ compat_find_setting(const char *name)
 	_bt_search(index, key, leaf, BT_READ, NULL)
 #endif
 
+/* 16 renamed where a relation's file is */
+#if PG_VERSION_NUM >= 160000
+#define compat_seq_rec_set(record, rel)	((record)->locator = (rel)->rd_locator)
+#else
+#define compat_seq_rec_set(record, rel)	((record)->node = (rel)->rd_node)
+#endif
+
 /* 18 gave "does not return" a new form, written in front */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

@@ -43,6 +43,7 @@
 #include "events.h"
 #include "fold.h"
 #include "horizon.h"
+#include "log_history.h"
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
@@ -75,6 +76,7 @@ _PG_init(void)
 	PositionInit();
 	EventsInit();
 	DispatchInit();
+	LogHistoryInit();
 	HorizonInit();
 	ProjectionInit();
 	FoldInit();

@@ -101,7 +101,7 @@ insert_straight(Relation rel, Event *events, int nevents)
 
 	/* drawn after the stream's end is known, so positions rise in it */
 	for (i = 0; i < nevents; i++)
-		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw());
+		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0));
 
 	store_event(slot, &columns, &events[0]);
 	inserted = insert_first(result_rel, slot, estate, primary_key);

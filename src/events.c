@@ -118,11 +118,12 @@ EventsTableGet(void)
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
-	fresh.plain = is_plain_heap(rel) &&
-		!fresh.foreign_policies &&
+	fresh.local = is_plain_heap(rel) &&
 		OidIsValid(fresh.position_index) &&
-		finds_streams(fresh.primary_key, &fresh.columns) &&
 		!is_distributed(fresh.relid);
+	fresh.plain = fresh.local &&
+		!fresh.foreign_policies &&
+		finds_streams(fresh.primary_key, &fresh.columns);
 	fresh.straight = fresh.plain && is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
 

@@ -62,6 +62,7 @@ typedef struct EventsTable
 	Oid			relid;
 	Oid			primary_key;
 	Oid			position_index;
+	bool		local;			/* all rows in one heap, positions in one index? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */

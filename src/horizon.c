@@ -66,7 +66,9 @@
 #include "event_scan.h"
 #include "horizon.h"
 #include "internal_query.h"
+#include "log_history.h"
 #include "position.h"
+#include "published.h"
 #include "tenancy.h"
 
 /* sleeps while waiting for a gap: short at first, never long */
@@ -92,9 +94,11 @@ static int64 settled_number = 0;
 static Question question;
 
 PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
+PG_FUNCTION_INFO_V1(cqrs_es_publish_settled);
 PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
 
 static bool settle(int64 number, TimestampTz deadline);
+static bool settle_replicated(int64 number, TimestampTz deadline);
 static void ask(int64 number);
 static bool answered(void);
 static void forget_other_sequence(void);
@@ -130,6 +134,18 @@ cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
+}
+
+/* SQL: publish_settled(), for subscribers of a logical replication; see published.c */
+Datum
+cqrs_es_publish_settled(PG_FUNCTION_ARGS)
+{
+	int64		position;
+
+	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	position = HorizonSettled(HorizonDeadline());
+	PublishedWrite(position);
+	PG_RETURN_INT64(position);
 }
 
 /*
@@ -268,6 +284,8 @@ SettledScanNext(SettledScan *walk, Event *event)
 				POSITION_NUMBER(walk->position) : 0;
 			bool		again = false;
 
+			before = POSITION_NUMBER(LogHistoryPassJumps(PositionOfNumber(before), position));
+
 			if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
 				return false;
 			if (number > before + 1 && !gap_is_passable(walk, number, &again))
@@ -283,6 +301,17 @@ SettledScanNext(SettledScan *walk, Event *event)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * The next event, if it is at the same position as the one before: rows that were
+ * replicated or restored may share one.  Whoever stops in the middle of the walk
+ * takes these along, for it is behind the position that he goes on.
+ */
+bool
+SettledScanNextTied(SettledScan *walk, Event *event)
+{
+	return EventsScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
 }
 
 void
@@ -358,9 +387,9 @@ settle(int64 number, TimestampTz deadline)
 {
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	/* a restored row may stand above what was drawn: all below is still to come */
-	if (settled_number < number && number > PositionLastNumber())
-		return false;
+	/* of what is drawn elsewhere nobody's lock tells here */
+	if (settled_number < number && number > PositionLastNumber() && PublishedIsSubscriber())
+		return settle_replicated(number, deadline);
 	while (settled_number < number)
 	{
 		if (!question.open)
@@ -378,12 +407,40 @@ settle(int64 number, TimestampTz deadline)
 	return true;
 }
 
-/* Open a question about everything that is visible now, at least `number`. */
+/* The same of a log that is replicated from elsewhere: its publisher has to say so. */
+static bool
+settle_replicated(int64 number, TimestampTz deadline)
+{
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	for (;;)
+	{
+		int64		published = PublishedNumber();
+
+		settled_number = Max(settled_number, published);
+		if (settled_number >= number)
+			return true;
+		if (published == 0)
+			PublishedWarn(number);
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		sleep_politely(&sleep_ms);
+	}
+}
+
+/*
+ * Open a question about everything that is visible now, at least `number`.  Where
+ * the log is replicated, not about what was drawn elsewhere.
+ */
 static void
 ask(int64 number)
 {
-	question.number = Max(number, Min(PositionLastNumber(),
-									  highest_visible_number(POSITION_MAX_NUMBER)));
+	int64		drawn = PositionLastNumber();
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	if (visible > drawn && PublishedIsSubscriber())
+		visible = drawn;
+	question.number = Max(number, visible);
 	question.on_standby = RecoveryInProgress();
 	if (question.on_standby)
 		question.next_xid = ReadNextTransactionId();
@@ -464,16 +521,16 @@ highest_visible_number(int64 up_to)
 }
 
 /*
- * The last number drawn.  A standby sees the sequence some numbers ahead of
- * what was drawn (the server logs them in portions), so there it is the last
- * one with a visible event.
+ * The last number drawn, here or where the log is replicated or restored from.  A
+ * standby sees the sequence some numbers ahead of what was drawn (the server logs
+ * them in portions), so there it is the last one with a visible event.
  */
 static int64
 last_drawn_number(void)
 {
-	if (RecoveryInProgress())
-		return highest_visible_number(POSITION_MAX_NUMBER);
-	return PositionLastNumber();
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	return RecoveryInProgress() ? visible : Max(visible, PositionLastNumber());
 }
 
 /* When a walk that starts now stops waiting: after cqrs_es.settle_timeout. */

@@ -27,6 +27,7 @@ extern void HorizonAwaitWriters(void);
 extern void SettledScanBegin(SettledScan *walk, int64 after_position,
 							 TimestampTz deadline);
 extern bool SettledScanNext(SettledScan *walk, Event *event);
+extern bool SettledScanNextTied(SettledScan *walk, Event *event);
 extern void SettledScanEnd(SettledScan *walk);
 
 #endif							/* CQRS_ES_HORIZON_H */

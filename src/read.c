@@ -92,7 +92,8 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 
 /*
  * SQL: read_all(after_position, max_count, aggregate_types, event_types).
- * Settled events only, in order; see horizon.c for what that takes.
+ * Settled events only, in order; see horizon.c for what that takes.  Events that
+ * share a position come together, beyond max_count if need be.
  */
 Datum
 cqrs_es_read_all(PG_FUNCTION_ARGS)
@@ -119,7 +120,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 
 	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
-	while (max_count > 0 && SettledScanNext(&walk, &event))
+	while (max_count > 0 ? SettledScanNext(&walk, &event) : SettledScanNextTied(&walk, &event))
 	{
 		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
@@ -127,7 +128,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 			continue;
 		put_event(result, &event, &calls, work);
 		walk.handed_out = true;
-		max_count--;
+		max_count = Max(max_count - 1, 0);
 	}
 	SettledScanEnd(&walk);
 	FunctionCallsEnd(&calls);

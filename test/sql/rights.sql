@@ -88,6 +88,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{SELECT}', $$SELECT cqrs_es.stream_version('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.settled_position()$$),
 	('{SELECT}', $$SELECT cqrs_es.wait_for_position(0)$$),
+	('{SELECT}', $$SELECT cqrs_es.log_id()$$),
 	('{SELECT}', $$SELECT cqrs_es.aggregate_state('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.load_aggregate('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.replay('rights', 'a')$$),
@@ -123,6 +124,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	-- for the owner alone
+	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
+	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
 	('{OWNER}', $$DELETE FROM cqrs_es.events WHERE false$$),
 	('{OWNER}', $$TRUNCATE cqrs_es.events$$),
