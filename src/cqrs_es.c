@@ -18,10 +18,10 @@
  *	10 tenancy					35 append, event_writer		55 reducer, reducer_program,
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
- *	27 event_id					40 horizon					65 fold
- *	30 events, event_scan, row_scan, last_row				70 command, decider
- *															75 projection, handler,
- *															   state_projection
+ *	27 event_id					38 log_history				65 fold
+ *	30 events, event_scan,		39 published				70 command, decider
+ *	   row_scan, last_row,		40 horizon					75 projection, handler,
+ *	   log_end												   state_projection
  *															77 projection_rebuild
  *-------------------------------------------------------------------------
  */

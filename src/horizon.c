@@ -12,15 +12,15 @@
  * A reader that meets a gap below an event it sees asks a question, once:
  *
  *	on a primary: who holds the lock on the position sequence at this moment?
- *	  Whoever took the missing position is among them, or has ended before
- *	  (position.c, promise 1).  When just those have ended, a snapshot taken
+ *	  Whoever took or may still take the missing position is among them, or has
+ *	  ended before (position.c).  When just those have ended, a snapshot taken
  *	  after that shows their events, or proves every gap below the highest
  *	  position seen before the question dead.  Not "when nobody holds the
  *	  lock": under steady load that moment never comes.
  *
  *	on a hot standby, which has no such locks: which xid comes next?  Whoever
  *	  took the missing position had put its xid into the WAL before the event
- *	  above the gap was committed (position.c, promise 2), so it lies below
+ *	  above the gap was committed (position.c), so it lies below
  *	  that.  When a snapshot's xmin has reached the answer, all of those have
  *	  ended.  Here any writing transaction of the primary can hold a reader back.
  *
@@ -38,6 +38,9 @@
  * positions are not yet anybody's.  The walk ends before the first of them.
  * Subtransactions do not matter: the lock belongs to the top-level
  * transaction.  A prepared transaction keeps the lock until it is decided.
+ *
+ * A log that is replicated from elsewhere is judged by its publisher (published.c),
+ * and a jump after a failover by what is written of it (log_history.c).
  *
  * Positions of another node (brought here by replication) are not drawn from
  * our sequence and have no gaps that we could judge; they are handed out as

@@ -42,13 +42,18 @@ sub poll
 	return join ' ', @seen;
 }
 
+# The statements of the README, for the publisher and for the subscriber.
+my $readme = slurp_file("$ENV{TESTDIR}/README.md");
+my ($on_publisher) = $readme =~ /^```sql\n(CREATE PUBLICATION .*?)^```$/ms;
+my ($on_subscriber) = $readme =~ /^```text\n(CREATE SUBSCRIPTION .*?)^```$/ms;
+
 # what is there when the subscription begins, with a dead gap in it
 publish(append('a1') . rolled_back('dead') . append('a2'));
 
-# of the publisher's README: the events alone do not tell which gaps are dead
-publish('CREATE PUBLICATION log FOR TABLE cqrs_es.events');
-my $connection = $publisher->connstr('postgres');
-$subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION log CONNECTION '$connection' PUBLICATION log");
+# the events alone do not tell which gaps are dead
+publish('CREATE PUBLICATION events_alone FOR TABLE cqrs_es.events');
+my $connection = $publisher->connstr . ' dbname=postgres';
+$subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION log CONNECTION '$connection' PUBLICATION events_alone");
 $subscriber->wait_for_subscription_sync($publisher, 'log') if $subscriber->can('wait_for_subscription_sync');
 $subscriber->poll_query_until('postgres', q{SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel});
 is(poll(), 'a1', 'without a word of the publisher a reader gets what lies before the first gap');
@@ -56,8 +61,12 @@ like($warning, qr/WARNING:  01000: reading the log stops at a gap before positio
 my @warnings = $warning =~ /WARNING/g;
 is(scalar(@warnings), 1, 'once');
 
-publish('ALTER PUBLICATION log ADD TABLE cqrs_es.published_positions');
-$subscriber->safe_psql('postgres', 'ALTER SUBSCRIPTION log REFRESH PUBLICATION');
+$subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION log');
+publish('DROP PUBLICATION events_alone');
+$subscriber->safe_psql('postgres', 'DROP EXTENSION cqrs_es; CREATE EXTENSION cqrs_es');
+is(publish($on_publisher), 3, 'as the README says it');
+$on_subscriber =~ s/CONNECTION '.*?'/CONNECTION '$connection'/;
+$subscriber->safe_psql('postgres', $on_subscriber);
 $subscriber->poll_query_until('postgres', q{SELECT count(*) = 2 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel});
 is(publish('SELECT cqrs_es.publish_settled()'), 3, 'publish_settled() says where the log is settled');
 is(poll(), 'a2', 'when the publisher has said it, the reader goes on');
@@ -107,7 +116,7 @@ foreach my $round (1 .. 40)
 	publish('SET cqrs_es.settle_timeout = 0; SELECT cqrs_es.publish_settled()') if $round % 5 == 0;
 	push @got, split / /, poll('as it comes');
 }
-$_->query_safe('COMMIT') foreach @writers;
+$_->query('COMMIT') foreach @writers;
 $_->quit foreach @writers, $writer;
 publish('SELECT cqrs_es.publish_settled()');
 push @got, split / /, poll();
