@@ -3,6 +3,10 @@
  *	  Reading the log: one stream in its own order, or all events in the order
  *	  of global positions, never past the horizon.
  *
+ * How far a read of the log has looked is not told by its rows: a filter may
+ * leave out the last thousand events.  Nor can one ask afterwards, when more has
+ * settled.  So read_page says it itself, from the walk that found the rows.
+ *
  * Events of the current tenant only, their payloads upcast.  In READ COMMITTED each call
  * sees what is committed when it runs, not when its statement began; above it
  * the transaction's snapshot.  Nothing is written, so all of it works on a hot
@@ -11,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -37,15 +42,24 @@ typedef struct TextFilter
 	text	  **texts;
 }			TextFilter;
 
+/* The rows of read_page: the columns of an event, and read_to. */
+#define PAGE_READ_TO	EVENT_NCOLUMNS
+#define PAGE_NCOLUMNS	(EVENT_NCOLUMNS + 1)
+
 PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
 PG_FUNCTION_INFO_V1(cqrs_es_read_all);
+PG_FUNCTION_INFO_V1(cqrs_es_read_page);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
 static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
 static bool filter_matches(const TextFilter *filter, Datum value);
-static void begin_result(FunctionCallInfo fcinfo);
+static int64 read_log(FunctionCallInfo fcinfo, HeapTuple *last);
+static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
 					  MemoryContext work);
+static void put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
+						   MemoryContext work, HeapTuple *last);
+static void put_last_row(ReturnSetInfo *result, HeapTuple last, int64 read_to);
 static MemoryContext work_context(void);
 
 /*
@@ -76,7 +90,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must not be negative")));
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	begin_result(fcinfo);
+	begin_result(fcinfo, EVENT_NCOLUMNS);
 
 	FunctionCallsInit(&calls);
 	snapshot = RegisterSnapshot(FreshSnapshot());
@@ -97,6 +111,40 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_read_all(PG_FUNCTION_ARGS)
 {
+	begin_result(fcinfo, EVENT_NCOLUMNS);
+	(void) read_log(fcinfo, NULL);
+	return (Datum) 0;
+}
+
+/*
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types).  The
+ * events of read_all, each with read_to: the position to go on behind when it
+ * has been dealt with.  That is its own position, and in the last row as far
+ * as was looked, so that whoever stops before the end goes on right, too.
+ * Where no event matched, one row has nothing but that.
+ */
+Datum
+cqrs_es_read_page(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	HeapTuple	last = NULL;
+	int64		read_to;
+
+	begin_result(fcinfo, PAGE_NCOLUMNS);
+	read_to = read_log(fcinfo, &last);
+	put_last_row(result, last, read_to);
+	return (Datum) 0;
+}
+
+/*
+ * Walk through the log as the arguments say, and put what matches into the
+ * result; with `last`, as rows of a page, of which the last is kept back there
+ * (NULL when there was none).  Returns how far it looked: the position of the last
+ * event seen, matching or not, or that after which it began.
+ */
+static int64
+read_log(FunctionCallInfo fcinfo, HeapTuple *last)
+{
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int64		max_count = MaxCountArg(fcinfo->args[1]);
@@ -113,9 +161,8 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	begin_result(fcinfo);
 	if (max_count == 0)
-		return (Datum) 0;
+		return after_position;
 
 	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
@@ -125,13 +172,16 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;
-		put_event(result, &event, &calls, work);
+		if (last)
+			put_page_event(result, &event, &calls, work, last);
+		else
+			put_event(result, &event, &calls, work);
 		walk.handed_out = true;
 		max_count--;
 	}
 	SettledScanEnd(&walk);
 	FunctionCallsEnd(&calls);
-	return (Datum) 0;
+	return walk.position;
 }
 
 /*
@@ -209,10 +259,10 @@ filter_matches(const TextFilter *filter, Datum value)
 
 /* The type cqrs_es.event is ours to change, but its owner may have altered it. */
 static void
-begin_result(FunctionCallInfo fcinfo)
+begin_result(FunctionCallInfo fcinfo, int ncolumns)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	if (((ReturnSetInfo *) fcinfo->resultinfo)->setDesc->natts != EVENT_NCOLUMNS)
+	if (((ReturnSetInfo *) fcinfo->resultinfo)->setDesc->natts != ncolumns)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("type cqrs_es.event has been altered")));
@@ -229,6 +279,47 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryConte
 	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(work);
+}
+
+/*
+ * The same for a page.  The last row has to wait in `last` until it is known
+ * how far the walk has looked; the one before it goes out.
+ */
+static void
+put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work,
+			   HeapTuple *last)
+{
+	static const bool nulls[PAGE_NCOLUMNS] = {false};
+	Datum		values[PAGE_NCOLUMNS];
+	MemoryContext caller = MemoryContextSwitchTo(work);
+
+	UpcastEvent(event, calls);
+	memcpy(values, event->values, sizeof(event->values));
+	values[PAGE_READ_TO] = event->values[EVENT_GLOBAL_POSITION];
+	MemoryContextSwitchTo(caller);
+	if (*last)
+	{
+		tuplestore_puttuple(result->setResult, *last);
+		heap_freetuple(*last);
+	}
+	*last = heap_form_tuple(result->setDesc, values, (bool *) nulls);
+	MemoryContextReset(work);
+}
+
+/* The last row of a page, or the only one. */
+static void
+put_last_row(ReturnSetInfo *result, HeapTuple last, int64 read_to)
+{
+	Datum		values[PAGE_NCOLUMNS];
+	bool		nulls[PAGE_NCOLUMNS];
+
+	if (last)
+		heap_deform_tuple(last, result->setDesc, values, nulls);
+	else
+		memset(nulls, true, sizeof(nulls));
+	values[PAGE_READ_TO] = Int64GetDatum(read_to);
+	nulls[PAGE_READ_TO] = false;
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 static MemoryContext

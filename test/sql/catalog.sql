@@ -56,7 +56,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 	('PUBLIC may call what asks for rights on the log by itself, or needs none, and nothing else',
 		$$SELECT signature FROM functions WHERE is_public <> (proname IN ('aggregate_state', 'append_event',
 			'append_event_arrays', 'append_events', 'current_tenant', 'execute_command', 'load_aggregate', 'new_event_id',
-			'next_position', 'read_all', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
+			'next_position', 'read_all', 'read_page', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
 			'take_snapshot', 'wait_for_position'))$$,
 		$$CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1$$),
 	('nobody else was given a function',

@@ -85,6 +85,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{}', $$SELECT cqrs_es.new_event_id()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_stream('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.read_all()$$),
+	('{SELECT}', $$SELECT cqrs_es.read_page()$$),
 	('{SELECT}', $$SELECT cqrs_es.stream_version('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.settled_position()$$),
 	('{SELECT}', $$SELECT cqrs_es.wait_for_position(0)$$),
