@@ -29,18 +29,28 @@
  * is taken up by the next call, so that even impatient readers get on under
  * steady load.
  *
- * What the isolation levels mean.  In READ COMMITTED each walk takes a new
- * snapshot after the question.  Above it the snapshot is older than the
- * question, so an event that settled since then is not in it: a gap is passed
- * only if a second, newest snapshot shows it empty; else the walk ends there.
+ * That a number is settled stays true, but only a snapshot taken after it was
+ * learnt is sure to show the events below it.  So a walk is told at its
+ * beginning what was known before its snapshot was taken, and goes by that
+ * alone.  What the backend learns while the walk is under way (an upcaster
+ * reads the log, too) says nothing about the walk's snapshot.
+ *
+ * What the isolation levels mean.  In READ COMMITTED a walk that has learnt
+ * more begins anew, with a new snapshot.  Above it the snapshot is that of the
+ * transaction and older than the question, so an event that settled since then
+ * is not in it: a gap is passed only if a second, newest snapshot shows it
+ * empty; else the walk ends there.
  *
  * A transaction's own events are not settled: it may still roll back, and its
  * positions are not yet anybody's.  The walk ends before the first of them.
  * Subtransactions do not matter: the lock belongs to the top-level
  * transaction.  A prepared transaction keeps the lock until it is decided.
  *
- * Positions of another node (brought here by replication) are not drawn from
- * our sequence and have no gaps that we could judge; they are handed out as
+ * The log is that of this node.  Positions of another one (brought here by
+ * replication) are not drawn from our sequence, so their gaps cannot be judged
+ * here; and who had gone on behind an event of a higher node would never again
+ * see one of ours.  So a walk stays with one node: with this, or, where the
+ * reader says so by its position, with another, whose events are handed out as
  * they are seen.
  *-------------------------------------------------------------------------
  */
@@ -84,6 +94,14 @@ typedef struct Question
 	TransactionId next_xid;		/* standby */
 }			Question;
 
+/* May a walk go over a gap? */
+typedef enum Passage
+{
+	GAP_PASSED,
+	GAP_HOLDS,
+	GAP_NEEDS_SNAPSHOT			/* look again with a newer one */
+}			Passage;
+
 static int	cqrs_es_settle_timeout = 1000;
 
 /* what this backend knows, of the sequence with this oid */
@@ -102,7 +120,9 @@ static int64 highest_visible_number(int64 up_to);
 static int64 last_drawn_number(void);
 static void open_scan(SettledScan *walk);
 static void close_scan(SettledScan *walk);
-static bool gap_is_passable(SettledScan *walk, int64 number, bool *again);
+static int64 first_own_number(void);
+static bool is_own(const SettledScan *walk, int64 position);
+static Passage pass_gap(const SettledScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
 static void sleep_politely(int *sleep_ms);
 
@@ -122,8 +142,9 @@ HorizonInit(void)
  */
 
 /*
- * SQL: settled_position().  The position of the last event that read_all would
- * hand out, 0 for an empty log.
+ * SQL: settled_position().  The position of the last event of this node that
+ * read_all would hand out, 0 when there is none.  Good for statements that come
+ * after it; above READ COMMITTED for the whole transaction.
  */
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
@@ -158,7 +179,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("wait_for_position() needs READ COMMITTED"),
 				 errdetail("What settles while this transaction waits cannot become visible in its snapshot.")));
-	if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
+	if (first_own_number() != 0 && number >= first_own_number())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("position %lld cannot settle before this transaction ends",
@@ -184,10 +205,11 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
  */
 
 /*
- * The position of the last settled event, 0 when there is none; a snapshot
- * taken after that shows all up to it.  Looks at the end first: when all below the last
- * visible event is settled, or becomes so until the deadline, that is the
- * answer; only else (a long transaction in flight) it walks.
+ * The position of this node's last settled event, 0 when there is none; a
+ * snapshot taken after that shows all up to it.  Looks at the end first: when
+ * all below the last visible event is settled, or becomes so until the
+ * deadline, that is the answer; only else (a long transaction in flight, or an
+ * isolation level above READ COMMITTED) it walks.
  */
 int64
 HorizonSettled(TimestampTz deadline)
@@ -237,14 +259,20 @@ HorizonAwaitWriters(void)
 
 /*
  * Begin a walk behind after_position, which the caller has consumed, so that
- * everything up to it counts as settled.  The walk waits for a gap until
- * `deadline`, and only while it has nothing to hand out.
+ * everything up to it counts as settled; 0 is where this node's log begins.  The
+ * walk waits for a gap until `deadline`, and only while it has nothing to hand
+ * out.  Behind a position of another node the events of that one follow, as
+ * they are seen here.
  */
 void
 SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
 {
 	forget_other_sequence();
 	walk->position = after_position;
+	walk->before_node = after_position > 0 ?
+		after_position - POSITION_NUMBER(after_position) : PositionOfNumber(0);
+	walk->of_this_node = walk->before_node == PositionOfNumber(0);
+	walk->number = POSITION_NUMBER(after_position);
 	walk->deadline = deadline;
 	walk->handed_out = false;
 	open_scan(walk);
@@ -260,27 +288,23 @@ SettledScanNext(SettledScan *walk, Event *event)
 	while (EventsScanNext(walk->scan, event))
 	{
 		int64		position = EventGlobalPosition(event);
+		int64		number = position - walk->before_node;
+		Passage		passage = GAP_PASSED;
 
-		if (POSITION_NODE(position) == cqrs_es_node_id)
+		if (number > POSITION_MAX_NUMBER || is_own(walk, position))
+			return false;
+		if (walk->of_this_node)
+			passage = pass_gap(walk, number);
+		if (passage == GAP_HOLDS)
+			return false;
+		if (passage == GAP_PASSED)
 		{
-			int64		number = POSITION_NUMBER(position);
-			int64		before = POSITION_NODE(walk->position) == cqrs_es_node_id ?
-				POSITION_NUMBER(walk->position) : 0;
-			bool		again = false;
-
-			if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
-				return false;
-			if (number > before + 1 && !gap_is_passable(walk, number, &again))
-				return false;
-			if (again)
-			{
-				close_scan(walk);
-				open_scan(walk);
-				continue;
-			}
+			walk->number = number;
+			walk->position = position;
+			return true;
 		}
-		walk->position = position;
-		return true;
+		close_scan(walk);
+		open_scan(walk);
 	}
 	return false;
 }
@@ -291,26 +315,35 @@ SettledScanEnd(SettledScan *walk)
 	close_scan(walk);
 }
 
-/*
- * May the walk go on to event `number`, over the gap below it?  Sets *again
- * when that takes a newer snapshot.
- */
+/* Has our own transaction written the event, or is that to be feared? */
 static bool
-gap_is_passable(SettledScan *walk, int64 number, bool *again)
+is_own(const SettledScan *walk, int64 position)
 {
-	if (settled_number < number - 1)
-	{
-		/* with something to hand out, ask but do not wait */
-		if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
-			return false;
-		if (!IsolationUsesXactSnapshot())
-		{
-			*again = true;
-			return true;
-		}
-	}
-	return !IsolationUsesXactSnapshot() ||
-		is_empty_now(walk->position, PositionOfNumber(number));
+	int64		own = first_own_number();
+
+	if (!walk->of_this_node)
+		return PositionIsOwn(position);
+	return own != 0 && POSITION_NUMBER(position) >= own;
+}
+
+/*
+ * May the walk go on to event `number`, over the gap below it, if there is one?
+ * By what was known before the walk's snapshot; else a question is asked, and
+ * its answer is good for newer snapshots only.
+ */
+static Passage
+pass_gap(const SettledScan *walk, int64 number)
+{
+	if (number <= walk->number + 1 || number <= walk->settled_number + 1)
+		return GAP_PASSED;
+
+	/* with something to hand out, ask but do not wait */
+	if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
+		return GAP_HOLDS;
+	if (!IsolationUsesXactSnapshot())
+		return GAP_NEEDS_SNAPSHOT;
+	return is_empty_now(walk->before_node + walk->number, walk->before_node + number) ?
+		GAP_PASSED : GAP_HOLDS;
 }
 
 /* Is nothing committed between the two positions, as of now? */
@@ -328,11 +361,17 @@ is_empty_now(int64 after_position, int64 before_position)
 	return empty;
 }
 
+/*
+ * First what is known, then the snapshot.  Above READ COMMITTED nothing is: the
+ * snapshot may be older than the transaction (SET TRANSACTION SNAPSHOT).
+ */
 static void
 open_scan(SettledScan *walk)
 {
+	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
 	walk->snapshot = RegisterSnapshot(FreshSnapshot());
-	walk->scan = EventsScanLog(walk->position, ForwardScanDirection, walk->snapshot);
+	walk->scan = EventsScanLog(walk->before_node + walk->number, ForwardScanDirection,
+							   walk->snapshot);
 }
 
 static void
@@ -382,8 +421,10 @@ settle(int64 number, TimestampTz deadline)
 static void
 ask(int64 number)
 {
-	question.number = Max(number, Min(PositionLastNumber(),
-									  highest_visible_number(POSITION_MAX_NUMBER)));
+	int64		highest = highest_visible_number(POSITION_MAX_NUMBER);
+	int64		drawn = PositionLastNumber();
+
+	question.number = Max(number, Min(drawn, highest));
 	question.on_standby = RecoveryInProgress();
 	if (question.on_standby)
 		question.next_xid = ReadNextTransactionId();
@@ -445,15 +486,13 @@ forget_other_sequence(void)
 static int64
 highest_visible_number(int64 up_to)
 {
-	int64		own = PositionFirstOwn();
-	int64		bound = PositionOfNumber(up_to);
+	int64		own = first_own_number();
+	int64		bound = PositionOfNumber(own != 0 ? Min(up_to, own - 1) : up_to);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan;
 	Event		event;
 	int64		number = 0;
 
-	if (own != 0 && own <= bound)
-		bound = own - 1;
 	scan = EventsScanLog(bound, BackwardScanDirection, snapshot);
 	if (EventsScanNext(scan, &event) &&
 		POSITION_NODE(EventGlobalPosition(&event)) == cqrs_es_node_id)
@@ -461,6 +500,16 @@ highest_visible_number(int64 up_to)
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return number;
+}
+
+/*
+ * The first number drawn by the current transaction, 0 when it drew none;
+ * whatever node it drew for.
+ */
+static int64
+first_own_number(void)
+{
+	return POSITION_NUMBER(PositionFirstOwn());
 }
 
 /*

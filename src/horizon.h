@@ -8,13 +8,17 @@
 
 #include "event_scan.h"
 
-/* A walk through the log that never passes an unsettled position. */
+/* A walk through one node's log that never passes an unsettled position. */
 typedef struct SettledScan
 {
 	int64		position;		/* everything up to here is settled and seen */
 	bool		handed_out;		/* set by the caller when it took an event */
 
 	/* private */
+	int64		before_node;	/* where the node's positions begin */
+	bool		of_this_node;	/* only here gaps can be judged */
+	int64		number;			/* of the last event passed; 0 before the first */
+	int64		settled_number; /* known to be settled before the snapshot was taken */
 	TimestampTz deadline;		/* wait for a gap until then */
 	Snapshot	snapshot;
 	EventScan  *scan;

@@ -129,7 +129,6 @@ static void lock_against_writers(const Projection *projection);
 static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
-static int64 settled_here(TimestampTz deadline);
 static Coverage visible_events(void);
 static void cover(Coverage *coverage, int64 position, int64 settled);
 static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
@@ -189,7 +188,7 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	}
 	/* what is settled before the lock is a gap less to remember, and delays nobody */
-	(void) settled_here(HorizonDeadline());
+	(void) HorizonSettled(HorizonDeadline());
 	lock_against_writers(projection);
 	handled = visible_events();
 	save_state(projection, &handled);
@@ -458,7 +457,7 @@ empty_read_models(const Projection *projection)
 static int64
 replay(const Projection *projection, Coverage *handled, bool rebuild)
 {
-	int64		settled = settled_here(0);
+	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		after = first_uncovered(handled) - 1;
 	int64		last = last_position(snapshot);
@@ -506,25 +505,13 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 }
 
 /*
- * The position up to which gaps are dead; 0 when all that is known is where the
- * events of another node end, between which ours come into being.
- */
-static int64
-settled_here(TimestampTz deadline)
-{
-	int64		settled = HorizonSettled(deadline);
-
-	return POSITION_NODE(settled) == cqrs_es_node_id ? settled : 0;
-}
-
-/*
  * All events that are visible now.  Looks with the newest snapshot in every
  * isolation level, for that is what has been told of when the lock is held.
  */
 static Coverage
 visible_events(void)
 {
-	int64		settled = settled_here(0);
+	int64		settled = HorizonSettled(0);
 	Coverage	visible = {.position = settled};
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);

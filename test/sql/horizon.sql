@@ -6,6 +6,7 @@ SET cqrs_es.settle_timeout = '200ms';
 CREATE FUNCTION pg_temp.state_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN EXECUTE statement; RETURN 'none'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
 
+SELECT cqrs_es.append_event('horizon', 'before', 'e', '0') IS NULL AS x \gset
 SELECT (cqrs_es.append_event('horizon', 'a', 'e', '1')).global_position AS first \gset
 SELECT is(cqrs_es.settled_position(), :first::bigint, 'a committed event is settled');
 SELECT is(cqrs_es.wait_for_position(:first), true, 'waiting for it is over at once');
@@ -81,7 +82,8 @@ SELECT is(string_agg(payload::text, ' ' ORDER BY global_position), '1 2 3 4 5 6'
 SELECT is(cqrs_es.wait_for_position(:fifth), true, 'even when waiting');
 COMMIT;
 
--- positions of another node are handed out as they are seen
+-- a transaction's own events, for whatever node they are drawn; a reader goes on
+-- with the node of its position
 
 BEGIN;
 SET LOCAL cqrs_es.node_id = 7;
