@@ -49,9 +49,7 @@
  * The log is that of this node.  Positions of another one (brought here by
  * replication) are not drawn from our sequence, so their gaps cannot be judged
  * here; and who had gone on behind an event of a higher node would never again
- * see one of ours.  So a walk stays with one node: with this, or, where the
- * reader says so by its position, with another, whose events are handed out as
- * they are seen.
+ * see one of ours.  Walks pass them by, and cursors of theirs are refused.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -121,7 +119,6 @@ static int64 last_drawn_number(void);
 static void open_scan(SettledScan *walk);
 static void close_scan(SettledScan *walk);
 static int64 first_own_number(void);
-static bool is_own(const SettledScan *walk, int64 position);
 static Passage pass_gap(const SettledScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
 static void sleep_politely(int *sleep_ms);
@@ -258,21 +255,39 @@ HorizonAwaitWriters(void)
 }
 
 /*
+ * 22023 unless a reader of this node's log can have come to the position.  One
+ * that no node draws is just behind everything.
+ */
+void
+HorizonCheckCursor(int64 after_position)
+{
+	if (after_position < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_position must not be negative")));
+	if (after_position > 0 && POSITION_NODE(after_position) != cqrs_es_node_id &&
+		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) after_position),
+				 errdetail("It is of node %d, and this is node %d.",
+						   (int) POSITION_NODE(after_position), cqrs_es_node_id),
+				 errhint("Go on after the last event of this node that was read. Events of other nodes are not read in this way.")));
+}
+
+/*
  * Begin a walk behind after_position, which the caller has consumed, so that
  * everything up to it counts as settled; 0 is where this node's log begins.  The
  * walk waits for a gap until `deadline`, and only while it has nothing to hand
- * out.  Behind a position of another node the events of that one follow, as
- * they are seen here.
+ * out.
  */
 void
 SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
 {
 	forget_other_sequence();
 	walk->position = after_position;
-	walk->before_node = after_position > 0 ?
-		after_position - POSITION_NUMBER(after_position) : PositionOfNumber(0);
-	walk->of_this_node = walk->before_node == PositionOfNumber(0);
-	walk->number = POSITION_NUMBER(after_position);
+	walk->before_node = PositionOfNumber(0);
+	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
 	walk->deadline = deadline;
 	walk->handed_out = false;
 	open_scan(walk);
@@ -289,12 +304,12 @@ SettledScanNext(SettledScan *walk, Event *event)
 	{
 		int64		position = EventGlobalPosition(event);
 		int64		number = position - walk->before_node;
-		Passage		passage = GAP_PASSED;
+		int64		own = first_own_number();
+		Passage		passage;
 
-		if (number > POSITION_MAX_NUMBER || is_own(walk, position))
+		if (number > POSITION_MAX_NUMBER || (own != 0 && number >= own))
 			return false;
-		if (walk->of_this_node)
-			passage = pass_gap(walk, number);
+		passage = pass_gap(walk, number);
 		if (passage == GAP_HOLDS)
 			return false;
 		if (passage == GAP_PASSED)
@@ -313,17 +328,6 @@ void
 SettledScanEnd(SettledScan *walk)
 {
 	close_scan(walk);
-}
-
-/* Has our own transaction written the event, or is that to be feared? */
-static bool
-is_own(const SettledScan *walk, int64 position)
-{
-	int64		own = first_own_number();
-
-	if (!walk->of_this_node)
-		return PositionIsOwn(position);
-	return own != 0 && POSITION_NUMBER(position) >= own;
 }
 
 /*

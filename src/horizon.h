@@ -8,7 +8,7 @@
 
 #include "event_scan.h"
 
-/* A walk through one node's log that never passes an unsettled position. */
+/* A walk through this node's log that never passes an unsettled position. */
 typedef struct SettledScan
 {
 	int64		position;		/* everything up to here is settled and seen */
@@ -16,7 +16,6 @@ typedef struct SettledScan
 
 	/* private */
 	int64		before_node;	/* where the node's positions begin */
-	bool		of_this_node;	/* only here gaps can be judged */
 	int64		number;			/* of the last event passed; 0 before the first */
 	int64		settled_number; /* known to be settled before the snapshot was taken */
 	TimestampTz deadline;		/* wait for a gap until then */
@@ -28,6 +27,7 @@ extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);
 extern int64 HorizonSettled(TimestampTz deadline);
 extern void HorizonAwaitWriters(void);
+extern void HorizonCheckCursor(int64 after_position);
 extern void SettledScanBegin(SettledScan *walk, int64 after_position,
 							 TimestampTz deadline);
 extern bool SettledScanNext(SettledScan *walk, Event *event);

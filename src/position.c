@@ -83,7 +83,7 @@ PositionInit(void)
 	DefineCustomIntVariable("cqrs_es.node_id",
 							"The number of this node in global positions.",
 							"Set it once, before the first event.",
-							&cqrs_es_node_id, 0, 0, 511,
+							&cqrs_es_node_id, 0, 0, POSITION_MAX_NODE,
 							PGC_SUSET, 0, NULL, NULL, NULL);
 	CacheRegisterRelcacheCallback(invalidate_sequence, (Datum) 0);
 }

@@ -10,6 +10,7 @@
 #define POSITION_NUMBER_BITS	44
 #define POSITION_NUMBER(p)		((p) & POSITION_MAX_NUMBER)
 #define POSITION_NODE(p)		((p) >> POSITION_NUMBER_BITS)
+#define POSITION_MAX_NODE		511
 #define POSITION_MAX_NUMBER		((INT64CONST(1) << POSITION_NUMBER_BITS) - 1)
 
 extern int	cqrs_es_node_id;

@@ -46,6 +46,14 @@ typedef struct TextFilter
 #define PAGE_READ_TO	EVENT_NCOLUMNS
 #define PAGE_NCOLUMNS	(EVENT_NCOLUMNS + 1)
 
+/* A page being read.  Its last row is kept back: how far was looked is not known yet. */
+typedef struct LogPage
+{
+	HeapTuple	last;			/* NULL: no row yet */
+	int64		position;		/* of that */
+	int64		before;			/* the position before, where it began at first */
+}			LogPage;
+
 PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
 PG_FUNCTION_INFO_V1(cqrs_es_read_all);
 PG_FUNCTION_INFO_V1(cqrs_es_read_page);
@@ -53,13 +61,13 @@ PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
 static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
 static bool filter_matches(const TextFilter *filter, Datum value);
-static int64 read_log(FunctionCallInfo fcinfo, HeapTuple *last);
+static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
 static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
 					  MemoryContext work);
 static void put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
-						   MemoryContext work, HeapTuple *last);
-static void put_last_row(ReturnSetInfo *result, HeapTuple last, int64 read_to);
+						   MemoryContext work, LogPage *page);
+static void put_page_row(ReturnSetInfo *result, HeapTuple row, int64 read_to);
 static MemoryContext work_context(void);
 
 /*
@@ -127,23 +135,23 @@ Datum
 cqrs_es_read_page(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	HeapTuple	last = NULL;
+	LogPage		page = {NULL};
 	int64		read_to;
 
 	begin_result(fcinfo, PAGE_NCOLUMNS);
-	read_to = read_log(fcinfo, &last);
-	put_last_row(result, last, read_to);
+	read_to = read_log(fcinfo, &page);
+	put_page_row(result, page.last, read_to);
 	return (Datum) 0;
 }
 
 /*
  * Walk through the log as the arguments say, and put what matches into the
- * result; with `last`, as rows of a page, of which the last is kept back there
- * (NULL when there was none).  Returns how far it looked: the position of the last
- * event seen, matching or not, or that after which it began.
+ * result; with `page` as its rows, all but the last.  Returns how far it looked:
+ * the position of the last event seen, matching or not, or that after which it
+ * began.
  */
 static int64
-read_log(FunctionCallInfo fcinfo, HeapTuple *last)
+read_log(FunctionCallInfo fcinfo, LogPage *page)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
@@ -156,14 +164,13 @@ read_log(FunctionCallInfo fcinfo, HeapTuple *last)
 	SettledScan walk;
 	Event		event;
 
-	if (after_position < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("after_position must not be negative")));
+	HorizonCheckCursor(after_position);
 	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
 	if (max_count == 0)
 		return after_position;
 
+	if (page)
+		page->position = after_position;
 	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
 	while (max_count > 0 && SettledScanNext(&walk, &event))
@@ -172,8 +179,8 @@ read_log(FunctionCallInfo fcinfo, HeapTuple *last)
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;
-		if (last)
-			put_page_event(result, &event, &calls, work, last);
+		if (page)
+			put_page_event(result, &event, &calls, work, page);
 		else
 			put_event(result, &event, &calls, work);
 		walk.handed_out = true;
@@ -282,39 +289,47 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryConte
 }
 
 /*
- * The same for a page.  The last row has to wait in `last` until it is known
- * how far the walk has looked; the one before it goes out.
+ * The same for a page: the event waits as its last row, and the one before it
+ * goes out.  Of events that share a position whoever stops between them has to
+ * go on before the first.
  */
 static void
 put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work,
-			   HeapTuple *last)
+			   LogPage *page)
 {
 	static const bool nulls[PAGE_NCOLUMNS] = {false};
 	Datum		values[PAGE_NCOLUMNS];
+	int64		position = EventGlobalPosition(event);
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
 	UpcastEvent(event, calls);
-	memcpy(values, event->values, sizeof(event->values));
-	values[PAGE_READ_TO] = event->values[EVENT_GLOBAL_POSITION];
 	MemoryContextSwitchTo(caller);
-	if (*last)
+	memcpy(values, event->values, sizeof(event->values));
+	values[PAGE_READ_TO] = Int64GetDatum(position);
+	if (page->last && page->position == position)
+		put_page_row(result, page->last, page->before);
+	else
 	{
-		tuplestore_puttuple(result->setResult, *last);
-		heap_freetuple(*last);
+		if (page->last)
+			tuplestore_puttuple(result->setResult, page->last);
+		page->before = page->position;
 	}
-	*last = heap_form_tuple(result->setDesc, values, (bool *) nulls);
+	if (page->last)
+		heap_freetuple(page->last);
+	page->last = heap_form_tuple(result->setDesc, values, (bool *) nulls);
+	page->position = position;
 	MemoryContextReset(work);
 }
 
-/* The last row of a page, or the only one. */
+/* A row of a page with another read_to; no row: one with nothing else. */
 static void
-put_last_row(ReturnSetInfo *result, HeapTuple last, int64 read_to)
+put_page_row(ReturnSetInfo *result, HeapTuple row, int64 read_to)
 {
 	Datum		values[PAGE_NCOLUMNS];
 	bool		nulls[PAGE_NCOLUMNS];
 
-	if (last)
-		heap_deform_tuple(last, result->setDesc, values, nulls);
+	if (row)
+		heap_deform_tuple(row, result->setDesc, values, nulls);
 	else
 		memset(nulls, true, sizeof(nulls));
 	values[PAGE_READ_TO] = Int64GetDatum(read_to);
