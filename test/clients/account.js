@@ -56,6 +56,27 @@ async function update(client, account, decide) {
   }
 }
 
+// A worker that reads the log, one page at a time.  The cursor moves with the page,
+// in one transaction; the last row says how far, also when it has no event.
+
+async function work(client, reader, eventTypes, handle) {
+  try {
+    await client.query('BEGIN')
+    const cursor = await client.query('SELECT position FROM cursors WHERE reader = $1 FOR UPDATE', [reader])
+    const { rows } = await client.query(
+      `SELECT event_type, aggregate_id, payload, read_to
+       FROM cqrs_es.read_page($1, 100, event_types => $2)`, [cursor.rows[0].position, eventTypes])
+    const events = rows.filter((row) => row.event_type !== null)
+    for (const event of events) await handle(event)
+    await client.query('UPDATE cursors SET position = $1 WHERE reader = $2', [rows.at(-1).read_to, reader])
+    await client.query('COMMIT')
+    return events.length > 0
+  } catch (e) {
+    await client.query('ROLLBACK')
+    throw e
+  }
+}
+
 async function main() {
   // A command sent twice with one command_id happens once.
   const client = await pool.connect()
@@ -149,6 +170,15 @@ async function main() {
   console.log(`state: owner ${state.rows[0].owner}, balance ${state.rows[0].balance}`)
   const none = await pool.query("SELECT cqrs_es.aggregate_state('account', $1) AS state", ['none'])
   console.log(none.rows[0].state === null ? 'no such account' : none.rows[0].state)
+
+  // Two workers share a cursor.
+  const mails = []
+  await Promise.all([1, 2].map(async () => {
+    const worker = await pool.connect()
+    while (await work(worker, 'mails', ['Deposited', 'Closed'], (event) => mails.push(event))) { /* next page */ }
+    worker.release()
+  }))
+  console.log(`mails of two workers: ${mails.length}`)
 }
 
 main().finally(() => pool.end())

@@ -52,6 +52,23 @@ def update(connection, account, decide):
                 raise
 
 
+# A worker that reads the log, one page at a time.  The cursor moves with the page,
+# in one transaction; the last row says how far, also when it has no event.
+
+def work(connection, reader, event_types, handle):
+    with connection.transaction():
+        (position,) = connection.execute(
+            "SELECT position FROM cursors WHERE reader = %s FOR UPDATE", (reader,)).fetchone()
+        rows = connection.execute(
+            """SELECT event_type, aggregate_id, payload, read_to
+               FROM cqrs_es.read_page(%s, 100, event_types => %s)""", (position, event_types)).fetchall()
+        for event_type, account, payload, read_to in rows:
+            if event_type is not None:
+                handle(event_type, account, payload)
+        connection.execute("UPDATE cursors SET position = %s WHERE reader = %s", (read_to, reader))
+    return event_type is not None
+
+
 def main(pool):
     # A command sent twice with one command_id happens once.
     with pool.connection() as connection:
@@ -127,6 +144,18 @@ def main(pool):
         print(f"state: owner {state['owner']}, balance {state['balance']}")
         state = connection.execute("SELECT cqrs_es.aggregate_state('account', %s)", ("none",)).fetchone()[0]
         print("no such account" if state is None else state)
+
+    # Two workers share a cursor.
+    mails = []
+
+    def mail(_):
+        with pool.connection() as connection:
+            while work(connection, "mails", ["Deposited", "Closed"], lambda *event: mails.append(event)):
+                pass
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(mail, range(2)))
+    print(f"mails of two workers: {len(mails)}")
 
 
 with ConnectionPool("", min_size=1, max_size=4, kwargs={"autocommit": True}) as pool:

@@ -26,7 +26,7 @@ $standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->append_conf('postgresql.conf', 'hot_standby_feedback = on');
 $standby->start;
 
-# 1. Workers under load.  One event in eight is to be sent.
+# 1. Workers under load.  One event in four is to be sent.
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
 sub append { return "SELECT FROM cqrs_es.append_event('load', :client_id::text, '$_[0]', '1');" }
@@ -40,7 +40,7 @@ sub writes { return write_script('writes', '\set kind random(1, 16)' . "\n\\if :
 	. "\n\\elif :kind = 3\nBEGIN;\n" . append('mail') . "\n\\sleep 3 ms\n" . append('other') . "\nCOMMIT;\n"
 	. "\\elif :kind <= 5\nBEGIN;\n" . append('mail') . "\nROLLBACK;\n"
 	. "\\elif :kind = 6\nBEGIN;\n" . append('mail') . "\n\\sleep 10 ms\nROLLBACK;\n"
-	. "\\else\n" . append('other') . "\n\\endif\n") }
+	. "\\else\n" . append('other') . "\n\\endif\n\\sleep 5 ms\n") }
 # What README.md says: the cursor moves to read_to of the last row.
 sub works
 {
@@ -62,7 +62,7 @@ sub pgbench
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 }
 
-my @readers = ([ mails => 10, q{'{mail}'} ], [ singly => 1, q{'{mail}'} ], [ everything => 100, 'NULL' ], [ nothing => 100, q{'{none}'} ]);
+my @readers = ([ mails => 100, q{'{mail}'} ], [ singly => 1, q{'{mail}'} ], [ everything => 100, 'NULL' ], [ nothing => 100, q{'{none}'} ]);
 $primary->safe_psql('postgres', "INSERT INTO cursors VALUES ('$_->[0]')") foreach @readers;
 my @output = ('') x 5;
 my @jobs = (pgbench(\$output[4], '-c', 6, '-j', 2, '-t', 150, writes()));
