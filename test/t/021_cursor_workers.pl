@@ -19,6 +19,11 @@ $primary->safe_psql('postgres', q{
 	CREATE EXTENSION cqrs_es;
 	CREATE TABLE cursors (reader text PRIMARY KEY, position bigint NOT NULL DEFAULT 0);
 	CREATE TABLE sent (nr bigserial PRIMARY KEY, reader text, position bigint, worker int DEFAULT pg_backend_pid());
+	-- it learns more than the walk that it is called in may know
+	CREATE FUNCTION learns(payload jsonb) RETURNS jsonb LANGUAGE sql AS $$
+		SELECT payload FROM cqrs_es.settled_position()
+	$$;
+	SELECT cqrs_es.define_upcaster('other', '1', '2', 'learns(jsonb)');
 });
 $primary->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
