@@ -1,9 +1,8 @@
--- 37_registry_function: functions that registries name.  The event trigger's
--- function is here; the trigger itself comes when its tables are there (55).
+-- 37_registry_function: functions that registries name
 
-CREATE FUNCTION cqrs_es.protect_functions() RETURNS event_trigger
+CREATE FUNCTION cqrs_es.protect_functions() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_protect_functions';
 COMMENT ON FUNCTION cqrs_es.protect_functions() IS
-    'event trigger: refuses to drop a function that a reducer or an upcaster uses';
+    'for the event trigger: refuses to drop a function that a reducer, upcaster or handler uses';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_functions() FROM PUBLIC;

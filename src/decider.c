@@ -27,7 +27,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -37,6 +36,7 @@
 #include "internal_query.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "registry_name.h"
 
 /* The names an expression may use, in the order of its parameters. */
 static const struct
@@ -57,6 +57,7 @@ typedef struct Decider
 	text	   *command_type;
 	char	   *expression;
 	Oid			definer;
+	char	   *definer_name;
 	char	   *search_path;
 	SPIPlanPtr	plan;			/* NULL until first used */
 }			Decider;
@@ -175,7 +176,7 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 		.sql = "INSERT INTO cqrs_es.commands"
 		" (aggregate_type, command_type, decider, definer, search_path)"
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, command_type) DO UPDATE SET"
-		" decider = excluded.decider, definer = excluded.definer,"
+		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
@@ -225,11 +226,7 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	}
 	params->parserSetup = setup_parser;
 
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(decider->definer)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that defined the command does not exist any more"),
-				 errhint("Define the command again.")));
+	RegistryRequireRole(decider->definer, decider->definer_name, "defined the command");
 	decision_context = error_context_stack;
 	PG_TRY();
 	{
@@ -332,8 +329,8 @@ static void
 load_commands(AggregateCommands *entry, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT command_type, decider, definer::pg_catalog.oid, search_path"
-		" FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name")
+		", search_path, definer_name FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
@@ -356,6 +353,7 @@ load_commands(AggregateCommands *entry, const text *aggregate_type)
 		decider->expression = SPI_getvalue(row, desc, 2);
 		decider->definer = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 		decider->search_path = SPI_getvalue(row, desc, 4);
+		decider->definer_name = SPI_getvalue(row, desc, 5);
 		entry->deciders[i] = decider;
 	}
 	entry->n = (int) n;

@@ -36,7 +36,6 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -47,6 +46,7 @@
 #include "handler.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "registry_name.h"
 #include "state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
@@ -64,6 +64,7 @@ static void check_statement(SPIPlanPtr plan);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
 static Node *event_param(ParseState *pstate, int number, Oid type, int location);
+static void require_read_models(const Handler *handler);
 static void execute(Handler *handler, const Event *event);
 static bool keeps_sqlstate(int sqlstate);
 pg_noreturn static void report_failure(const Handler *handler, const Event *event,
@@ -105,6 +106,7 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 	{
 		DispatchSetHandler(handler->projection);
 		SPI_connect();
+		require_read_models(handler);
 		if (handler->state)
 			StateProjectionRun(handler, event, replayed);
 		else
@@ -174,18 +176,11 @@ HandlerProblem(const Handler *handler)
 	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
-/*
- * Act as who defined the handler until RoleSwitchBack.  A role that was dropped
- * meanwhile would be nobody, with nobody's rights: 42704.
- */
+/* Act as who defined the handler until RoleSwitchBack; 42704 when that role is gone. */
 RoleSwitch
 HandlerBecomeDefiner(const Handler *handler)
 {
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(handler->definer)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that defined the handler does not exist any more"),
-				 errhint("Define the handler again.")));
+	RegistryRequireRole(handler->definer, handler->definer_name, "defined the handler");
 	return RoleSwitchToDefiner(handler->definer, handler->search_path);
 }
 
@@ -316,6 +311,19 @@ event_param(ParseState *pstate, int number, Oid type, int location)
  * running
  *-------------------------------------------------------------------------
  */
+
+/* All of them, also where this handler would do without: no part of a projection stands still. */
+static void
+require_read_models(const Handler *handler)
+{
+	if (handler->missing_table == NULL)
+		return;
+	RegistryForget();
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("read model \"%s\" does not exist", handler->missing_table),
+			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
+}
 
 static void
 execute(Handler *handler, const Event *event)

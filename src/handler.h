@@ -26,6 +26,8 @@ typedef struct Handler
 	char	   *function;		/* its signature, or NULL */
 	struct StateProjection *state;	/* or NULL */
 	Oid			definer;
+	char	   *definer_name;
+	char	   *missing_table;	/* a read model of the projection that is not there, or NULL */
 	char	   *search_path;
 
 	/* private to handler.c */

@@ -48,6 +48,7 @@
 #include "reducer.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "registry_name.h"
 #include "state_projection.h"
 #include "upcast.h"
 
@@ -88,6 +89,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static bool is_signature(const char *given);
+static ArrayBuildState *missing_names(ArrayBuildState *errors, const text *name);
 static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
 static void mark_changed(const text *name);
 static void project(const Event *event);
@@ -217,7 +219,11 @@ check_read_models(ArrayType *read_models)
 	tables = tables_of(read_models, &n);
 	for (i = 0; i < n; i++)
 	{
-		char		kind = get_rel_relkind(tables[i]);
+		char		kind;
+
+		/* who drops it waits, and finds that it is in use (protect_read_models) */
+		LockRelationOid(tables[i], AccessShareLock);
+		kind = get_rel_relkind(tables[i]);
 
 		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
@@ -294,7 +300,8 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 		" (projection, event_type, statement, function, definer, search_path)"
 		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (projection, event_type) DO UPDATE SET"
 		" statement = excluded.statement, function = excluded.function,"
-		" definer = excluded.definer, search_path = excluded.search_path",
+		" definer = excluded.definer, definer_name = excluded.definer_name,"
+		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
@@ -309,6 +316,7 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 				 errdetail("It keeps the states of aggregates.")));
 	handler->projection = text_to_cstring(name);
 	handler->definer = GetUserId();
+	handler->definer_name = GetUserNameFromId(handler->definer, false);
 	handler->search_path = DefinerSearchPath();
 	HandlerValidate(handler);
 
@@ -387,15 +395,15 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: projection_errors(name).  What would make appends fail now, one text a
- * handler; null when nothing would.
+ * SQL: projection_errors(name).  What would make appends fail now, one text for
+ * everything that is missing and for every handler; null when nothing would.
  */
 Datum
 cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 {
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	MemoryContext caller = CurrentMemoryContext;
-	ArrayBuildState *errors = NULL;
+	ArrayBuildState *errors = missing_names(NULL, name);
 	TypedHandler **handlers;
 	uint64		n;
 	uint64		i;
@@ -407,7 +415,8 @@ cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 		handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 	for (i = 0; i < n; i++)
 	{
-		char	   *problem = HandlerProblem(&handlers[i]->handler);
+		char	   *problem = handlers[i]->handler.state && handlers[i]->handler.missing_table ?
+			NULL : HandlerProblem(&handlers[i]->handler);
 
 		if (problem)
 			errors = accumArrayResult(errors, CStringGetTextDatum(problem), false, TEXTOID, caller);
@@ -419,6 +428,50 @@ cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Add what a projection names and is not there: read models, and the owner, as
+ * whom a rebuild empties them.  In the current memory context.
+ */
+static ArrayBuildState *
+missing_names(ArrayBuildState *errors, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " REGISTRY_READ_MODELS ", p.read_model_names, p.owner_name,"
+		" EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) "
+		REGISTRY_ROLE("p.owner", "p.owner_name") ")"
+		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *table;
+	int			next = 0;
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		tables = SPI_getbinval(row, desc, 1, &isnull);
+		Datum		names = SPI_getbinval(row, desc, 2, &isnull);
+
+		while ((table = RegistryMissingTable(tables, names, isnull, &next)) != NULL)
+			errors = accumArrayResult(errors,
+									  CStringGetTextDatum(psprintf("read model \"%s\" does not exist (SQLSTATE %s)", table,
+																   unpack_sql_state(ERRCODE_UNDEFINED_TABLE))),
+									  false, TEXTOID, caller);
+		if (!DatumGetBool(SPI_getbinval(row, desc, 4, &isnull)))
+			errors = accumArrayResult(errors,
+									  CStringGetTextDatum(psprintf("role \"%s\", which owns the projection, does not exist (SQLSTATE %s)",
+																   SPI_getvalue(row, desc, 3),
+																   unpack_sql_state(ERRCODE_UNDEFINED_OBJECT))),
+									  false, TEXTOID, caller);
+	}
+	SPI_finish();
+	return errors;
+}
+
+/*
  * The projection must exist (42704) and be the caller's own (42501).  Returns
  * whether it keeps the states of aggregates.
  */
@@ -426,8 +479,8 @@ bool
 ProjectionRequireOwner(const text *name)
 {
 	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid, state_of IS NOT NULL FROM cqrs_es.projections"
-		" WHERE name OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") ", state_of IS NOT NULL"
+		" FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(name);
@@ -593,9 +646,11 @@ read_handlers(bool by_event_type, Datum value)
 {
 #define SELECT_HANDLERS \
 	"SELECT p.name, h.statement, h.function," \
-	" coalesce(h.definer, p.owner)::pg_catalog.oid," \
+	" CASE WHEN h.projection IS NULL THEN " REGISTRY_ROLE("p.owner", "p.owner_name") \
+	" ELSE " REGISTRY_ROLE("h.definer", "h.definer_name") " END," \
 	" coalesce(h.search_path, 'pg_catalog, pg_temp')," \
-	" p.state_of IS NOT NULL, p.paused, p.aggregate_types, p.read_models" \
+	" p.state_of IS NOT NULL, p.paused, p.aggregate_types, " REGISTRY_READ_MODELS "," \
+	" p.read_model_names, coalesce(h.definer_name, p.owner_name)" \
 	" FROM cqrs_es.projections AS p LEFT JOIN cqrs_es.handlers AS h" \
 	" ON h.projection OPERATOR(pg_catalog.=) p.name"
 #define ORDER_HANDLERS \
@@ -623,20 +678,25 @@ make_handler(HeapTuple row, TupleDesc desc)
 	Handler    *handler = &typed->handler;
 	bool		isnull;
 	Datum		value;
+	Datum		tables;
+	int			next = 0;
 
 	handler->projection = SPI_getvalue(row, desc, 1);
 	handler->statement = SPI_getvalue(row, desc, 2);
 	handler->function = SPI_getvalue(row, desc, 3);
 	handler->definer = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 	handler->search_path = SPI_getvalue(row, desc, 5);
+	handler->definer_name = SPI_getvalue(row, desc, 11);
 	typed->paused = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 
 	value = SPI_getbinval(row, desc, 8, &isnull);
 	typed->all_types = isnull;
 	if (!isnull)
 		set_types(typed, value);
-	value = SPI_getbinval(row, desc, 9, &isnull);
-	typed->locks = ProjectionLocks(value, isnull, &typed->nlocks);
+	tables = SPI_getbinval(row, desc, 9, &isnull);
+	typed->locks = ProjectionLocks(tables, &typed->nlocks);
+	value = SPI_getbinval(row, desc, 10, &isnull);
+	handler->missing_table = RegistryMissingTable(tables, value, isnull, &next);
 	if (DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
 		handler->state = StateProjectionMake(typed->locks[0], typed->types[0]);
 	return typed;
@@ -670,23 +730,22 @@ tables_of(ArrayType *array, int *n)
 	return tables;
 }
 
-/* What a projection with these read models locks, in order; palloc'd. */
+/*
+ * What a projection with these read models locks, in order; palloc'd.  In place
+ * of those that are missing stands the registry.
+ */
 Oid *
-ProjectionLocks(Datum read_models, bool isnull, int *n)
+ProjectionLocks(Datum read_models, int *n)
 {
-	Oid		   *locks;
+	Oid		   *locks = tables_of(DatumGetArrayTypeP(read_models), n);
+	int			i;
 
-	*n = 0;
-	if (!isnull)
-	{
-		locks = tables_of(DatumGetArrayTypeP(read_models), n);
-		qsort(locks, *n, sizeof(Oid), oid_cmp);
-	}
 	if (*n == 0)
-	{
-		locks = palloc(sizeof(Oid));
-		locks[(*n)++] = CqrsEsRelid("projections");
-	}
+		locks[(*n)++] = InvalidOid;
+	for (i = 0; i < *n; i++)
+		if (!OidIsValid(locks[i]))
+			locks[i] = CqrsEsRelid("projections");
+	qsort(locks, *n, sizeof(Oid), oid_cmp);
 	return locks;
 }
 

@@ -13,6 +13,6 @@
 extern void ProjectionInit(void);
 extern bool ProjectionRequireOwner(const text *name);
 extern bool ProjectionReplay(const char *name, const Event *event);
-extern Oid *ProjectionLocks(Datum read_models, bool isnull, int *n);
+extern Oid *ProjectionLocks(Datum read_models, int *n);
 
 #endif							/* CQRS_ES_PROJECTION_H */

@@ -54,6 +54,7 @@
 #include "storage/lmgr.h"
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -71,6 +72,7 @@
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "registry_name.h"
 #include "tenancy.h"
 
 /*
@@ -108,12 +110,15 @@ typedef struct Projection
 {
 	char	   *name;
 	Oid			owner;
+	char	   *owner_name;
 	bool		paused;
 	Coverage	handled;		/* when it is paused */
 	bool		has_read_models;
 	int			nlocks;
 	Oid		   *locks;			/* its read models, if it has any */
 	bool		written_here;	/* by this transaction: others see an older row */
+	bool		unresolved;		/* others may have found less of what it names */
+	char	   *missing_table;	/* a read model that is not there, or NULL */
 }			Projection;
 
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
@@ -121,6 +126,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
 
 static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
+static bool read_projection(Projection *projection, const text *name);
 static void read_handled(Coverage *handled, const text *name);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
@@ -159,6 +165,13 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
+	if (projection->missing_table)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("read model \"%s\" of projection \"%s\" does not exist",
+						projection->missing_table, projection->name),
+				 errhint("Create it, or drop the projection.")));
+	RegistryRequireRole(projection->owner, projection->owner_name, "owns the projection");
 	refuse_shared_read_models(projection);
 	if (!projection->paused)
 	{
@@ -190,6 +203,8 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	}
 	/* what is settled before the lock is a gap less to remember, and delays nobody */
 	(void) settled_here(HorizonDeadline());
+	if (projection->unresolved)
+		await_the_ignorant(projection);
 	lock_against_writers(projection);
 	handled = visible_events();
 	save_state(projection, &handled);
@@ -239,22 +254,13 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 static Projection *
 projection_arg(FunctionCallInfo fcinfo, const char *function)
 {
-	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid, paused, read_models,"
-		" xmin::pg_catalog.text::pg_catalog.int8"
-		" FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+	static InternalQuery resolve = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 	Projection *projection = palloc0(sizeof(Projection));
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext spi;
-	RoleSwitch	saved;
-	HeapTuple	row;
-	TupleDesc	desc;
-	bool		isnull;
-	Datum		read_models;
 
 	PreventCommandIfReadOnly(function);
 	if (DispatchIsBusy())
@@ -263,6 +269,45 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 				 errmsg("%s cannot be called by a handler", function)));
 	(void) ProjectionRequireOwner(name);
 	require_whole_log(function);
+
+	if (!read_projection(projection, name))
+	{
+		/* what was missing is there now: the row trigger finds it */
+		(void) RegistryWrite(&resolve, &value, NULL);
+		(void) read_projection(projection, name);
+		projection->unresolved = true;
+	}
+	if (projection->paused)
+		read_handled(&projection->handled, name);
+	return projection;
+}
+
+/*
+ * Lock and read the row of a projection; false when it names a read model that
+ * it does not know by oid yet.  Raises 42704.
+ */
+static bool
+read_projection(Projection *projection, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") ", p.paused, " REGISTRY_READ_MODELS ","
+		" p.xmin::pg_catalog.text::pg_catalog.int8, p.owner_name, p.read_model_names,"
+		" p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
+		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[]"
+		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	RoleSwitch	saved;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+	Datum		read_models;
+	Datum		names;
+	int			next = 0;
+	bool		resolved;
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("projections");
@@ -278,15 +323,18 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 	projection->owner = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
 	projection->paused = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
 	read_models = SPI_getbinval(row, desc, 3, &isnull);
-	projection->locks = ProjectionLocks(read_models, isnull, &projection->nlocks);
-	projection->has_read_models = projection->locks[0] != CqrsEsRelid("projections");
+	projection->locks = ProjectionLocks(read_models, &projection->nlocks);
+	projection->has_read_models = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(read_models)),
+												 ARR_DIMS(DatumGetArrayTypeP(read_models))) > 0;
 	projection->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 																   DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)));
+	projection->owner_name = SPI_getvalue(row, desc, 5);
+	names = SPI_getbinval(row, desc, 6, &isnull);
+	projection->missing_table = RegistryMissingTable(read_models, names, isnull, &next);
+	resolved = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)) && !isnull;
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
-	if (projection->paused)
-		read_handled(&projection->handled, name);
-	return projection;
+	return resolved;
 }
 
 /* What a paused projection has handled. */
@@ -379,8 +427,10 @@ static void
 refuse_shared_read_models(const Projection *projection)
 {
 	static InternalQuery query = {
-		.sql = "SELECT o.name, t::pg_catalog.regclass FROM cqrs_es.projections AS p"
-		" JOIN cqrs_es.projections AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
+		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
+		" FROM cqrs_es.projections AS p)"
+		" SELECT o.name, t::pg_catalog.regclass FROM kept AS p"
+		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
 		" LATERAL pg_catalog.unnest(p.read_models) AS t"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1"
 		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
@@ -418,18 +468,12 @@ empty_read_models(const Projection *projection)
 	for (i = 0; i < projection->nlocks; i++)
 	{
 		Oid			table = projection->locks[i];
-		char	   *name = get_rel_name(table);
 
-		if (name == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("a read model of projection \"%s\" does not exist any more",
-							projection->name),
-					 errhint("Drop the projection, and create it anew with the tables that there are.")));
 		if (i < projection->nlocks - 1)
 			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
 		appendStringInfo(&sql, " DELETE FROM %s",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), name));
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+													get_rel_name(table)));
 		if (i < projection->nlocks - 1)
 			appendStringInfoChar(&sql, ')');
 	}

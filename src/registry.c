@@ -290,6 +290,16 @@ RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 }
 
 /*
+ * Start all caches anew with the next lookup: what one of them found missing may
+ * come without anybody telling us.
+ */
+void
+RegistryForget(void)
+{
+	registry_generation++;
+}
+
+/*
  * Read a registry with the newest snapshot whatever the isolation level, for
  * a cache outlives the transaction.  As the registries' owner, so that users
  * need no grants on them.  Between SPI_connect and SPI_finish.

@@ -29,6 +29,7 @@ typedef struct RegistryCache
 extern void RegistryInit(void);
 extern void *RegistryCacheLookup(RegistryCache *cache, const text *key);
 extern uint64 RegistryGeneration(void);
+extern void RegistryForget(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);

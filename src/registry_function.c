@@ -6,6 +6,7 @@
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
  * it, by an event trigger, since rows have no entries in pg_depend.  What goes
  * wrong all the same (a function renamed) is a clear error when it is called.
+ * (The event trigger's own function is in sql/78_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * he could call himself; EXECUTE is checked when they are named and when they
@@ -23,7 +24,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
-#include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -185,7 +185,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 	return &call->finfo;
 }
 
-/* SQL: the event trigger on sql_drop */
+/* SQL: protect_functions(), called by the event trigger on sql_drop.  2BP01 when one is in use. */
 Datum
 cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 {
@@ -204,10 +204,6 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 	};
 	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired as an event trigger", "protect_functions()")));
 	/* the extension itself may be what is dropped */
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("reducers", schema)) ||
 		!OidIsValid(get_relname_relid("upcasters", schema)) ||
