@@ -59,14 +59,16 @@ CREATE VIEW cqrs_es.projection_status AS
            p.aggregate_types,
            p.state_of,
            -- what was missing when it was restored, or is gone, is there when its name is
-           ARRAY(SELECT coalesce(t.oid, o.oid, 0)::pg_catalog.regclass
-                 FROM pg_catalog.generate_subscripts(p.read_model_names, 1) AS i
-                 LEFT JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) p.read_models[i]
-                 LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname OPERATOR(pg_catalog.=) p.read_model_names[i][1]
-                 LEFT JOIN pg_catalog.pg_class AS o ON o.relnamespace OPERATOR(pg_catalog.=) n.oid
-                     AND o.relname OPERATOR(pg_catalog.=) p.read_model_names[i][2]
-                     AND o.relkind IN ('r', 'p') AND o.relpersistence OPERATOR(pg_catalog.<>) 't'
-                 WHERE p.read_model_names IS NOT NULL ORDER BY i) AS read_models,
+           CASE WHEN p.read_model_names IS NOT NULL THEN
+               ARRAY(SELECT coalesce(t.oid, o.oid, 0)::pg_catalog.regclass
+                     FROM pg_catalog.generate_subscripts(p.read_model_names, 1) AS i
+                     LEFT JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) p.read_models[i]
+                     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname OPERATOR(pg_catalog.=) p.read_model_names[i][1]
+                     LEFT JOIN pg_catalog.pg_class AS o ON o.relnamespace OPERATOR(pg_catalog.=) n.oid
+                         AND o.relname OPERATOR(pg_catalog.=) p.read_model_names[i][2]
+                         AND o.relkind IN ('r', 'p') AND o.relpersistence OPERATOR(pg_catalog.<>) 't'
+                     ORDER BY i)
+           END AS read_models,
            coalesce(p.owner, (SELECT r.oid FROM pg_catalog.pg_roles AS r
                WHERE r.rolname OPERATOR(pg_catalog.=) p.owner_name))::pg_catalog.regrole AS owner,
            ARRAY(SELECT h.event_type FROM cqrs_es.handlers AS h

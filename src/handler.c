@@ -321,7 +321,7 @@ require_read_models(const Handler *handler)
 	RegistryForget();
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_TABLE),
-			 errmsg("read model \"%s\" does not exist", handler->missing_table),
+			 errmsg("read model %s does not exist", handler->missing_table),
 			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
 }
 

@@ -457,7 +457,7 @@ missing_names(ArrayBuildState *errors, const text *name)
 
 		while ((table = RegistryMissingTable(tables, names, isnull, &next)) != NULL)
 			errors = accumArrayResult(errors,
-									  CStringGetTextDatum(psprintf("read model \"%s\" does not exist (SQLSTATE %s)", table,
+									  CStringGetTextDatum(psprintf("read model %s does not exist (SQLSTATE %s)", table,
 																   unpack_sql_state(ERRCODE_UNDEFINED_TABLE))),
 									  false, TEXTOID, caller);
 		if (!DatumGetBool(SPI_getbinval(row, desc, 4, &isnull)))

@@ -168,7 +168,7 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 	if (projection->missing_table)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("read model \"%s\" of projection \"%s\" does not exist",
+				 errmsg("read model %s of projection \"%s\" does not exist",
 						projection->missing_table, projection->name),
 				 errhint("Create it, or drop the projection.")));
 	RegistryRequireRole(projection->owner, projection->owner_name, "owns the projection");

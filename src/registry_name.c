@@ -208,7 +208,8 @@ RegistryRequireRole(Oid role, const char *name, const char *what)
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which %s, does not exist", name, what)));
+				 errmsg("role \"%s\", which %s, does not exist", name, what),
+				 errhint("Define it anew, as a role that exists.")));
 }
 
 /*-------------------------------------------------------------------------
@@ -286,7 +287,7 @@ resolve_tables(RegistryRow *row)
 			oids[i] = ObjectIdGetDatum(find_table(&now));
 			if (row->is_new && !OidIsValid(DatumGetObjectId(oids[i])))
 				warn(row, ERRCODE_UNDEFINED_TABLE,
-					 psprintf("read model \"%s\" does not exist",
+					 psprintf("read model %s does not exist",
 							  quote_qualified_identifier(now.schema, now.table)));
 		}
 		texts[2 * i] = CStringGetTextDatum(now.schema);

@@ -146,7 +146,7 @@ INSERT INTO calls (needs, call)
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
-	WHERE pronamespace = 'cqrs_es'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
+	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname LIKE 'protect%');
 GRANT SELECT ON calls TO PUBLIC;
 
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname <> 'reject'
@@ -251,7 +251,9 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 SELECT pg_temp.as_role('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'planned', 'Kept', '{"n": "5"}'), cqrs_es.execute_command('rights', 'planned', 'Look')$$) \gset
 SAVEPOINT dropped;
+ALTER EVENT TRIGGER cqrs_es_protect_declared DISABLE;
 DROP TABLE public.vault;
+ALTER EVENT TRIGGER cqrs_es_protect_declared ENABLE;
 SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}')$$),
 	'QE201; projection "vault" failed on event 4 (Kept) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
 	'a read model was dropped: a temporary table does not take its place');
