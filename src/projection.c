@@ -224,12 +224,15 @@ check_read_models(ArrayType *read_models)
 		/* who drops it waits, and finds that it is in use (protect_read_models) */
 		LockRelationOid(tables[i], AccessShareLock);
 		kind = get_rel_relkind(tables[i]);
+		if (kind == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("read model with OID %u does not exist", tables[i])));
 
 		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is not a table",
-							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+					 errmsg("read model \"%s\" is not a table", get_rel_name(tables[i]))));
 		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),

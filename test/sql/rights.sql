@@ -260,7 +260,7 @@ SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept'
 SELECT is(pg_temp.failure($$SELECT cqrs_es.execute_command('rights', 'trap', 'Look')$$),
 	'42P17; what runs with the rights of its definer cannot use temporary objects; A name in it now stands for a temporary object of this session.',
 	'nor in a decider');
-UPDATE cqrs_es.projections SET name = name;
+UPDATE cqrs_es.projections SET read_models = NULL, read_model_names = NULL;
 SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}')$$),
 	'QE201; projection "vault" failed on event 4 (Kept) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
 	'nor when it is planned for the first time');
