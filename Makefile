@@ -5,6 +5,7 @@
 #
 #	make test                        every test
 #	make test TESTS="append fold"    only the tests with these names, of every kind
+#	make test SETTINGS="jit=off"     with these settings of the servers
 #	make test-bare                   both commands on bare machines (as root, with debootstrap)
 #	make demo                        two small applications, command by command
 #	make bench                       append against a bare INSERT and COPY
@@ -17,6 +18,10 @@
 # installcheck needs the extension pgTAP in that server, and for the isolation
 # specs max_prepared_transactions of at least 10. PG_CONFIG=... chooses
 # among several PostgreSQL versions, for all of the above.
+#
+# With a server that was built with --enable-cassert the tests find more, and
+# with SETTINGS=debug_discard_caches=1, which takes a hundred times as long,
+# whatever is used after the server has thrown it out of a cache.
 
 EXTENSION = cqrs_es
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
@@ -70,7 +75,7 @@ endif
 
 test:
 	@test/bootstrap tests >/dev/null
-	@test/with-server test/rings $(TESTS)
+	@test/with-server $(SETTINGS:%=-c %) test/rings $(TESTS)
 
 test-bare:
 	@test/bare-machines

@@ -16,6 +16,10 @@ CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.upcasters FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.upcasters ENABLE ALWAYS TRIGGER registry_changed;
 
+CREATE TRIGGER resolve_names BEFORE INSERT OR UPDATE ON cqrs_es.upcasters
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.resolve_names();
+ALTER TABLE cqrs_es.upcasters ENABLE ALWAYS TRIGGER resolve_names;
+
 CREATE FUNCTION cqrs_es.define_upcaster(event_type text, from_version text, to_version text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_define_upcaster';

@@ -23,6 +23,30 @@ CREATE FUNCTION cqrs_es.read_all(
 COMMENT ON FUNCTION cqrs_es.read_all(bigint, bigint, text[], text[]) IS
     'settled events of the whole log by global position: a reader that goes on after the last one it saw misses nothing';
 
+CREATE FUNCTION cqrs_es.read_page(
+    after_position  bigint DEFAULT 0,
+    max_count       bigint DEFAULT 1000,
+    aggregate_types text[] DEFAULT NULL,
+    event_types     text[] DEFAULT NULL
+) RETURNS TABLE (
+    global_position bigint,
+    sequence        bigint,
+    created_at      timestamptz,
+    event_id        uuid,
+    tenant_id       text,
+    aggregate_type  text,
+    aggregate_id    text,
+    event_type      text,
+    event_version   text,
+    payload         jsonb,
+    metadata        jsonb,
+    read_to         bigint
+)
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_read_page';
+COMMENT ON FUNCTION cqrs_es.read_page(bigint, bigint, text[], text[]) IS
+    'the events of read_all, each with read_to, the position to go on after; when none matched, one row with only that';
+
 CREATE FUNCTION cqrs_es.stream_version(aggregate_type text, aggregate_id text) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_stream_version';

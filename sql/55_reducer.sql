@@ -17,6 +17,10 @@ CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.reducers FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.reducers ENABLE ALWAYS TRIGGER registry_changed;
 
+CREATE TRIGGER resolve_names BEFORE INSERT OR UPDATE ON cqrs_es.reducers
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.resolve_names();
+ALTER TABLE cqrs_es.reducers ENABLE ALWAYS TRIGGER resolve_names;
+
 CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer_function';
@@ -45,8 +49,3 @@ CREATE FUNCTION cqrs_es.drop_reducer(aggregate_type text, event_type text) RETUR
 COMMENT ON FUNCTION cqrs_es.drop_reducer(text, text) IS
     'removes a reducer: the payload of the event type is merged again';
 REVOKE EXECUTE ON FUNCTION cqrs_es.drop_reducer(text, text) FROM PUBLIC;
-
-CREATE EVENT TRIGGER cqrs_es_protect_functions ON sql_drop
-    EXECUTE FUNCTION cqrs_es.protect_functions();
-COMMENT ON EVENT TRIGGER cqrs_es_protect_functions IS
-    'refuses to drop a function that a reducer or an upcaster uses';

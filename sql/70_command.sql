@@ -4,18 +4,29 @@ CREATE TABLE cqrs_es.commands (
     aggregate_type text COLLATE "C" NOT NULL,
     command_type   text COLLATE "C" NOT NULL,
     decider        text NOT NULL,
-    definer        regrole NOT NULL,
+    definer        regrole,
+    definer_name   text COLLATE "C" NOT NULL,
     search_path    text NOT NULL,
     PRIMARY KEY (aggregate_type, command_type)
 );
 COMMENT ON TABLE cqrs_es.commands IS 'commands of declared aggregates; kept by define_command';
 COMMENT ON COLUMN cqrs_es.commands.decider IS 'an SQL expression over state, command, aggregate_id, metadata and version';
-COMMENT ON COLUMN cqrs_es.commands.definer IS 'the decider runs with the rights of this role';
-SELECT pg_catalog.pg_extension_config_dump('cqrs_es.commands', '');
+COMMENT ON COLUMN cqrs_es.commands.definer IS 'the decider runs with the rights of this role; NULL: it was missing when the row was restored';
+COMMENT ON COLUMN cqrs_es.commands.definer_name IS 'its name when the row was written';
+-- all rows, with the names of now and without oids
+SELECT pg_catalog.pg_extension_config_dump('cqrs_es.commands', $$WHERE false UNION ALL
+    SELECT (pg_catalog.jsonb_populate_record(c, pg_catalog.jsonb_build_object('definer', NULL, 'definer_name',
+        coalesce((SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+            WHERE r.oid OPERATOR(pg_catalog.=) c.definer), c.definer_name)))).*
+    FROM cqrs_es.commands AS c$$);
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.commands FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.commands ENABLE ALWAYS TRIGGER registry_changed;
+
+CREATE TRIGGER resolve_names BEFORE INSERT OR UPDATE ON cqrs_es.commands
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.resolve_names();
+ALTER TABLE cqrs_es.commands ENABLE ALWAYS TRIGGER resolve_names;
 
 CREATE FUNCTION cqrs_es.define_command(aggregate_type text, command_type text, decider text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -4,13 +4,17 @@ CREATE TABLE cqrs_es.projections (
     name            text COLLATE "C" PRIMARY KEY,
     aggregate_types text[] COLLATE "C",
     read_models     regclass[],
-    owner           regrole NOT NULL,
+    read_model_names text[] COLLATE "C",
+    owner           regrole,
+    owner_name      text COLLATE "C" NOT NULL,
     state_of        text COLLATE "C",
     paused          boolean NOT NULL DEFAULT false,
     handled_position bigint,
     handled_gaps    int8multirange,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    CHECK (paused = (handled_position IS NOT NULL))
+    CHECK (paused = (handled_position IS NOT NULL)),
+    -- a pair of names for each
+    CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL))
 );
 COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection';
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';
@@ -20,11 +24,31 @@ COMMENT ON COLUMN cqrs_es.projections.handled_position IS
     'the last event that a paused projection has handled';
 COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
     'positions up to it that were not visible then, and may have been missed';
-SELECT pg_catalog.pg_extension_config_dump('cqrs_es.projections', '');
+COMMENT ON COLUMN cqrs_es.projections.read_models IS '-: one that was missing when the row was restored';
+COMMENT ON COLUMN cqrs_es.projections.read_model_names IS 'pairs of schema and table, as they were called when the row was written';
+COMMENT ON COLUMN cqrs_es.projections.owner IS 'NULL: the role was missing when the row was restored';
+COMMENT ON COLUMN cqrs_es.projections.owner_name IS 'its name when the row was written';
+-- all rows, with the names of now and without oids
+SELECT pg_catalog.pg_extension_config_dump('cqrs_es.projections', $$WHERE false UNION ALL
+    SELECT (pg_catalog.jsonb_populate_record(p, pg_catalog.jsonb_build_object('read_models', NULL, 'read_model_names',
+        coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(
+                coalesce(n.nspname, p.read_model_names[i][1]), coalesce(t.relname, p.read_model_names[i][2])) ORDER BY i)
+            FROM pg_catalog.generate_subscripts(p.read_model_names, 1) AS i
+            LEFT JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) p.read_models[i]
+            LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.relnamespace),
+            pg_catalog.to_jsonb(p.read_model_names)),
+        'owner', NULL, 'owner_name',
+        coalesce((SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+            WHERE r.oid OPERATOR(pg_catalog.=) p.owner), p.owner_name)))).*
+    FROM cqrs_es.projections AS p$$);
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.projections FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.projections ENABLE ALWAYS TRIGGER registry_changed;
+
+CREATE TRIGGER resolve_names BEFORE INSERT OR UPDATE ON cqrs_es.projections
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.resolve_names();
+ALTER TABLE cqrs_es.projections ENABLE ALWAYS TRIGGER resolve_names;
 
 CREATE TABLE cqrs_es.handlers (
     projection  text COLLATE "C" NOT NULL,
@@ -32,19 +56,30 @@ CREATE TABLE cqrs_es.handlers (
     statement   text,
     -- the full signature: survives dump and restore, which an oid would not
     function    text COLLATE "C",
-    definer     regrole NOT NULL,
+    definer     regrole,
+    definer_name text COLLATE "C" NOT NULL,
     search_path text NOT NULL,
     PRIMARY KEY (projection, event_type),
     CHECK ((statement IS NULL) <> (function IS NULL))
 );
 COMMENT ON TABLE cqrs_es.handlers IS 'what a projection does for an event type; kept by define_handler';
 COMMENT ON COLUMN cqrs_es.handlers.event_type IS '*: all';
-COMMENT ON COLUMN cqrs_es.handlers.definer IS 'statement or function runs with the rights of this role';
-SELECT pg_catalog.pg_extension_config_dump('cqrs_es.handlers', '');
+COMMENT ON COLUMN cqrs_es.handlers.definer IS 'statement or function runs with the rights of this role; NULL: it was missing when the row was restored';
+COMMENT ON COLUMN cqrs_es.handlers.definer_name IS 'its name when the row was written';
+-- all rows, with the names of now and without oids
+SELECT pg_catalog.pg_extension_config_dump('cqrs_es.handlers', $$WHERE false UNION ALL
+    SELECT (pg_catalog.jsonb_populate_record(h, pg_catalog.jsonb_build_object('definer', NULL, 'definer_name',
+        coalesce((SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+            WHERE r.oid OPERATOR(pg_catalog.=) h.definer), h.definer_name)))).*
+    FROM cqrs_es.handlers AS h$$);
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON cqrs_es.handlers FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.handlers ENABLE ALWAYS TRIGGER registry_changed;
+
+CREATE TRIGGER resolve_names BEFORE INSERT OR UPDATE ON cqrs_es.handlers
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.resolve_names();
+ALTER TABLE cqrs_es.handlers ENABLE ALWAYS TRIGGER resolve_names;
 
 CREATE FUNCTION cqrs_es.create_projection(
     name            text,

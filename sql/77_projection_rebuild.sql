@@ -29,6 +29,13 @@ COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
     'what would make the handlers of a projection fail now, whatever the event; NULL: nothing, or nothing is known while their tables are locked';
 REVOKE EXECUTE ON FUNCTION cqrs_es.projection_errors(text) FROM PUBLIC;
 
+CREATE FUNCTION cqrs_es.last_position() RETURNS bigint
+    LANGUAGE C STABLE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_last_position';
+COMMENT ON FUNCTION cqrs_es.last_position() IS
+    'the position of the last event that is visible, settled or not; NULL: the log is empty';
+REVOKE EXECUTE ON FUNCTION cqrs_es.last_position() FROM PUBLIC;
+
 -- The server shows the details of a session's progress to those who may see its
 -- statements. A replay reports like a COPY into cqrs_es.projections, with
 -- the projection in the places from 17 on.
@@ -48,6 +55,7 @@ CREATE VIEW cqrs_es.projection_progress AS
 COMMENT ON VIEW cqrs_es.projection_progress IS
     'projections that are being rebuilt or resumed now: events replayed so far, where in the log, and how far it goes';
 
+-- The log by a function, which finds it by name: it may be another table by then.
 CREATE VIEW cqrs_es.projection_status AS
     SELECT p.name,
            CASE (SELECT r.activity FROM cqrs_es.projection_progress AS r
@@ -58,13 +66,23 @@ CREATE VIEW cqrs_es.projection_status AS
            END AS state,
            p.aggregate_types,
            p.state_of,
-           p.read_models,
-           p.owner,
+           -- what was missing when it was restored, or is gone, is there when its name is
+           CASE WHEN p.read_model_names IS NOT NULL THEN
+               ARRAY(SELECT coalesce(t.oid, o.oid, 0)::pg_catalog.regclass
+                     FROM pg_catalog.generate_subscripts(p.read_model_names, 1) AS i
+                     LEFT JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) p.read_models[i]
+                     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname OPERATOR(pg_catalog.=) p.read_model_names[i][1]
+                     LEFT JOIN pg_catalog.pg_class AS o ON o.relnamespace OPERATOR(pg_catalog.=) n.oid
+                         AND o.relname OPERATOR(pg_catalog.=) p.read_model_names[i][2]
+                         AND o.relkind IN ('r', 'p') AND o.relpersistence OPERATOR(pg_catalog.<>) 't'
+                     ORDER BY i)
+           END AS read_models,
+           coalesce(p.owner, (SELECT r.oid FROM pg_catalog.pg_roles AS r
+               WHERE r.rolname OPERATOR(pg_catalog.=) p.owner_name))::pg_catalog.regrole AS owner,
            ARRAY(SELECT h.event_type FROM cqrs_es.handlers AS h
                  WHERE h.projection OPERATOR(pg_catalog.=) p.name ORDER BY h.event_type) AS handlers,
            CASE WHEN p.paused THEN p.handled_position
-                ELSE (SELECT e.global_position FROM cqrs_es.events AS e
-                      ORDER BY e.global_position DESC LIMIT 1)
+                ELSE cqrs_es.last_position()
            END AS last_position,
            cqrs_es.projection_errors(p.name) AS errors
     FROM cqrs_es.projections AS p;

@@ -4,14 +4,19 @@
  *	  not come through append_event, and the refusal of every change.
  *
  * A plain INSERT or COPY is held to the rules of append: the right next
- * sequence or none (then it is filled in); a taken one goes on to the primary
- * key, which raises 23505 as clients with a table of their own expect; a hole
+ * sequence or none (then it is filled in); a taken one goes on to the unique
+ * index, which raises 23505 as clients with a table of their own expect; a hole
  * is refused.  Waiting for a stream's end in progress happens here, in
- * EventsTip; what still races after that is arbitrated by the primary key.
+ * EventsTip; what still races after that is arbitrated by the index.  A table
+ * without one, or whose partitions tear streams apart, is refused
+ * (stream_index.c).
  *
  * A row that brings a position which this backend did not draw is a restored
  * one (pg_restore, a move from another database).  It is let in as it stands,
- * in any order, but only by the table's owner.
+ * in any order, but only by the table's owner, and not at a position that is taken.
+ * (Two who put a row at one position in the same instant may both succeed: no
+ * unique index can guard that on a log that is partitioned or distributed by
+ * stream, so readers take such rows together anyway.)
  *
  * No cached oids and no table names here: on a partitioned or distributed log
  * the trigger sees a partition or a shard.
@@ -24,7 +29,6 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -33,7 +37,9 @@
 #include "context.h"
 #include "errors.h"
 #include "event_scan.h"
+#include "log_end.h"
 #include "position.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_admit_event);
@@ -65,6 +71,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	int			attnums[EVENT_NCOLUMNS];
 	Datum		values[EVENT_NCOLUMNS];
 	bool		nulls[EVENT_NCOLUMNS] = {false};
+	Oid			stream_index;
 	int			column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
@@ -88,13 +95,12 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 
 	/* before anything of a stream is looked at, or waited for */
 	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
+	stream_index = StreamIndexRequire(trigdata->tg_relation, &columns);
 	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
-		StreamTip	tip = EventsTip(trigdata->tg_relation,
-									compat_primary_key(trigdata->tg_relation),
-									&columns, &key);
+		StreamTip	tip = EventsTip(trigdata->tg_relation, stream_index, &columns, &key);
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
@@ -169,13 +175,15 @@ check_new_row(NewRow *row, StreamKey *key)
 }
 
 /*
- * A restored row.  Its position is not ours to check, but readers must be
- * able to wait for it: hold the lock that drawing one would have taken.
+ * A restored row.  Its position must not be in the log yet (23505), as far as this
+ * table is all of the log; and readers must be able to wait for it: hold the lock
+ * that drawing one would have taken.
  */
 static void
 admit_restored(Relation rel, NewRow *row)
 {
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
+	char	   *stream;
 
 	if (!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
@@ -192,9 +200,16 @@ admit_restored(Relation rel, NewRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event that is restored with its global_position needs its sequence")));
-	LockRelationOid(PositionSequence(), RowExclusiveLock);
+	PositionHoldReaders();
+	stream = LogStreamAt(rel, position);
+	if (stream)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("position %lld is in the log already", (long long) position),
+				 errdetail("The event at that position is one of stream \"%s\".", stream),
+				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
 	if (POSITION_NODE(position) == cqrs_es_node_id)
-		PositionAdvance(POSITION_NUMBER(position));
+		(void) PositionAdvance(POSITION_NUMBER(position));
 }
 
 /* Give the row its sequence, or check the one it brings. */
@@ -224,7 +239,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	 */
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
-		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw()));
+		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position)));
 }
 
 static void

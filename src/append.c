@@ -9,14 +9,16 @@
  * the winner.
  *
  * Idempotent retry.  A client that got no answer sends the append again.  When
- * the events carry explicit ids and the version check fails, or there is none
- * that could fail, and the stream holds just these ids in this order, it is
- * the same append again: the first result is returned and nothing is written.
- * With an expected version the place to look at is known.  With "any" (and "it
- * exists") the stream is searched from its end, all of it: exact, but a cost
- * that grows with the stream.  What makes two events the same beside the id is
- * type, version and payload; metadata may differ (a retry has its own
- * transaction context).
+ * the events carry explicit ids and the stream holds just these ids in this
+ * order, it is the same append again: the first result is returned and nothing
+ * is written.  With a version that is not the stream's any more the place to look
+ * at is known.  With "any" (and "it exists") the stream is searched from its end,
+ * all of it: exact, but a cost that grows with the stream.  With the version that
+ * the stream is at (a client that loads again before it sends again) it is
+ * searched, too, but no further than cqrs_es.retry_window events: most appends
+ * are no retries, and all pay for the look.  Appends without ids look at nothing.
+ * What makes two events the same beside the id is type, version and payload;
+ * metadata may differ (a retry has its own transaction context).
  *
  * Above READ COMMITTED a stream that moved on since the transaction's snapshot
  * is a serialization failure (40001), whatever was expected.
@@ -36,6 +38,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -51,7 +54,10 @@
 #include "event_id.h"
 #include "event_writer.h"
 #include "internal_query.h"
+#include "stream_index.h"
 #include "tenancy.h"
+
+static int	cqrs_es_retry_window = 100;
 
 PG_FUNCTION_INFO_V1(cqrs_es_append_event);
 PG_FUNCTION_INFO_V1(cqrs_es_append_events);
@@ -80,6 +86,16 @@ pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg
 							   int64 sequence);
 static void stamp_events(AppendRequest *append, int64 version);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
+
+void
+AppendInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.retry_window",
+							"How many events of the stream are searched for an append's event ids when its expected version fits.",
+							"0 searches none.",
+							&cqrs_es_retry_window, 100, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+}
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -174,7 +190,8 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
  *
  * Raises QE001 (version conflict), QE002 (event id used with other content),
  * 40001 (above READ COMMITTED), 25006 (read-only), 42501 (no INSERT or no SELECT), 22xxx
- * (bad arguments), and whatever a projection raises.
+ * (bad arguments), 55000 (nothing guards the streams, stream_index.c), 23505 (another
+ * unique index of the table), and whatever a projection raises.
  */
 AppendResult
 AppendEvents(AppendRequest *append)
@@ -210,7 +227,7 @@ AppendPrevent(void)
 static bool
 append_or_conflict(AppendRequest *append, AppendResult *result)
 {
-	const EventsTable *table;
+	EventsTable table;
 	Relation	rel;
 	StreamTip	tip;
 	bool		done = true;
@@ -226,18 +243,25 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 		nids += append->has_id[i];
 
 	table = EventsTableGet();
-	TenancyRequireEvents(table->relid, ACL_INSERT | ACL_SELECT);
-	rel = table_open(table->relid, RowExclusiveLock);
+	TenancyRequireEvents(table.relid, ACL_INSERT | ACL_SELECT);
+	rel = table_open(table.relid, RowExclusiveLock);
+	table = EventsTableGet();
+	(void) StreamIndexRequire(rel, &table.columns);
 
+	/*
+	 * It ends: a lost race is lost to an event that is in the stream by now, or
+	 * to one that is gone (event_writer.c says why that comes to an end); and
+	 * what is kept out by SQL although the stream stays where it was ends with
+	 * the second try.
+	 */
 	for (;;)
 	{
+		bool		plainly;
+
 		tip = EventWriterTip(rel, &append->key);
 		if (tip.after_snapshot)
 			EventsReportMoved(&append->key);
 
-		/* by SQL, a lost race is over: not to see the winner means there is none */
-		if (lost_at == tip.version && !EventsWriteStraight(EventsTableGet()))
-			EventWriterSuppressed(&append->events[0]);
 		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;
 		if (!AppendVersionFits(append->expected_version, tip.version))
@@ -247,8 +271,10 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 			break;
 		}
 
+		/* by SQL, a lost race is over: not to see the winner means there is none */
+		plainly = lost_at == tip.version;
 		stamp_events(append, tip.version);
-		if (EventWriterInsert(rel, append->events, append->nevents))
+		if (EventWriterInsert(rel, append->events, append->nevents, plainly))
 		{
 			result->version = tip.version + append->nevents;
 			result->global_position =
@@ -347,29 +373,40 @@ compare_ids(const void *a, const void *b)
 /*
  * Does the stream already hold just these events?  (An append that does not give
  * all of them ids cannot be recognized, but must not use an id again.)  Looks where they would be:
- * behind the expected version when that check fails, or anywhere in the
- * stream, from its end down to searched_to, when no version was given.
+ * behind the expected version when that check fails; else from the stream's end
+ * down to searched_to, and no further than cqrs_es.retry_window events when the
+ * expected version is the stream's.
  * Raises QE002 when an id stands there with other content.
  */
 static bool
 find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 				 const StreamTip *tip, int64 searched_to, AppendResult *result)
 {
+	ScanDirection direction;
 	EventScan  *scan;
 	Event		event;
 	Snapshot	snapshot;
 	int64		found = 0;
 	pg_uuid_t	found_id;
 
-	if (append->expected_version >= 0)
+	if (append->expected_version >= 0 && tip->version != append->expected_version)
 		return nids == append->nevents && tip->version > append->expected_version &&
 			same_append_at(append, append->expected_version + 1, result);
-	if (tip->version == searched_to)
+	if (append->expected_version >= 0)
+		searched_to = Max(searched_to, tip->version - cqrs_es_retry_window);
+	if (tip->version <= searched_to)
 		return false;
 
+	/*
+	 * Including the end, wherever that is by now: SERIALIZABLE has then seen it
+	 * read.  The last match counts.  A part of a stream is read forward, since
+	 * from its end the index would look at much more than that.
+	 */
+	direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
 	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&append->key, tip->version, BackwardScanDirection, snapshot);
-	while (found == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > searched_to)
+	scan = EventsScanStream(&append->key, searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
+							direction, snapshot);
+	while ((found == 0 || ScanDirectionIsForward(direction)) && EventsScanNext(scan, &event))
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
@@ -384,7 +421,7 @@ find_same_append(const AppendRequest *append, pg_uuid_t **ids, int nids,
 	if (found == 0)
 		return false;
 
-	/* the last event of the batch is met first */
+	/* that must be the last event of the batch */
 	found -= append->nevents - 1;
 	if (nids < append->nevents || found < 1 || !same_append_at(append, found, result))
 		report_id_conflict(append, &found_id, found + append->nevents - 1);

@@ -35,6 +35,7 @@ typedef struct AppendResult
 	int64		global_position;
 }			AppendResult;
 
+extern void AppendInit(void);
 extern int64 ExpectedVersionArg(NullableDatum arg);
 extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
 							  int64 expected_version, int nevents);

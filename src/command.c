@@ -5,45 +5,66 @@
  * A command is decided by an SQL expression over state, command, aggregate_id,
  * metadata and version (decider.c).  Its events are appended behind just the
  * version that was decided on.  When somebody else was quicker, the aggregate is
- * loaded and the command decided again, without an error and without a
- * subtransaction in between, cqrs_es.command_retries times.
+ * loaded and the command decided again, cqrs_es.command_retries times.
  *
- * Retries alone would not help many sessions that send commands to one
- * aggregate: all wake up when one has won, and all but one lose again.  So from
- * the first lost race on a transaction holds one of a fixed number of lock
- * slots, chosen by a hash of the stream, until it ends, and a command that finds
- * the slot taken waits for it before it loads: under contention commands queue
- * up, without contention nobody holds a slot.  Two streams that share a slot
- * wait for each other then, no more.
+ * Where many fight over one stream, commands queue up (command_queue.c).
+ *
+ * A refusal is a decision on a version, too, and so is that nothing happens.
+ * When the stream has moved on since it was loaded, that is a lost race like any
+ * other.  For that the decider runs in a subtransaction, so that one can go on
+ * after its error.  It costs little and gets no xid, unless the decider writes or
+ * locks rows; then the append belongs to the same subtransaction, and what the
+ * decider of a lost race wrote is undone, or it would be in its own way the next
+ * time.
  *
  * The events carry the command's id ("command_id", "causation_id") and a
  * correlation id, that of the context or else the command's.  A command that is
  * sent again with its id is recognized by the events it left in the stream, for
  * as long as the stream is there; it returns its first result and does nothing.
- * A command that was rejected, or that nothing followed from, left no trace and
- * is decided anew.
+ * That it is the same command shows a digest of type and payload, which they
+ * carry as well.  A command that was rejected, or that nothing followed from, left
+ * no trace and is decided anew.
+ *
+ * It may be sent again while the first is still running.  Then it must not be
+ * decided beside the first, or it would be refused for what that one holds:
+ * rows, advisory locks, seats that are taken.  So, in this order,
+ *
+ *	- who decides a command with an id holds a lock on stream and id until its
+ *	  events are in the log (on the generic way, which does not see rows in
+ *	  progress, until the transaction ends), taken before it queues up, so that
+ *	  nobody in the queue waits for this lock;
+ *	- who has that lock waits until nobody else's rows are at the stream's end;
+ *	- and then looks for the id.
+ *
+ * A transaction that has appended already may hold a stream that the owner of
+ * the lock waits for: it takes the lock if it is free, and does not wait.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
+#include "common/cryptohash.h"
 #include "common/hashfn.h"
+#include "common/sha2.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
 #include "append.h"
 #include "command.h"
+#include "command_queue.h"
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
@@ -51,13 +72,17 @@
 #include "errors.h"
 #include "event_id.h"
 #include "event_scan.h"
+#include "event_writer.h"
 #include "fold.h"
 #include "internal_query.h"
+#include "position.h"
 #include "tenancy.h"
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */
-#define COMMAND_LOCK_CLASS	0xCE
-#define COMMAND_LOCK_SLOTS	1024
+#define COMMAND_ID_LOCK_CLASS	0xCF
+
+/* of the digest, so many hexadecimal digits are kept */
+#define DIGEST_CHARS	32
 
 static int	cqrs_es_command_retries = 3;
 
@@ -74,6 +99,7 @@ typedef struct Command
 	int64		expected_version;
 	pg_uuid_t	id;
 	bool		has_id;			/* given by the caller, so it may be a repetition */
+	char		digest[DIGEST_CHARS + 1];	/* of type and payload; with has_id only */
 }			Command;
 
 /* What became of it. */
@@ -81,16 +107,34 @@ typedef struct CommandResult
 {
 	FoldedState folded;
 	int64		global_position;	/* 0: nothing happened */
+	bool		appended;		/* by this call */
 }			CommandResult;
 
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
 static Jsonb *command_stamp(const Command *command);
 static void put_string(JsonbParseState **state, const char *key, const char *value);
+static void put_digest(JsonbParseState **state, const Command *command);
+static void make_digest(Command *command);
+static void append_canonical(StringInfo text, JsonbContainer *json);
+static bool is_string(JsonbContainer *object, const char *key, const char *value);
 static CommandResult run(const Command *command);
+static bool attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
+					int64 *searched, CommandResult *result, int64 *version);
+static bool decide_and_append(const Command *command, Aggregate *aggregate,
+							  CommandQueue *queue, CommandResult *result,
+							  CommandId loaded_at, int64 *version);
+static bool append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
+						  CommandResult *result, int64 *version);
+static void end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner);
+static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
+					  int64 *version);
 static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 						 CommandResult *result);
-static void queue_up(const StreamKey *key, bool lost);
+pg_noreturn static void report_other_command(const Command *command, int64 sequence);
+static bool hold_id(const Command *command, LOCKTAG *tag);
+static void release_id(const LOCKTAG *tag, bool appended);
+static void await_stream(const StreamKey *key);
 static void describe_command(void *arg);
 
 void
@@ -122,10 +166,12 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	command_args(fcinfo, &command);
 	AppendPrevent();
 	/* also when nothing will be appended: the state is shown */
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_INSERT | ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
+	RegistryEnter();
 	result = run(&command);
+	RegistryLeave();
 	error_context_stack = callback.previous;
 
 	values[0] = Int64GetDatum(result.folded.version);
@@ -136,14 +182,12 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 }
 
 /*
- * Load, decide, append, until the append wins or tries are used up (QE001).
+ * Load, decide, append, until the decision holds or tries are used up (QE001).
  * With an expected version there is one try.
  *
- * A repetition may be sent while the first is still running.  So all events up
- * to the version that is decided on are searched for the command's id, those
- * that came during the search, too: the append is behind just that version.  The
- * long search is done before loading, since what comes between loading and
- * appending is a lost race.
+ * All events up to the version that is decided on are searched for the command's
+ * id.  The long search is done before loading, since what comes between loading
+ * and appending is a lost race.
  */
 static CommandResult
 run(const Command *command)
@@ -152,55 +196,182 @@ run(const Command *command)
 	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
 	CommandResult result = {.global_position = 0};
 	int64		searched = 0;
+	int64		version;
+	LOCKTAG		tag;
+	bool		holds_id = false;
+	CommandQueue queue = {.holds_slot = false};
 
+	if (command->has_id)
+		holds_id = hold_id(command, &tag);
 	if (tries_left > 0)
-		queue_up(&command->key, false);
-	if (command->has_id && was_executed(command, aggregate, &searched, &result))
-		return result;
-	for (;;)
+		CommandQueueArrive(&queue, &command->key);
+	if (command->has_id)
+		await_stream(&command->key);
+	if (!command->has_id || !was_executed(command, aggregate, &searched, &result))
 	{
-		AppendRequest append;
-		AppendResult appended;
-		Jsonb	   *events;
-
-		CHECK_FOR_INTERRUPTS();
-		result.folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
-		if (command->has_id && result.folded.version > searched &&
-			was_executed(command, aggregate, &searched, &result))
-			return result;
-		if (!AppendVersionFits(command->expected_version, result.folded.version))
-			AppendReportConflict(&command->key, command->expected_version, result.folded.version);
-
-		events = Decide(aggregate, command->type,
-						result.folded.state, command->payload, command->key.aggregate_id,
-						command->metadata, result.folded.version);
-		if (JB_ROOT_COUNT(events) == 0)
-			return result;
-		AppendRequestInit(&append, &command->key, result.folded.version, JB_ROOT_COUNT(events));
-		append.metadata = command->metadata;
-		append.stamp = command->stamp;
-		AppendRequestParse(&append, events);
-		if (AppendTry(&append, &appended))
+		while (!attempt(command, aggregate, &queue, &searched, &result, &version))
 		{
-			FoldMore(&result.folded, aggregate, &command->key, append.events, append.nevents);
-			result.global_position = appended.global_position;
-			return result;
+			if (tries_left-- == 0)
+			{
+				if (command->has_id && was_executed(command, aggregate, &searched, &result))
+					break;
+				AppendReportConflict(&command->key, result.folded.version, version);
+			}
+			CommandQueueLost(&queue);
 		}
-		if (tries_left-- == 0)
-		{
-			if (command->has_id && was_executed(command, aggregate, &searched, &result))
-				return result;
-			AppendReportConflict(&command->key, result.folded.version, appended.version);
-		}
-		queue_up(&command->key, true);
 	}
+	if (holds_id)
+		release_id(&tag, result.global_position != 0);
+	if (!result.appended)
+		CommandQueueLeave(&queue);
+	return result;
+}
+
+/*
+ * One try.  False when somebody else was quicker: the stream is at *version
+ * then.  Throws the decider's refusal when it was one of the version that the
+ * stream is at.
+ */
+static bool
+attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, int64 *searched,
+		CommandResult *result, int64 *version)
+{
+	CommandId	loaded_at = GetCurrentCommandId(false);
+
+	CHECK_FOR_INTERRUPTS();
+	result->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
+	if (command->has_id && result->folded.version > *searched &&
+		was_executed(command, aggregate, searched, result))
+		return true;
+	if (!AppendVersionFits(command->expected_version, result->folded.version))
+	{
+		(void) has_moved(command, result->folded.version, loaded_at, version);
+		AppendReportConflict(&command->key, command->expected_version, result->folded.version);
+	}
+	return decide_and_append(command, aggregate, queue, result, loaded_at, version);
+}
+
+/*
+ * The decision on result->folded, as in attempt().  Errors that are not the
+ * decider's (40, 53, 57, 58, XX), or come after it, are thrown on at once.
+ */
+static bool
+decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,
+				  CommandResult *result, CommandId loaded_at, int64 *version)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	volatile bool inside = true;	/* the subtransaction */
+	volatile bool decided = false;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		Jsonb	   *events = Decide(aggregate, command->type, result->folded.state,
+									command->payload, command->key.aggregate_id,
+									command->metadata, result->folded.version);
+
+		decided = true;
+		CommandQueueDecided(queue);
+		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
+		{
+			end_subtransaction(true, caller, owner);
+			inside = false;
+		}
+		done = JB_ROOT_COUNT(events) > 0 ?
+			append_events(command, aggregate, events, result, version) :
+			!has_moved(command, result->folded.version, loaded_at, version);
+		if (inside)
+		{
+			end_subtransaction(done, caller, owner);
+			inside = false;
+		}
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (inside)
+			end_subtransaction(false, caller, owner);
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+		return done;
+	if (decided || ErrorIsNotUsers(error->sqlerrcode) ||
+		!has_moved(command, result->folded.version, loaded_at, version))
+		ReThrowError(error);
+	return false;
+}
+
+/* Append what was decided; false when that was no decision on the stream's end. */
+static bool
+append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
+			  CommandResult *result, int64 *version)
+{
+	AppendRequest append;
+	AppendResult appended;
+
+	AppendRequestInit(&append, &command->key, result->folded.version, JB_ROOT_COUNT(events));
+	append.metadata = command->metadata;
+	append.stamp = command->stamp;
+	AppendRequestParse(&append, events);
+	if (!AppendTry(&append, &appended))
+	{
+		*version = appended.version;
+		return false;
+	}
+	result->appended = appended.version == result->folded.version + append.nevents;
+	if (result->appended)
+		FoldMore(&result->folded, aggregate, &command->key, append.events, append.nevents);
+	else
+		/* the decider named ids, of events that were there already */
+		result->folded = FoldStream(aggregate, &command->key, appended.version);
+	result->global_position = appended.global_position;
+	return true;
+}
+
+static void
+end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
+{
+	if (commit)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+}
+
+/*
+ * Has somebody else appended since the stream was loaded at this version, in
+ * this command of the transaction?  Then to *version, and above READ COMMITTED,
+ * as if we had lost the race for an append, 40001.  What the decider appended
+ * itself does not count.
+ */
+static bool
+has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *version)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	snapshot->curcid = loaded_at;
+	*version = EventsLast(&command->key, snapshot).version;
+	UnregisterSnapshot(snapshot);
+	if (*version == loaded)
+		return false;
+	if (IsolationUsesXactSnapshot())
+		EventsReportMoved(&command->key);
+	return true;
 }
 
 /*
  * Did the stream already get this command's events?  Then their result, with
  * the state as it was after them.  Looks from the end of the stream, since a
  * repetition usually comes soon, down to `searched`, which then becomes the
- * stream's version.
+ * stream's version.  QE002 when they are another command's that had the same id.
  */
 static bool
 was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
@@ -209,7 +380,6 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
 	EventScan  *scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
-	int			len = strlen(id);
 	int64		last = *searched;
 	int64		version = 0;
 	Event		event;
@@ -217,16 +387,18 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > *searched)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
-		JsonbValue	value;
 
 		last = Max(last, EventSequence(&event));
-		if (getKeyJsonValueFromContainer(&metadata->root, "command_id", strlen("command_id"),
-										 &value) != NULL &&
-			value.type == jbvString && value.val.string.len == len &&
-			memcmp(value.val.string.val, id, len) == 0)
+		if (is_string(&metadata->root, "command_id", id))
 		{
 			version = EventSequence(&event);
 			result->global_position = EventGlobalPosition(&event);
+
+			/* events that were written without a digest are taken at their word */
+			if (getKeyJsonValueFromContainer(&metadata->root, "command_digest",
+											 strlen("command_digest"), NULL) != NULL &&
+				!is_string(&metadata->root, "command_digest", command->digest))
+				report_other_command(command, version);
 		}
 		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
 			pfree(metadata);
@@ -240,26 +412,64 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 	return true;
 }
 
-/*
- * Wait for those who lost a race for the stream before, and, having lost one,
- * make others wait from now on to the end of the transaction.
- */
 static void
-queue_up(const StreamKey *key, bool lost)
+report_other_command(const Command *command, int64 sequence)
 {
-	LOCKTAG		tag;
-	uint32		hash = 0;
-	const text *parts[] = {key->aggregate_type, key->aggregate_id, key->tenant_id};
+	ereport(ERROR,
+			(errcode(ERRCODE_EVENT_ID_CONFLICT),
+			 errmsg("command id %s is already used in stream \"%s\"",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))),
+					StreamName(&command->key)),
+			 errdetail("Sequence %lld of the stream followed from a command with this id, and with another type or payload.",
+					   (long long) sequence),
+			 errhint("A retry must repeat the same command; a new command needs a new id.")));
+}
+
+/*-------------------------------------------------------------------------
+ * who waits for whom
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Be the only one to decide this command, see above.  False when another is, and
+ * cannot be waited for.
+ */
+static bool
+hold_id(const Command *command, LOCKTAG *tag)
+{
+	uint64		hash = 0;
+	const text *parts[] = {command->key.aggregate_type, command->key.aggregate_id,
+	command->key.tenant_id};
 	size_t		i;
 
 	for (i = 0; i < lengthof(parts); i++)
-		hash = hash_combine(hash, hash_bytes((const unsigned char *) VARDATA_ANY(parts[i]),
-											 VARSIZE_ANY_EXHDR(parts[i])));
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, hash % COMMAND_LOCK_SLOTS, COMMAND_LOCK_CLASS);
-	if (LockAcquire(&tag, ExclusiveLock, false, !lost) == LOCKACQUIRE_NOT_AVAIL)
-		(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	else if (!lost)
-		(void) LockRelease(&tag, ExclusiveLock, false);
+		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(parts[i]),
+								   VARSIZE_ANY_EXHDR(parts[i]), hash);
+	hash = hash_bytes_extended(command->id.data, UUID_LEN, hash);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 COMMAND_ID_LOCK_CLASS);
+	return LockAcquire(tag, ExclusiveLock, false, PositionFirstOwn() != 0) !=
+		LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* The same command may go on, if it can see what was appended, or nothing was. */
+static void
+release_id(const LOCKTAG *tag, bool appended)
+{
+	EventsTable table = EventsTableGet();
+
+	if (!appended || EventsReadStraight(&table))
+		(void) LockRelease(tag, ExclusiveLock, false);
+}
+
+/* Wait for who is appending to the stream, where that can be seen. */
+static void
+await_stream(const StreamKey *key)
+{
+	Relation	rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+
+	(void) EventWriterTip(rel, key);
+	table_close(rel, NoLock);
 }
 
 static void
@@ -281,6 +491,8 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 		command->id = *PG_GETARG_UUID_P(6);
 	else
 		EventIdGenerate(&command->id);
+	if (command->has_id)
+		make_digest(command);
 	command->metadata = command_metadata(command, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
 	command->stamp = command_stamp(command);
 }
@@ -305,6 +517,7 @@ command_metadata(const Command *command, Jsonb *metadata)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	put_string(&state, "command_id", id);
 	put_string(&state, "causation_id", id);
+	put_digest(&state, command);
 	if (getKeyJsonValueFromContainer(&outer->root, "correlation_id", strlen("correlation_id"),
 									 &found) == NULL)
 		put_string(&state, "correlation_id", id);
@@ -322,6 +535,7 @@ command_stamp(const Command *command)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	put_string(&state, "command_id",
 			   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))));
+	put_digest(&state, command);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -336,6 +550,91 @@ put_string(JsonbParseState **state, const char *key, const char *value)
 	string.val.string.val = unconstify(char *, value);
 	string.val.string.len = strlen(value);
 	pushJsonbValue(state, WJB_VALUE, &string);
+}
+
+/* A command without an id of its own is never sent again, and needs none. */
+static void
+put_digest(JsonbParseState **state, const Command *command)
+{
+	if (command->has_id)
+		put_string(state, "command_digest", command->digest);
+}
+
+/*
+ * Of type and payload, the beginning of their SHA-256.  It is kept with the events, so it must
+ * be the same everywhere and for good, and the same for payloads that are equal.
+ */
+static void
+make_digest(Command *command)
+{
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+	uint8		bytes[PG_SHA256_DIGEST_LENGTH];
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendBinaryStringInfo(&text, VARDATA_ANY(command->type), VARSIZE_ANY_EXHDR(command->type));
+	appendStringInfoChar(&text, '\0');
+	append_canonical(&text, &command->payload->root);
+	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+		pg_cryptohash_update(hash, (const uint8 *) text.data, text.len) < 0 ||
+		pg_cryptohash_final(hash, bytes, sizeof(bytes)) < 0)
+		elog(ERROR, "could not compute a digest");
+	pg_cryptohash_free(hash);
+	pfree(text.data);
+	(void) hex_encode((const char *) bytes, DIGEST_CHARS / 2, command->digest);
+	command->digest[DIGEST_CHARS] = '\0';
+}
+
+/* A text that two values share when they are equal as jsonb: 1.0 is 1. */
+static void
+append_canonical(StringInfo text, JsonbContainer *json)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(json);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		char	   *number;
+
+		appendStringInfo(text, "%d", (int) token);
+		if (token == WJB_BEGIN_ARRAY && value.val.array.rawScalar)
+			appendStringInfoChar(text, 's');
+		if (token != WJB_KEY && token != WJB_VALUE && token != WJB_ELEM)
+			continue;
+		switch (value.type)
+		{
+			case jbvNull:
+				appendStringInfoChar(text, 'n');
+				break;
+			case jbvBool:
+				appendStringInfoChar(text, value.val.boolean ? 't' : 'f');
+				break;
+			case jbvNumeric:
+				number = DatumGetCString(DirectFunctionCall1(numeric_out,
+															 DirectFunctionCall1(numeric_trim_scale,
+																				 NumericGetDatum(value.val.numeric))));
+				appendStringInfo(text, "%s,", number);
+				break;
+			case jbvString:
+				appendStringInfo(text, "\"%d:", value.val.string.len);
+				appendBinaryStringInfo(text, value.val.string.val, value.val.string.len);
+				break;
+			default:
+				elog(ERROR, "unexpected jsonb value of type %d", (int) value.type);
+		}
+	}
+}
+
+/* Is the object's member just this string? */
+static bool
+is_string(JsonbContainer *object, const char *key, const char *value)
+{
+	JsonbValue	member;
+
+	return getKeyJsonValueFromContainer(object, key, strlen(key), &member) != NULL &&
+		member.type == jbvString && member.val.string.len == (int) strlen(value) &&
+		memcmp(member.val.string.val, value, member.val.string.len) == 0;
 }
 
 static void

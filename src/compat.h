@@ -44,6 +44,13 @@
 #define compat_check_permissions(stmt)	((void) ExecCheckRTPerms((stmt)->rtable, true))
 #endif
 
+/* what LOCK TABLE asks for, any of them, to lock a table against writers; 17 added one */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_LOCK_RIGHTS	(ACL_MAINTAIN | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#else
+#define COMPAT_LOCK_RIGHTS	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#endif
+
 /* 16 made the lookup of a setting public */
 static inline struct config_generic *
 compat_find_setting(const char *name)
@@ -91,15 +98,13 @@ compat_find_setting(const char *name)
 	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters)
 #endif
 
-/* 18 added instrumentation to index scans, and deferrable_ok */
+/* 18 added instrumentation to index scans */
 #if PG_VERSION_NUM >= 180000
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
-#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel, false)
 #else
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
-#define compat_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
 #endif
 
 /* 16 added the heap, 17 dropped the snapshot for "snapshot too old" */
@@ -112,6 +117,13 @@ compat_find_setting(const char *name)
 #else
 #define compat_bt_search(index, heap, key, leaf) \
 	_bt_search(index, key, leaf, BT_READ, NULL)
+#endif
+
+/* 16 renamed where a relation's file is */
+#if PG_VERSION_NUM >= 160000
+#define compat_seq_rec_set(record, rel)	((record)->locator = (rel)->rd_locator)
+#else
+#define compat_seq_rec_set(record, rel)	((record)->node = (rel)->rd_node)
 #endif
 
 /* 18 gave "does not return" a new form, written in front */

@@ -14,13 +14,15 @@
  * headers of its own row or of lower numbers.
  *
  *	00 cqrs_es, errors, compat	32 admission				45 upcast
- *	05 internal_query, definer	33 dispatch					50 read
+ *	05 settings, internal_query,	33 dispatch				50 read
+ *	   definer
  *	10 tenancy					35 append, event_writer		55 reducer, reducer_program,
  *	15 context					36 registry					   reducer_state, json_tree
  *	25 position					37 registry_function		60 snapshot
- *	27 event_id					40 horizon					65 fold
- *	30 events, event_scan, row_scan, last_row				70 command, decider
- *															75 projection, handler,
+ *	27 event_id					38 log_history				65 fold
+ *	30 events, event_scan,		39 published				70 command, decider,
+ *	   row_scan, last_row,		40 horizon					   command_queue
+ *	   log_end, stream_index								75 projection, handler,
  *															   state_projection
  *															77 projection_rebuild
  *-------------------------------------------------------------------------
@@ -34,18 +36,24 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
+#include "append.h"
 #include "command.h"
 #include "compat.h"
 #include "context.h"
 #include "cqrs_es.h"
+#include "decider.h"
+#include "definer.h"
 #include "dispatch.h"
 #include "errors.h"
 #include "events.h"
 #include "fold.h"
+#include "handler.h"
 #include "horizon.h"
+#include "log_history.h"
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 PG_MODULE_MAGIC;
@@ -73,11 +81,17 @@ _PG_init(void)
 	ContextInit();
 	RegistryInit();
 	PositionInit();
+	StreamIndexInit();
 	EventsInit();
 	DispatchInit();
+	AppendInit();
+	LogHistoryInit();
 	HorizonInit();
+	DefinerInit();
+	HandlerInit();
 	ProjectionInit();
 	FoldInit();
+	DeciderInit();
 	CommandInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

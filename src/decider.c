@@ -5,9 +5,10 @@
  *
  * An expression names state, command, aggregate_id, metadata and version; a
  * parser hook makes parameters of them, so it is parsed and planned once and
- * kept.  It may look into tables, and runs with the rights and the search_path
- * of whoever defined it, as handlers do.  A function is the expression that
- * calls it.
+ * kept.  It may look into tables, and is parsed and runs with the rights and the
+ * search_path of whoever defined it and with fixed settings, as handlers do; who
+ * sends the command sees of its errors what he may (definer.c).  A function is the
+ * expression that calls it.
  *
  * The result is one event or an array of them, as append_events takes them;
  * '[]' when nothing happens.  Null is an error, since it is what a CASE without
@@ -23,11 +24,11 @@
 #include "nodes/makefuncs.h"
 #include "nodes/params.h"
 #include "parser/parse_node.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -37,6 +38,7 @@
 #include "internal_query.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "registry_name.h"
 
 /* The names an expression may use, in the order of its parameters. */
 static const struct
@@ -57,6 +59,7 @@ typedef struct Decider
 	text	   *command_type;
 	char	   *expression;
 	Oid			definer;
+	char	   *definer_name;
 	char	   *search_path;
 	SPIPlanPtr	plan;			/* NULL until first used */
 }			Decider;
@@ -82,7 +85,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
-static void save_command(FunctionCallInfo fcinfo, const char *expression);
+static char *begin_definition(FunctionCallInfo fcinfo);
+static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
 static Decider *find_decider(Aggregate *aggregate, const text *command_type);
 static void load_commands(AggregateCommands *entry, const text *aggregate_type);
 static SPIPlanPtr compile(const char *expression);
@@ -90,6 +94,12 @@ static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
 static Jsonb *evaluate(Decider *decider, const SPIExecuteOptions *options);
 static Jsonb *as_array(Jsonb *events);
+
+void
+DeciderInit(void)
+{
+	DefinerRegisterParser(resolve_name);
+}
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -100,11 +110,13 @@ static Jsonb *as_array(Jsonb *events);
 Datum
 cqrs_es_define_command(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
+
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("decider must not be null")));
-	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)), search_path);
 	PG_RETURN_VOID();
 }
 
@@ -113,14 +125,14 @@ Datum
 cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 {
 	static const Oid argtypes[] = {JSONBOID, JSONBOID};
-	Oid			function = PG_GETARG_OID(2);
+	char	   *search_path = begin_definition(fcinfo);
+	Datum		signature;
 
-	(void) RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
-									 "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
+	signature = RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
+										  "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
 	save_command(fcinfo,
-				 psprintf("%s(state, command)",
-						  quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-													 get_func_name(function))));
+				 psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature))),
+				 search_path);
 	PG_RETURN_VOID();
 }
 
@@ -159,6 +171,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
 
+	(void) RegistryLockAggregate(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -167,15 +180,23 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+static char *
+begin_definition(FunctionCallInfo fcinfo)
+{
+	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	return DefinerSearchPath();
+}
+
 /* Check an expression and store it, in place of an earlier one. */
 static void
-save_command(FunctionCallInfo fcinfo, const char *expression)
+save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.commands"
 		" (aggregate_type, command_type, decider, definer, search_path)"
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, command_type) DO UPDATE SET"
-		" decider = excluded.decider, definer = excluded.definer,"
+		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
@@ -183,12 +204,15 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-	CStringGetTextDatum(DefinerSearchPath())};
+	CStringGetTextDatum(search_path)};
+	RoleSwitch	saved;
 
-	(void) AggregateRequire(type);
 	SPI_connect();
+	saved = RoleSwitchToDefiner(GetUserId(), search_path);
 	RequirePlanRights(compile(expression));
+	RoleSwitchBack(&saved);
 	SPI_finish();
+	RequireRole(GetUserId());
 	(void) RegistryWrite(&query, values, NULL);
 }
 
@@ -201,7 +225,7 @@ save_command(FunctionCallInfo fcinfo, const char *expression)
  * The events that follow from a command, as a JSON array; palloc'd in the
  * current memory context.  Raises QE302 for an unknown command, 22004 for a
  * null result, 21000 for several rows, and what the decider raises, QE301
- * among it.
+ * among it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
 Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *command,
@@ -209,6 +233,8 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 {
 	Decider    *decider = find_decider(aggregate, command_type);
 	ErrorContextCallback *outer = decision_context;
+	MemoryContext caller = CurrentMemoryContext;
+	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer);
 	ParamListInfo params = makeParamList(lengthof(decider_params));
 	SPIExecuteOptions options = {.params = params,.tcount = 2};
 	Datum		values[] = {JsonbPGetDatum(state), JsonbPGetDatum(command),
@@ -225,21 +251,26 @@ Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *comm
 	}
 	params->parserSetup = setup_parser;
 
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(decider->definer)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that defined the command does not exist any more"),
-				 errhint("Define the command again.")));
+	RegistryRequireRole(decider->definer, decider->definer_name, "defined the command");
 	decision_context = error_context_stack;
 	PG_TRY();
 	{
 		events = evaluate(decider, &options);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		decision_context = outer;
+		if (may_see_all)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		DefinerThrow(error);
 	}
 	PG_END_TRY();
+	decision_context = outer;
 	return events;
 }
 
@@ -332,8 +363,8 @@ static void
 load_commands(AggregateCommands *entry, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT command_type, decider, definer::pg_catalog.oid, search_path"
-		" FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name")
+		", search_path, definer_name FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
@@ -356,6 +387,7 @@ load_commands(AggregateCommands *entry, const text *aggregate_type)
 		decider->expression = SPI_getvalue(row, desc, 2);
 		decider->definer = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 		decider->search_path = SPI_getvalue(row, desc, 4);
+		decider->definer_name = SPI_getvalue(row, desc, 5);
 		entry->deciders[i] = decider;
 	}
 	entry->n = (int) n;

@@ -25,11 +25,22 @@
  *
  * A row with a position that this transaction did not draw is a restored one:
  * what followed from it then is restored as well, so nobody is told.
+ *
+ * While old events are replayed nothing may be appended: what followed from them
+ * is in the log.  That does not end with the replay when it has set off deferred
+ * triggers of users: they, and what they set off, run at commit or when
+ * constraints are set to immediate.  Which of the waiting triggers are the
+ * replay's cannot be told, so the transaction appends nothing until none waits.
+ * (The server's own, of foreign keys and unique constraints, append nothing.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -83,6 +94,10 @@ static int	busy_level = 0;		/* nest level that made it so */
 static bool forbidden = false;
 static int	forbidden_level = 0;
 
+/* nothing may be appended while deferred triggers wait, or run */
+static bool forbidden_deferred = false;
+static int	forbidden_deferred_level = 0;
+
 /* what the observers are being told of */
 static const Event *current_event = NULL;
 static const Cause *current_cause = NULL;
@@ -92,6 +107,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
 
 static void dispatch_row(TriggerData *trigdata);
 static void check_allowed(void);
+static bool deferred_triggers_wait(void);
 static void tell(const Event *event, const Cause *cause);
 static void empty_queue(void);
 static void enqueue(const Event *event);
@@ -190,6 +206,33 @@ check_allowed(void)
 				 errmsg("events cannot be appended while old events are replayed"),
 				 errdetail("What followed from them may be in the log already."),
 				 errhint("A projection whose handlers append cannot be rebuilt.")));
+	if (forbidden_deferred && deferred_triggers_wait())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
+				 errdetail("What they append for old events may be in the log already."),
+				 errhint("A projection whose triggers append cannot be rebuilt. Append anything else in a transaction of its own.")));
+}
+
+/* Has this transaction deferred triggers of users that have not run to their end yet? */
+static bool
+deferred_triggers_wait(void)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(triggers, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		found = trigger->tgdeferrable && !trigger->tgisinternal &&
+			AfterTriggerPendingOnRel(trigger->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	return found;
 }
 
 /* Is this call part of what follows from an event, a new one or one that is replayed? */
@@ -221,12 +264,20 @@ DispatchIsQueued(int64 position)
 	return EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) == position;
 }
 
-/* Refuse appends (55000), or allow them again: nothing may follow from old events. */
+/*
+ * Refuse appends (55000), or allow them again: nothing may follow from old events.
+ * What deferred triggers append that wait now is refused when they run.
+ */
 void
 DispatchForbid(bool forbid)
 {
 	forbidden = forbid;
 	forbidden_level = GetCurrentTransactionNestLevel();
+	if (!forbid && !forbidden_deferred && deferred_triggers_wait())
+	{
+		forbidden_deferred = true;
+		forbidden_deferred_level = forbidden_level;
+	}
 }
 
 /* Whose handler runs now (a string that stays while it does); NULL: none. */
@@ -428,6 +479,7 @@ at_transaction_end(XactEvent event, void *arg)
 		return;
 	forget();
 	forbidden = false;
+	forbidden_deferred = false;
 	dlist_init(&queue);
 	queue_looked_at = NULL;
 	queue_memory = NULL;		/* goes with the transaction */
@@ -478,7 +530,10 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 			forget();
 		if (forbidden_level >= level)
 			forbidden = false;
+		if (forbidden_deferred_level >= level)
+			forbidden_deferred = false;
 	}
 	busy_level = Min(busy_level, level - 1);
 	forbidden_level = Min(forbidden_level, level - 1);
+	forbidden_deferred_level = Min(forbidden_deferred_level, level - 1);
 }

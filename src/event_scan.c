@@ -4,7 +4,7 @@
  *	  the whole log.
  *
  * On the straight way rows come from the heap in the order of an index
- * (row_scan.c), and the end of a stream from the last entry of the primary key
+ * (row_scan.c), and the end of a stream from the last entry of its index
  * (last_row.c); on the generic way from a cursor.  events.c decides which.
  *-------------------------------------------------------------------------
  */
@@ -16,13 +16,13 @@
 #include "access/tableam.h"
 #include "access/tupmacs.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -75,14 +75,17 @@ static void event_from_row(HeapTuple row, Event *event);
 static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
-static StreamTip query_tip(const StreamKey *key, Snapshot snapshot);
-static Relation open_plain_heap(void);
+static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, TupleTableSlot *slot);
+static StreamTip query_tip(const StreamKey *key, bool latest);
+static Relation open_plain_heap(EventsTable *table);
 static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
 static text *stream_key_value(Relation index, int i, const EventColumns *columns,
 							  const StreamKey *key);
-static EventScan *scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
+static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *columns,
+							 ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
 									 Snapshot snapshot);
@@ -100,33 +103,27 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
- * `rel` must be locked; nothing stays locked by this.  Above READ COMMITTED,
- * after_snapshot tells that the end is not in the transaction's snapshot.
- * Can raise 40P01 when the wait closes a circle; 55000 when the primary key is
- * gone or another one.
+ * `rel` must be locked, and stream_index the one that guards its streams;
+ * nothing stays locked by this.  Above READ COMMITTED, after_snapshot tells that
+ * the end is not in the transaction's snapshot; in SERIALIZABLE the look counts
+ * as a read, where it has to (note_tip_read).  Can raise 40P01 when the wait
+ * closes a circle.
+ *
+ * It ends: who inserts speculatively holds the lock of his token from before
+ * the row is there until it stays or is gone, so each round waits in the lock
+ * manager until the row that it met has become something else.  A round without
+ * a wait has met a row that did so meanwhile.
  */
 StreamTip
-EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
+EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
 		  const StreamKey *key)
 {
-	Relation	index;
-	TupleTableSlot *slot;
+	Relation	index = index_open(stream_index, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
 	StreamTip	tip;
 	TransactionId in_progress;
 
-	if (!OidIsValid(primary_key))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel))));
-	index = index_open(primary_key, AccessShareLock);
-	if (!EventsKeyFindsStreams(index, columns))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("primary key of table \"%s\" does not find streams",
-						RelationGetRelationName(rel)),
-				 errhint("It has to begin with aggregate_type, aggregate_id, tenant_id, sequence.")));
-	slot = table_slot_create(rel, NULL);
 	InitDirtySnapshot(dirty);
 	do
 	{
@@ -153,6 +150,8 @@ EventsTip(Relation rel, Oid primary_key, const EventColumns *columns,
 				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
 		}
 	} while (TransactionIdIsValid(in_progress));
+	if (IsolationIsSerializable() && IsSubTransaction())
+		note_tip_read(rel, index, columns, key, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
@@ -211,6 +210,30 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	return tip;
 }
 
+/*
+ * SERIALIZABLE goes by what a transaction has read, and a look with a dirty
+ * snapshot leaves no trace.  It needs none where the caller then writes behind
+ * the end: nobody who is concurrent can do that as well.  But an append that
+ * failed its version check, or was undone, in a subtransaction has told its
+ * transaction where the stream ends.  So look once more, as any index scan under
+ * the transaction's snapshot does: it locks the page, for those who come, and
+ * meets the rows of those who were there already.
+ */
+static void
+note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, TupleTableSlot *slot)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, 3);
+	ScanKeyData keys[3];
+
+	stream_scan_keys(keys, index, columns, key);
+	index_rescan(scan, keys, 3, NULL, 0);
+	(void) index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+}
+
 /* 40001: what after_snapshot means to whoever wants to write. */
 void
 EventsReportMoved(const StreamKey *key)
@@ -229,16 +252,16 @@ EventsReportMoved(const StreamKey *key)
 StreamTip
 EventsTipByQuery(const StreamKey *key)
 {
-	StreamTip	tip = query_tip(key, FreshSnapshot());
+	StreamTip	tip = query_tip(key, false);
 
-	if (IsolationUsesXactSnapshot() &&
-		query_tip(key, GetLatestSnapshot()).version != tip.version)
+	if (IsolationUsesXactSnapshot() && query_tip(key, true).version != tip.version)
 		tip.after_snapshot = true;
 	return tip;
 }
 
+/* With the newest snapshot, or with that of the isolation level. */
 static StreamTip
-query_tip(const StreamKey *key, Snapshot snapshot)
+query_tip(const StreamKey *key, bool latest)
 {
 	static InternalQuery query = {
 		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
@@ -256,7 +279,7 @@ query_tip(const StreamKey *key, Snapshot snapshot)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
-	if (InternalQueryRead(&query, values, NULL, snapshot) > 0)
+	if (InternalQueryRead(&query, values, NULL, latest ? GetLatestSnapshot() : FreshSnapshot()) > 0)
 	{
 		bool		isnull;
 		HeapTuple	row = SPI_tuptable->vals[0];
@@ -301,23 +324,23 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
-	Relation	heap = open_plain_heap();
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
 
 	if (heap)
 	{
-		const EventsTable *table = EventsTableGet();
-		Relation	index = index_open(table->primary_key, AccessShareLock);
+		Relation	index = index_open(table.stream_index, AccessShareLock);
 		ScanKeyData keys[4];
 
-		stream_scan_keys(keys, index, &table->columns, key);
+		stream_scan_keys(keys, index, &table.columns, key);
 
 		/* every key is compared with every event, so none that they all fulfil */
 		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
 		{
 			bool		tenants_follow = is_forward && VARSIZE_ANY_EXHDR(key->tenant_id) == 0 &&
-				index->rd_index->indkey.values[2] == table->columns.attno[EVENT_TENANT_ID];
-			EventScan  *scan = scan_begin(heap, index, keys, tenants_follow ? 2 : 3,
-										  direction, snapshot);
+				index->rd_index->indkey.values[2] == table.columns.attno[EVENT_TENANT_ID];
+			EventScan  *scan = scan_begin(heap, index, &table.columns, keys,
+										  tenants_follow ? 2 : 3, direction, snapshot);
 
 			/* the empty tenant comes first, so its events end where others begin */
 			scan->until_tenant = tenants_follow;
@@ -326,7 +349,7 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 		ScanKeyInit(&keys[3], 4,
 					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
-		return scan_begin(heap, index, keys, 4, direction, snapshot);
+		return scan_begin(heap, index, &table.columns, keys, 4, direction, snapshot);
 	}
 	else
 	{
@@ -337,6 +360,29 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
 
 		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
 	}
+}
+
+/*
+ * The stream's last event as the snapshot sees it, in so far as a StreamTip
+ * tells of it; waits for nobody.  The caller has checked the right to read.
+ */
+StreamTip
+EventsLast(const StreamKey *key, Snapshot snapshot)
+{
+	StreamTip	tip = {0};
+	EventScan  *scan;
+	Event		event;
+
+	snapshot = RegisterSnapshot(snapshot);
+	scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event))
+	{
+		tip.version = EventSequence(&event);
+		tip.global_position = EventGlobalPosition(&event);
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return tip;
 }
 
 /*
@@ -357,17 +403,18 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		.nargs = 1,.argtypes = {INT8OID}
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
-	Relation	heap = open_plain_heap();
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
 
 	if (heap)
 	{
-		Relation	index = index_open(EventsTableGet()->position_index, AccessShareLock);
+		Relation	index = index_open(table.position_index, AccessShareLock);
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1,
 					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
-		return scan_begin(heap, index, &key, 1, direction, snapshot);
+		return scan_begin(heap, index, &table.columns, &key, 1, direction, snapshot);
 	}
 	else
 	{
@@ -416,6 +463,7 @@ EventsScanEnd(EventScan *scan)
 		MemoryContext caller = CurrentMemoryContext;
 
 		SPI_freetuptable(scan->rows);
+		UnpinPortal(scan->portal);
 		SPI_cursor_close(scan->portal);
 		SPI_finish();
 		MemoryContextSwitchTo(caller);
@@ -450,7 +498,7 @@ key_is(PG_FUNCTION_ARGS)
 }
 
 /*
- * Scan keys for the first three columns of the primary key, in the order the
+ * Scan keys for the first three columns of the stream index, in the order the
  * index has them.
  */
 static void
@@ -481,14 +529,16 @@ stream_key_value(Relation index, int i, const EventColumns *columns, const Strea
 
 /*
  * The log, locked, if it can be read straight; NULL otherwise.  Decided after
- * the lock is there, for only then is the catalog's word up to date.
+ * the lock is there, for only then is the catalog's word up to date; *table is
+ * what that was.
  */
 static Relation
-open_plain_heap(void)
+open_plain_heap(EventsTable *table)
 {
-	Relation	heap = table_open(EventsTableGet()->relid, AccessShareLock);
+	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
 
-	if (EventsReadStraight(EventsTableGet()))
+	*table = EventsTableGet();
+	if (EventsReadStraight(table))
 		return heap;
 	table_close(heap, AccessShareLock);
 	return NULL;
@@ -496,14 +546,14 @@ open_plain_heap(void)
 
 /* Takes the open heap and index over. */
 static EventScan *
-scan_begin(Relation heap, Relation index, ScanKey keys, int nkeys,
-		   ScanDirection direction, Snapshot snapshot)
+scan_begin(Relation heap, Relation index, const EventColumns *columns,
+		   ScanKey keys, int nkeys, ScanDirection direction, Snapshot snapshot)
 {
 	EventScan  *scan = palloc0(sizeof(EventScan));
 	int			natts = RelationGetDescr(heap)->natts;
 	int			column;
 
-	scan->columns = EventsTableGet()->columns;
+	scan->columns = *columns;
 	scan->row_is_event = natts == EVENT_NCOLUMNS;
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		scan->row_is_event &= scan->columns.attno[column] == column + 1;
@@ -533,6 +583,7 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 	saved = switch_for_scan(scan);
 	PushActiveSnapshot(snapshot);
 	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
+	PinPortal(scan->portal);	/* against CLOSE ALL in a function of the user */
 	PopActiveSnapshot();
 	RoleSwitchBack(&saved);
 	MemoryContextSwitchTo(caller);
@@ -542,8 +593,7 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
 static RoleSwitch
 switch_for_scan(const EventScan *scan)
 {
-	return scan->as_caller ? RoleSwitchTo(GetUserId(), namespace_search_path) :
-		RoleSwitchToOwner("events");
+	return scan->as_caller ? RoleSwitchStay() : RoleSwitchToOwner("events");
 }
 
 static bool

@@ -21,13 +21,14 @@ typedef struct StreamTip
 
 typedef struct EventScan EventScan;
 
-extern StreamTip EventsTip(Relation rel, Oid primary_key,
+extern StreamTip EventsTip(Relation rel, Oid stream_index,
 						   const EventColumns *columns, const StreamKey *key);
 pg_noreturn extern void EventsReportMoved(const StreamKey *key);
 extern StreamTip EventsTipByQuery(const StreamKey *key);
 
 extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
 								   ScanDirection direction, Snapshot snapshot);
+extern StreamTip EventsLast(const StreamKey *key, Snapshot snapshot);
 extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
 								Snapshot snapshot);
 extern bool EventsScanNext(EventScan *scan, Event *event);

@@ -3,19 +3,35 @@
  *	  Puts the events of one append into the log, on one of two paths
  *	  (events.c decides): straight into heap and indexes, or by SQL.
  *
- * Two appends that race for one sequence are arbitrated by the primary key, on
- * both paths without an error and without a subtransaction: the first row goes
- * in the way INSERT ... ON CONFLICT DO NOTHING does it (on the straight path
- * that is a speculative insertion).  Who wins it owns the sequences that
- * follow: nobody else can reach them before this transaction has ended, so the
- * other rows go in plainly, in bulk.
+ * Two appends that race for one sequence are arbitrated by the unique index of
+ * the streams, on both paths without an error and without a subtransaction: the
+ * first row goes in the way INSERT ... ON CONFLICT DO NOTHING does it (on the
+ * straight path that is a speculative insertion).  Who wins it owns the
+ * sequences that follow: nobody else can reach them before this transaction has
+ * ended, so the other rows go in plainly, in bulk.
  *
  * A speculative insertion is needed even though a racing row could simply be
- * deleted again: logical decoding would report an event that never was.  What it
- * does without is the heavyweight lock that ON CONFLICT holds on its token.
- * Whoever meets a speculative row waits for that lock before he looks again; here
- * he gets it at once and looks again and again, for the microseconds until both
- * indexes have the row.  The lock costs every append more than that.
+ * deleted again: logical decoding would report an event that never was.  As in
+ * the server, it holds the lock of its token from before the row is there until
+ * it stays or is gone.  Whoever meets the row waits for that lock; without it
+ * he would look again and again, and the deadlock detector would not see whom he
+ * waits for.
+ *
+ * Nobody may wait for a transaction while his own row is speculative, for
+ * others wait for that row.  So the straight path is for tables with no other
+ * unique index, whether valid, being built, or left by a REINDEX CONCURRENTLY that
+ * was cancelled: those are checked at once, which can wait.  By SQL, ON CONFLICT DO
+ * NOTHING without naming an index checks all of them before the row is there,
+ * and only takes note while it is speculative.  (Where a constraint is
+ * deferrable the server wants the index named.  Then other unique indexes are
+ * waited for in a way that can end in 40P01, and an append that races during a
+ * REINDEX CONCURRENTLY can fail with 23505.)
+ *
+ * Why lost races end.  An index takes the entries of a key one after the other,
+ * and the row that finds none wins.  A row that found one is doomed, and dooms
+ * others until it is gone.  But everybody looks for the end of the stream, and
+ * waits for every row he meets there, before each try; so in an unbroken chain
+ * of rows each session has only one, and behind its last the next row wins.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,6 +43,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -38,14 +55,15 @@
 /* rows that go to the heap at once */
 #define BULK_ROWS 64
 
-static bool insert_straight(Relation rel, Event *events, int nevents);
+static bool insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents);
 static bool insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot,
-						 EState *estate, Oid primary_key);
+						 EState *estate, Oid stream_index);
 static void insert_bulk(ResultRelInfo *result_rel, EState *estate,
 						const EventColumns *columns, Event *events, int nevents);
 static void store_event(TupleTableSlot *slot, const EventColumns *columns,
 						const Event *event);
-static bool insert_generic(Event *events, int nevents);
+static bool insert_generic(const EventsTable *table, Event *events, int nevents, bool plainly);
+pg_noreturn static void report_suppressed(const Event *event);
 
 /*
  * The end of the stream on the path that will be taken.  `rel` is the log,
@@ -54,10 +72,10 @@ static bool insert_generic(Event *events, int nevents);
 StreamTip
 EventWriterTip(Relation rel, const StreamKey *key)
 {
-	const EventsTable *table = EventsTableGet();
+	EventsTable table = EventsTableGet();
 
-	return EventsReadStraight(table) ?
-		EventsTip(rel, table->primary_key, &table->columns, key) :
+	return EventsReadStraight(&table) ?
+		EventsTip(rel, table.stream_index, &table.columns, key) :
 		EventsTipByQuery(key);
 }
 
@@ -68,15 +86,21 @@ EventWriterTip(Relation rel, const StreamKey *key)
  * transaction that is still running): then nothing was written, and the caller
  * looks at the stream again.
  *
+ * By SQL, other unique indexes and triggers can keep the row out, too.  Who finds
+ * the stream where it was asks for it `plainly`: then it goes in, or the answer
+ * is an error that says why.
+ *
  * `rel` is the log, locked in RowExclusiveLock.  Rights have been checked.
  * The command counter is advanced: what was written is visible.
  */
 bool
-EventWriterInsert(Relation rel, Event *events, int nevents)
+EventWriterInsert(Relation rel, Event *events, int nevents, bool plainly)
 {
-	if (EventsWriteStraight(EventsTableGet()))
-		return insert_straight(rel, events, nevents);
-	return insert_generic(events, nevents);
+	EventsTable table = EventsTableGet();
+
+	if (EventsWriteStraight(&table))
+		return insert_straight(rel, &table, events, nevents);
+	return insert_generic(&table, events, nevents, plainly);
 }
 
 /*-------------------------------------------------------------------------
@@ -85,10 +109,8 @@ EventWriterInsert(Relation rel, Event *events, int nevents)
  */
 
 static bool
-insert_straight(Relation rel, Event *events, int nevents)
+insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents)
 {
-	EventColumns columns = EventsTableGet()->columns;
-	Oid			primary_key = EventsTableGet()->primary_key;
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result_rel = makeNode(ResultRelInfo);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -101,13 +123,13 @@ insert_straight(Relation rel, Event *events, int nevents)
 
 	/* drawn after the stream's end is known, so positions rise in it */
 	for (i = 0; i < nevents; i++)
-		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw());
+		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0));
 
-	store_event(slot, &columns, &events[0]);
-	inserted = insert_first(result_rel, slot, estate, primary_key);
+	store_event(slot, &table->columns, &events[0]);
+	inserted = insert_first(result_rel, slot, estate, table->stream_index);
 	ExecDropSingleTupleTableSlot(slot);
 	if (inserted && nevents > 1)
-		insert_bulk(result_rel, estate, &columns, events + 1, nevents - 1);
+		insert_bulk(result_rel, estate, &table->columns, events + 1, nevents - 1);
 
 	ExecCloseIndices(result_rel);
 	FreeExecutorState(estate);
@@ -118,22 +140,24 @@ insert_straight(Relation rel, Event *events, int nevents)
 	return inserted;
 }
 
-/* Insert speculatively; false when the primary key has a row in the way. */
+/* Insert speculatively; false when the stream index has a row in the way. */
 static bool
 insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate,
-			 Oid primary_key)
+			 Oid stream_index)
 {
 	Relation	rel = result_rel->ri_RelationDesc;
-	static uint32 token = 0;
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token;
 	bool		conflict = false;
 
 	if (rel->rd_att->constr)
 		ExecConstraints(result_rel, slot, estate);
-	token = token % PG_UINT32_MAX + 1;
+	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
 	(void) compat_ExecInsertIndexTuples(result_rel, slot, estate, true, &conflict,
-										list_make1_oid(primary_key));
+										list_make1_oid(stream_index));
 	table_tuple_complete_speculative(rel, slot, token, !conflict);
+	SpeculativeInsertionLockRelease(xid);
 	return !conflict;
 }
 
@@ -210,9 +234,11 @@ store_event(TupleTableSlot *slot, const EventColumns *columns, const Event *even
  * By SQL, with the caller's own rights: policies, partitions, triggers and
  * foreign engines have their say.  Positions come from the column default, so
  * that the admitting trigger knows them for ours.
+ *
+ * `plainly`: not false but an error when the first row is kept out.
  */
 static bool
-insert_generic(Event *events, int nevents)
+insert_generic(const EventsTable *table, Event *events, int nevents, bool plainly)
 {
 #define INSERT_EVENT \
 	"INSERT INTO cqrs_es.events (sequence, created_at, event_id, tenant_id," \
@@ -222,6 +248,10 @@ insert_generic(Event *events, int nevents)
 	.nargs = 10,.argtypes = {INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, \
 		TEXTOID, TEXTOID, JSONBOID, JSONBOID}
 	static InternalQuery first = {
+		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING RETURNING global_position",
+		INSERT_TYPES
+	};
+	static InternalQuery first_beside_deferrable = {
 		.sql = INSERT_EVENT
 		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, sequence) DO NOTHING"
 		" RETURNING global_position",
@@ -231,6 +261,8 @@ insert_generic(Event *events, int nevents)
 		.sql = INSERT_EVENT " RETURNING global_position",
 		INSERT_TYPES
 	};
+	InternalQuery *query = plainly ? &next :
+		table->deferrable ? &first_beside_deferrable : &first;
 	bool		held = DispatchHold();	/* until all of them are in the log */
 	int			i;
 
@@ -240,11 +272,11 @@ insert_generic(Event *events, int nevents)
 		bool		isnull;
 
 		/* the parameters are the columns after the position */
-		if (InternalQueryWrite(i == 0 ? &first : &next,
+		if (InternalQueryWrite(i == 0 ? query : &next,
 							   &events[i].values[EVENT_SEQUENCE], NULL) == 0)
 		{
-			if (i > 0)
-				EventWriterSuppressed(&events[i]);
+			if (i > 0 || plainly)
+				report_suppressed(&events[i]);
 			SPI_finish();
 			DispatchRelease(held);
 			return false;
@@ -259,8 +291,8 @@ insert_generic(Event *events, int nevents)
 }
 
 /* Something on the table swallowed a row, which append must not pass over. */
-void
-EventWriterSuppressed(const Event *event)
+static void
+report_suppressed(const Event *event)
 {
 	StreamKey	key;
 

@@ -9,8 +9,7 @@
 #include "compat.h"
 #include "event_scan.h"
 
-extern bool EventWriterInsert(Relation rel, Event *events, int nevents);
-pg_noreturn extern void EventWriterSuppressed(const Event *event);
+extern bool EventWriterInsert(Relation rel, Event *events, int nevents, bool plainly);
 extern StreamTip EventWriterTip(Relation rel, const StreamKey *key);
 
 #endif							/* CQRS_ES_EVENT_WRITER_H */

@@ -8,10 +8,18 @@
  * indexes and skips the SQL executor; it is several times quicker.  It is
  * right only while the table is what we installed: a local heap without
  * partitions, foreign triggers, rules, policies beside our own (tenancy.c), or a
- * distributed engine that keeps the rows elsewhere.  For everything else there is
+ * distributed engine that keeps the rows elsewhere; and to write, without any
+ * unique index beside the one of the streams, be it one that is being built or
+ * was left invalid (event_writer.c).  For everything else there is
  * the generic way, ordinary SQL through kept plans.  EventsTableGet looks at the
  * catalog and decides, once per relcache invalidation of the table;
  * EventsWriteStraight and EventsReadStraight are the only two who ask.
+ *
+ * A look into the catalog may take in invalidations, and then the server frees
+ * what its caches hold, of an open relation, too: its triggers, for instance,
+ * which others may add without waiting for us.  So what has to be looked up is
+ * looked up first, and what belongs to a cache is looked at last, by functions
+ * that do nothing else.  For the same reason EventsTableGet hands out a copy.
  *
  * Columns are found by name, never by number: the owner may add, drop and
  * reorder.
@@ -23,7 +31,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_namespace_d.h"
 #include "catalog/pg_trigger.h"
@@ -32,7 +39,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -49,6 +55,7 @@
 #include "cqrs_es.h"
 #include "events.h"
 #include "internal_query.h"
+#include "stream_index.h"
 #include "tenancy.h"
 
 static const char *const column_names[EVENT_NCOLUMNS] = {
@@ -70,13 +77,19 @@ static bool cqrs_es_force_generic_path = false;
 static EventsTable events_table;
 static bool events_table_valid = false;
 static uint64 events_table_invalidations = 0;
-static Oid	event_type_oid = InvalidOid;
 
-static void invalidate_events_table(Datum arg, Oid relid);
+/* the type cqrs_es.event, and its entry in pg_class */
+static Oid	event_type_oid = InvalidOid;
+static Oid	event_type_relid = InvalidOid;
+static uint64 event_type_invalidations = 0;
+
+static void invalidate_events(Datum arg, Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
-static bool finds_streams(Oid primary_key, const EventColumns *columns);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
+static Oid	trigger_function(char *name);
+static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch);
+static bool is_computed(Relation rel, int att, const EventColumns *columns);
 static bool is_distributed(Oid relid);
 
 void
@@ -87,7 +100,7 @@ EventsInit(void)
 							 "A developer setting: the same tests run over both ways.",
 							 &cqrs_es_force_generic_path, false,
 							 PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
-	CacheRegisterRelcacheCallback(invalidate_events_table, (Datum) 0);
+	CacheRegisterRelcacheCallback(invalidate_events, (Datum) 0);
 }
 
 /*-------------------------------------------------------------------------
@@ -96,40 +109,51 @@ EventsInit(void)
  */
 
 /*
- * What the catalog says of the log.  The result is a static that is filled anew
- * after an invalidation; do not keep it across commands.  Lock the table first
- * when its indexes are to be opened: that is when invalidations arrive.
+ * What the catalog says of the log, as a copy; looked up anew after an
+ * invalidation.  Lock the table first when its indexes are to be opened: that is
+ * when invalidations arrive.  Ask once where two answers have to agree.  Raises
+ * 42P01 when the extension is gone, 42703 and 42P16 when columns are.
  */
-const EventsTable *
+EventsTable
 EventsTableGet(void)
 {
 	EventsTable fresh;
+	StreamIndexes indexes;
 	uint64		started;
 	Relation	rel;
 
 	if (events_table_valid)
-		return &events_table;
+		return events_table;
 
 	started = events_table_invalidations;
-	rel = table_open(CqrsEsRelid("events"), AccessShareLock);
-	fresh.relid = RelationGetRelid(rel);
+	events_table.relid = InvalidOid;
+	fresh.relid = CqrsEsRelid("events");
+	if (started == events_table_invalidations)
+		events_table.relid = fresh.relid;	/* others do not count any more */
+	rel = table_open(fresh.relid, AccessShareLock);
 	EventsColumnsOf(rel, &fresh.columns);
-	fresh.primary_key = compat_primary_key(rel);
+	indexes = StreamIndexesOf(rel, &fresh.columns);
+	fresh.stream_index = indexes.guard;
+	fresh.deferrable = indexes.deferrable;
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
-	fresh.plain = is_plain_heap(rel) &&
-		!fresh.foreign_policies &&
+	fresh.local = is_plain_heap(rel) &&
 		OidIsValid(fresh.position_index) &&
-		finds_streams(fresh.primary_key, &fresh.columns) &&
 		!is_distributed(fresh.relid);
-	fresh.straight = fresh.plain && is_as_installed(rel, &fresh.columns);
+	fresh.plain = fresh.local &&
+		!fresh.foreign_policies &&
+		OidIsValid(fresh.stream_index);
+	fresh.straight = fresh.plain && indexes.only_unique && is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
 
 	/* published whole, and only as what it still is */
-	events_table = fresh;
-	events_table_valid = started == events_table_invalidations;
-	return &events_table;
+	if (started == events_table_invalidations)
+	{
+		events_table = fresh;
+		events_table_valid = true;
+	}
+	return fresh;
 }
 
 /*
@@ -154,10 +178,10 @@ EventsReadStraight(const EventsTable *table)
 bool
 EventsRowSecurity(void)
 {
-	const EventsTable *table = EventsTableGet();
+	EventsTable table = EventsTableGet();
 
-	return table->foreign_policies &&
-		check_enable_rls(table->relid, InvalidOid, true) == RLS_ENABLED;
+	return table.foreign_policies &&
+		check_enable_rls(table.relid, InvalidOid, true) == RLS_ENABLED;
 }
 
 /*
@@ -236,24 +260,37 @@ EventColumnType(EventColumn column)
 Oid
 EventsTypeOid(void)
 {
-	if (!OidIsValid(event_type_oid))
-	{
-		RangeVar   *name = makeRangeVar(CQRS_ES_SCHEMA, "event", -1);
+	Oid			type = event_type_oid;
 
-		event_type_oid = get_rel_type_id(RangeVarGetRelid(name, NoLock, false));
+	if (!OidIsValid(type))
+	{
+		uint64		started = event_type_invalidations;
+		Oid			relid = CqrsEsRelid("event");
+
+		type = get_rel_type_id(relid);
+		if (started == event_type_invalidations)
+		{
+			event_type_relid = relid;
+			event_type_oid = type;
+		}
 	}
-	return event_type_oid;
+	return type;
 }
 
+/* While an oid is not known, every relation may be the one. */
 static void
-invalidate_events_table(Datum arg, Oid relid)
+invalidate_events(Datum arg, Oid relid)
 {
 	/* indexes and triggers of a table invalidate the table itself, too */
-	if (relid == InvalidOid || !events_table_valid || relid == events_table.relid)
+	if (relid == InvalidOid || !OidIsValid(events_table.relid) || relid == events_table.relid)
 	{
 		events_table_valid = false;
 		events_table_invalidations++;
+	}
+	if (relid == InvalidOid || !OidIsValid(event_type_oid) || relid == event_type_relid)
+	{
 		event_type_oid = InvalidOid;
+		event_type_invalidations++;
 	}
 }
 
@@ -283,40 +320,6 @@ find_position_index(Relation rel, AttrNumber position)
 	return found;
 }
 
-static bool
-finds_streams(Oid primary_key, const EventColumns *columns)
-{
-	Relation	index;
-	bool		result;
-
-	if (!OidIsValid(primary_key))
-		return false;
-	index = index_open(primary_key, AccessShareLock);
-	result = EventsKeyFindsStreams(index, columns);
-	index_close(index, AccessShareLock);
-	return result;
-}
-
-/*
- * Can streams be found by this primary key?  So it is when it begins with the
- * three columns of a stream's key, in any order, and the sequence.
- */
-bool
-EventsKeyFindsStreams(Relation index, const EventColumns *columns)
-{
-	const int16 *key = index->rd_index->indkey.values;
-	int			parts = 0;
-	int			i;
-
-	if (index->rd_index->indnkeyatts < 4 || key[3] != columns->attno[EVENT_SEQUENCE])
-		return false;
-	for (i = 0; i < 3; i++)
-		parts += key[i] == columns->attno[EVENT_AGGREGATE_TYPE] ||
-			key[i] == columns->attno[EVENT_AGGREGATE_ID] ||
-			key[i] == columns->attno[EVENT_TENANT_ID];
-	return parts == 3;
-}
-
 /* All rows in this one heap? */
 static bool
 is_plain_heap(Relation rel)
@@ -335,23 +338,36 @@ is_plain_heap(Relation rel)
 static bool
 is_as_installed(Relation rel, const EventColumns *columns)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
-	TriggerDesc *triggers = rel->trigdesc;
+	Oid			admit = trigger_function("admit_event");
+	Oid			dispatch = trigger_function("dispatch_event");
+	int			att;
+
+	if (rel->rd_rules != NULL || !are_our_triggers(rel->trigdesc, admit, dispatch))
+		return false;
+	for (att = 0; att < RelationGetNumberOfAttributes(rel); att++)
+		if (is_computed(rel, att, columns))
+			return false;
+	return true;
+}
+
+static Oid
+trigger_function(char *name)
+{
 	Oid			none[1] = {InvalidOid};
-	Oid			admit = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
-												  makeString("admit_event")),
-									   0, none, true);
-	Oid			dispatch = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
-													 makeString("dispatch_event")),
-										  0, none, true);
+
+	return LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA), makeString(name)), 0, none, true);
+}
+
+/* Looks at a cache's memory: nothing in here may look into the catalog. */
+static bool
+are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch)
+{
 	int			ours = 0;
 	int			i;
 
-	if (rel->rd_rules != NULL || triggers == NULL)
-		return false;
-	for (i = 0; i < triggers->numtriggers; i++)
+	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &triggers->triggers[i];
+		const Trigger *trigger = &triggers->triggers[i];
 
 		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
 			continue;
@@ -361,23 +377,25 @@ is_as_installed(Relation rel, const EventColumns *columns)
 			return false;
 		ours++;
 	}
-	if (ours != 3)
+	return ours == 3;
+}
+
+/* Is this a column beside ours that the executor would fill in or check? */
+static bool
+is_computed(Relation rel, int att, const EventColumns *columns)
+{
+	Form_pg_attribute form = TupleDescAttr(RelationGetDescr(rel), att);
+	Oid			type = form->atttypid;
+	int			column;
+
+	if (form->attisdropped)
 		return false;
-
-	for (i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		bool		known = false;
-		int			column;
-
-		for (column = 0; column < EVENT_NCOLUMNS; column++)
-			known |= columns->attno[column] == i + 1;
-		if (!known && !att->attisdropped &&
-			(att->atthasdef || att->attidentity || att->attgenerated ||
-			 get_typtype(att->atttypid) == TYPTYPE_DOMAIN))
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		if (columns->attno[column] == att + 1)
 			return false;
-	}
-	return true;
+	if (form->atthasdef || form->attidentity || form->attgenerated)
+		return true;
+	return get_typtype(type) == TYPTYPE_DOMAIN;
 }
 
 /*

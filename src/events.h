@@ -56,12 +56,14 @@ typedef struct EventColumns
 	AttrNumber	attno[EVENT_NCOLUMNS];
 }			EventColumns;
 
-/* What the catalog says of cqrs_es.events; valid until the next invalidation. */
+/* What the catalog said of cqrs_es.events when it was asked. */
 typedef struct EventsTable
 {
 	Oid			relid;
-	Oid			primary_key;
+	Oid			stream_index;	/* guards the streams; InvalidOid: none does */
 	Oid			position_index;
+	bool		local;			/* all rows in one heap, positions in one index? */
+	bool		deferrable;		/* a unique or exclusion constraint checked later? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */
@@ -69,10 +71,9 @@ typedef struct EventsTable
 }			EventsTable;
 
 extern void EventsInit(void);
-extern const EventsTable *EventsTableGet(void);
+extern EventsTable EventsTableGet(void);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
-extern bool EventsKeyFindsStreams(Relation index, const EventColumns *columns);
 extern bool EventsReadStraight(const EventsTable *table);
 extern void EventsColumnsOf(Relation rel, EventColumns *columns);
 extern int	EventColumnByName(const char *name);

@@ -80,6 +80,7 @@ static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
 static void snapshot_if_due(const Event *event);
+static bool is_due(const Aggregate *aggregate, const Event *event);
 static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
 					 FoldedState *folded);
 static void save_snapshot(const StreamKey *key, const Aggregate *aggregate,
@@ -105,9 +106,13 @@ Datum
 cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	Aggregate  *aggregate = stream_args(fcinfo, &key);
-	FoldedState folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	Aggregate  *aggregate;
+	FoldedState folded;
 
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	RegistryLeave();
 	if (folded.version == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(folded.state);
@@ -122,12 +127,18 @@ Datum
 cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	Aggregate  *aggregate = stream_args(fcinfo, &key);
-	FoldedState folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
-	Datum		values[2] = {Int64GetDatum(folded.version), JsonbPGetDatum(folded.state)};
+	Aggregate  *aggregate;
+	FoldedState folded;
+	Datum		values[2];
 	bool		nulls[2] = {false, false};
 	TupleDesc	desc;
 
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	RegistryLeave();
+	values[0] = Int64GetDatum(folded.version);
+	values[1] = JsonbPGetDatum(folded.state);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
@@ -142,7 +153,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	StreamKey	key;
-	Aggregate  *aggregate = stream_args(fcinfo, &key);
+	Aggregate  *aggregate;
 	int64		from_sequence = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT64(2);
 	int64		max_count = MaxCountArg(fcinfo->args[3]);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
@@ -156,6 +167,8 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 				 errmsg("from_sequence must be greater than zero")));
 	InitMaterializedSRF(fcinfo, 0);
 
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
 	fold_begin(&fold, aggregate, &key, from_sequence - 1);
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
@@ -179,6 +192,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 		max_count--;
 	}
 	(void) fold_end(&fold);
+	RegistryLeave();
 	return (Datum) 0;
 }
 
@@ -197,11 +211,13 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("take_snapshot()");
 	PreventCommandIfReadOnly("take_snapshot()");
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_INSERT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
+	RegistryEnter();
 	aggregate = stream_args(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
 	if (folded.version > 0)
 		save_snapshot(&key, aggregate, &folded);
+	RegistryLeave();
 	PG_RETURN_INT64(folded.version);
 }
 
@@ -212,7 +228,7 @@ stream_args(FunctionCallInfo fcinfo, StreamKey *key)
 	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	return AggregateRequire(key->aggregate_type);
 }
 
@@ -413,27 +429,39 @@ snapshot_if_due(const Event *event)
 {
 	StreamKey	key;
 	Aggregate  *aggregate;
-	int64		sequence = EventSequence(event);
-	int64		later;
 	MemoryContext work;
 	MemoryContext caller;
 	FoldedState folded;
 
+	RegistryEnter();
 	EventKey(event, &key);
 	aggregate = AggregateGet(key.aggregate_type);
-	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
-		sequence % aggregate->snapshot_every != 0)
+	if (!is_due(aggregate, event))
+	{
+		RegistryLeave();
 		return;
-	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
-	if (later >= aggregate->keep_snapshots)
-		return;
+	}
 
 	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(work);
-	if (try_fold(aggregate, &key, sequence, &folded))
+	if (try_fold(aggregate, &key, EventSequence(event), &folded))
 		save_snapshot(&key, aggregate, &folded);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
+	RegistryLeave();
+}
+
+static bool
+is_due(const Aggregate *aggregate, const Event *event)
+{
+	int64		sequence = EventSequence(event);
+	int64		later;
+
+	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
+		sequence % aggregate->snapshot_every != 0)
+		return false;
+	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
+	return later < aggregate->keep_snapshots;
 }
 
 /*
@@ -483,7 +511,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 static void
 save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
-	if (RegistryGeneration() == aggregate->generation && !EventsRowSecurity())
+	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
 		SnapshotSave(key, aggregate, folded->version, folded->state);
 }
 

@@ -8,13 +8,14 @@
  * planned once and kept; the server's plan cache follows what happens to the
  * tables.  A function that takes the event is called by such a statement, too.
  *
- * It runs with the rights and the search_path of whoever defined it, the way a
- * SECURITY DEFINER function with SET search_path does, and stricter: neither
- * side gains the other's rights (internal_query.c).
+ * It is parsed and runs with the rights and the search_path of whoever defined it
+ * and with fixed settings, the way a SECURITY DEFINER function with SET clauses does,
+ * and stricter: neither side gains the other's rights (definer.c).
  *
  * When it fails, the append fails.  The error says which projection, event and
  * stream, and gets a SQLSTATE of its own, because a client must not take a
- * 23505 of a read model for a lost race; the original stands in the detail.
+ * 23505 of a read model for a lost race; the original stands in the detail, as far
+ * as whoever appends may see it (DefinerThrow).
  * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
  * XXxxx, and our own conditions) keeps its SQLSTATE.
  *-------------------------------------------------------------------------
@@ -29,14 +30,13 @@
 #include "nodes/params.h"
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -47,6 +47,8 @@
 #include "handler.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "registry_function.h"
+#include "registry_name.h"
 #include "state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
@@ -64,15 +66,22 @@ static void check_statement(SPIPlanPtr plan);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
 static Node *event_param(ParseState *pstate, int number, Oid type, int location);
+static void require_read_models(const Handler *handler);
 static void execute(Handler *handler, const Event *event);
 static bool keeps_sqlstate(int sqlstate);
-pg_noreturn static void report_failure(const Handler *handler, const Event *event,
-						   ErrorData *error);
+static void name_failure(const Handler *handler, const Event *event,
+						 ErrorData *error, bool may_see_all);
 static void describe_handler(void *arg);
 
+void
+HandlerInit(void)
+{
+	DefinerRegisterParser(resolve_event);
+}
+
 /*
- * Parse and check a statement or function, with the current role and
- * search_path.  Raises the parser's errors, 42601, 0A000, 42883, 42P13, and 42501
+ * Parse and check a statement or function, as its definer
+ * (HandlerBecomeDefiner).  Raises the parser's errors, 42601, 0A000, 42883, 42P13, and 42501
  * when the role has not the rights that it would run with.
  */
 void
@@ -90,7 +99,7 @@ HandlerValidate(Handler *handler)
 
 /*
  * Run the handler for an event, a new or a replayed one.  Whatever it raises becomes QE201, but for the
- * exceptions named above.
+ * exceptions named above; without the definer's rights one sees less of it.
  */
 void
 HandlerRun(Handler *handler, const Event *event, bool replayed)
@@ -98,6 +107,7 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
 	MemoryContext caller = CurrentMemoryContext;
+	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer);
 
 	check_stack_depth();
 	error_context_stack = &callback;
@@ -105,6 +115,7 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 	{
 		DispatchSetHandler(handler->projection);
 		SPI_connect();
+		require_read_models(handler);
 		if (handler->state)
 			StateProjectionRun(handler, event, replayed);
 		else
@@ -119,10 +130,14 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 		DispatchSetHandler(NULL);
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
-		if (keeps_sqlstate(error->sqlerrcode))
+		if (may_see_all && keeps_sqlstate(error->sqlerrcode))
 			PG_RE_THROW();
 		FlushErrorState();
-		report_failure(handler, event, error);
+		if (!keeps_sqlstate(error->sqlerrcode))
+			name_failure(handler, event, error, may_see_all);
+		if (may_see_all)
+			ReThrowError(error);
+		DefinerThrow(error);
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
@@ -174,18 +189,11 @@ HandlerProblem(const Handler *handler)
 	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
-/*
- * Act as who defined the handler until RoleSwitchBack.  A role that was dropped
- * meanwhile would be nobody, with nobody's rights: 42704.
- */
+/* Act as who defined the handler until RoleSwitchBack; 42704 when that role is gone. */
 RoleSwitch
 HandlerBecomeDefiner(const Handler *handler)
 {
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(handler->definer)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that defined the handler does not exist any more"),
-				 errhint("Define the handler again.")));
+	RegistryRequireRole(handler->definer, handler->definer_name, "defined the handler");
 	return RoleSwitchToDefiner(handler->definer, handler->search_path);
 }
 
@@ -213,19 +221,11 @@ compile(Handler *handler)
 	return plan;
 }
 
-/*
- * The statement that calls a function, given by its qualified signature (which
- * has just the event's type between its parentheses).
- */
+/* The statement that calls a function, given by its qualified signature. */
 static const char *
 function_call(const char *signature)
 {
-	Oid			oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-														   CStringGetDatum(signature)));
-
-	return psprintf("SELECT %s(event)",
-					quote_qualified_identifier(get_namespace_name(get_func_namespace(oid)),
-											   get_func_name(oid)));
+	return psprintf("SELECT %s(event)", RegistryFunctionName(signature));
 }
 
 /* Just one statement, one that writes, and no rows to throw away. */
@@ -317,6 +317,19 @@ event_param(ParseState *pstate, int number, Oid type, int location)
  *-------------------------------------------------------------------------
  */
 
+/* All of them, also where this handler would do without: no part of a projection stands still. */
+static void
+require_read_models(const Handler *handler)
+{
+	if (handler->missing_table == NULL)
+		return;
+	RegistryForget();
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("read model %s does not exist", handler->missing_table),
+			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
+}
+
 static void
 execute(Handler *handler, const Event *event)
 {
@@ -362,23 +375,24 @@ keeps_sqlstate(int sqlstate)
 		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
 }
 
-/* Throw the error on as QE201, its own words in the detail. */
+/* Make the error a QE201, its own words the detail. */
 static void
-report_failure(const Handler *handler, const Event *event, ErrorData *error)
+name_failure(const Handler *handler, const Event *event, ErrorData *error, bool may_see_all)
 {
 	StreamKey	key;
+	const char *detail = may_see_all ? error->detail : DefinerDetail(error);
+	char	   *own_words = psprintf("%s (SQLSTATE %s)", error->message,
+									 unpack_sql_state(error->sqlerrcode));
 
 	EventKey(event, &key);
-	error->detail = error->detail ?
-		psprintf("%s (SQLSTATE %s)\n%s", error->message,
-				 unpack_sql_state(error->sqlerrcode), error->detail) :
-		psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
+	if (error->detail && detail == NULL)
+		error->detail_log = psprintf("%s\n%s", own_words, error->detail);
+	error->detail = detail ? psprintf("%s\n%s", own_words, detail) : own_words;
 	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
 							  handler->projection, (long long) EventSequence(event),
 							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
 							  StreamName(&key));
 	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
-	ReThrowError(error);
 }
 
 static void

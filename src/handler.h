@@ -26,6 +26,8 @@ typedef struct Handler
 	char	   *function;		/* its signature, or NULL */
 	struct StateProjection *state;	/* or NULL */
 	Oid			definer;
+	char	   *definer_name;
+	char	   *missing_table;	/* a read model of the projection that is not there, or NULL */
 	char	   *search_path;
 
 	/* private to handler.c */
@@ -33,6 +35,7 @@ typedef struct Handler
 	bool		uses_event;		/* does it take the event as a whole? */
 }			Handler;
 
+extern void HandlerInit(void);
 extern void HandlerValidate(Handler *handler);
 extern void HandlerRun(Handler *handler, const Event *event, bool replayed);
 extern char *HandlerProblem(const Handler *handler);

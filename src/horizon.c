@@ -12,15 +12,15 @@
  * A reader that meets a gap below an event it sees asks a question, once:
  *
  *	on a primary: who holds the lock on the position sequence at this moment?
- *	  Whoever took the missing position is among them, or has ended before
- *	  (position.c, promise 1).  When just those have ended, a snapshot taken
+ *	  Whoever took or may still take the missing position is among them, or has
+ *	  ended before (position.c).  When just those have ended, a snapshot taken
  *	  after that shows their events, or proves every gap below the highest
  *	  position seen before the question dead.  Not "when nobody holds the
  *	  lock": under steady load that moment never comes.
  *
  *	on a hot standby, which has no such locks: which xid comes next?  Whoever
  *	  took the missing position had put its xid into the WAL before the event
- *	  above the gap was committed (position.c, promise 2), so it lies below
+ *	  above the gap was committed (position.c), so it lies below
  *	  that.  When a snapshot's xmin has reached the answer, all of those have
  *	  ended.  Here any writing transaction of the primary can hold a reader back.
  *
@@ -29,19 +29,30 @@
  * is taken up by the next call, so that even impatient readers get on under
  * steady load.
  *
- * What the isolation levels mean.  In READ COMMITTED each walk takes a new
- * snapshot after the question.  Above it the snapshot is older than the
- * question, so an event that settled since then is not in it: a gap is passed
- * only if a second, newest snapshot shows it empty; else the walk ends there.
+ * That a number is settled stays true, but only a snapshot taken after it was
+ * learnt is sure to show the events below it.  So a walk is told at its
+ * beginning what was known before its snapshot was taken, and goes by that
+ * alone.  What the backend learns while the walk is under way (an upcaster
+ * reads the log, too) says nothing about the walk's snapshot.
+ *
+ * What the isolation levels mean.  In READ COMMITTED a walk that has learnt
+ * more begins anew, with a new snapshot.  Above it the snapshot is that of the
+ * transaction and older than the question, so an event that settled since then
+ * is not in it: a gap is passed only if a second, newest snapshot shows it
+ * empty; else the walk ends there.
  *
  * A transaction's own events are not settled: it may still roll back, and its
  * positions are not yet anybody's.  The walk ends before the first of them.
  * Subtransactions do not matter: the lock belongs to the top-level
  * transaction.  A prepared transaction keeps the lock until it is decided.
  *
- * Positions of another node (brought here by replication) are not drawn from
- * our sequence and have no gaps that we could judge; they are handed out as
- * they are seen.
+ * The log is that of this node.  Positions of another one (brought here by
+ * replication) are not drawn from our sequence, so their gaps cannot be judged
+ * here; and who had gone on behind an event of a higher node would never again
+ * see one of ours.  Walks pass them by, and cursors of theirs are refused.
+ *
+ * A log that is replicated from elsewhere is judged by its publisher (published.c),
+ * and a jump after a failover by what is written of it (log_history.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -66,7 +77,9 @@
 #include "event_scan.h"
 #include "horizon.h"
 #include "internal_query.h"
+#include "log_history.h"
 #include "position.h"
+#include "published.h"
 #include "tenancy.h"
 
 /* sleeps while waiting for a gap: short at first, never long */
@@ -84,6 +97,14 @@ typedef struct Question
 	TransactionId next_xid;		/* standby */
 }			Question;
 
+/* May a walk go over a gap? */
+typedef enum Passage
+{
+	GAP_PASSED,
+	GAP_HOLDS,
+	GAP_NEEDS_SNAPSHOT			/* look again with a newer one */
+}			Passage;
+
 static int	cqrs_es_settle_timeout = 1000;
 
 /* what this backend knows, of the sequence with this oid */
@@ -92,9 +113,11 @@ static int64 settled_number = 0;
 static Question question;
 
 PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
+PG_FUNCTION_INFO_V1(cqrs_es_publish_settled);
 PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
 
 static bool settle(int64 number, TimestampTz deadline);
+static bool settle_replicated(int64 number, TimestampTz deadline);
 static void ask(int64 number);
 static bool answered(void);
 static void forget_other_sequence(void);
@@ -102,7 +125,8 @@ static int64 highest_visible_number(int64 up_to);
 static int64 last_drawn_number(void);
 static void open_scan(SettledScan *walk);
 static void close_scan(SettledScan *walk);
-static bool gap_is_passable(SettledScan *walk, int64 number, bool *again);
+static int64 first_own_number(void);
+static Passage pass_gap(const SettledScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
 static void sleep_politely(int *sleep_ms);
 
@@ -122,14 +146,27 @@ HorizonInit(void)
  */
 
 /*
- * SQL: settled_position().  The position of the last event that read_all would
- * hand out, 0 for an empty log.
+ * SQL: settled_position().  The position of the last event of this node that
+ * read_all would hand out, 0 when there is none.  Good for statements that come
+ * after it; above READ COMMITTED for the whole transaction.
  */
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
+}
+
+/* SQL: publish_settled(), for subscribers of a logical replication; see published.c */
+Datum
+cqrs_es_publish_settled(PG_FUNCTION_ARGS)
+{
+	int64		position;
+
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	position = HorizonSettled(HorizonDeadline());
+	PublishedWrite(position);
+	PG_RETURN_INT64(position);
 }
 
 /*
@@ -147,7 +184,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	forget_other_sequence();
 	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
 		ereport(ERROR,
@@ -158,7 +195,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("wait_for_position() needs READ COMMITTED"),
 				 errdetail("What settles while this transaction waits cannot become visible in its snapshot.")));
-	if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
+	if (first_own_number() != 0 && number >= first_own_number())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("position %lld cannot settle before this transaction ends",
@@ -184,10 +221,11 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
  */
 
 /*
- * The position of the last settled event, 0 when there is none; a snapshot
- * taken after that shows all up to it.  Looks at the end first: when all below the last
- * visible event is settled, or becomes so until the deadline, that is the
- * answer; only else (a long transaction in flight) it walks.
+ * The position of this node's last settled event, 0 when there is none; a
+ * snapshot taken after that shows all up to it.  Looks at the end first: when
+ * all below the last visible event is settled, or becomes so until the
+ * deadline, that is the answer; only else (a long transaction in flight, or an
+ * isolation level above READ COMMITTED) it walks.
  */
 int64
 HorizonSettled(TimestampTz deadline)
@@ -236,15 +274,39 @@ HorizonAwaitWriters(void)
 }
 
 /*
+ * 22023 unless a reader of this node's log can have come to the position.  One
+ * that no node draws is just behind everything.
+ */
+void
+HorizonCheckCursor(int64 after_position)
+{
+	if (after_position < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_position must not be negative")));
+	if (after_position > 0 && POSITION_NODE(after_position) != cqrs_es_node_id &&
+		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) after_position),
+				 errdetail("It is of node %d, and this is node %d.",
+						   (int) POSITION_NODE(after_position), cqrs_es_node_id),
+				 errhint("Go on after the last event of this node that was read. Events of other nodes are not read in this way.")));
+}
+
+/*
  * Begin a walk behind after_position, which the caller has consumed, so that
- * everything up to it counts as settled.  The walk waits for a gap until
- * `deadline`, and only while it has nothing to hand out.
+ * everything up to it counts as settled; 0 is where this node's log begins.  The
+ * walk waits for a gap until `deadline`, and only while it has nothing to hand
+ * out.
  */
 void
 SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
 {
 	forget_other_sequence();
 	walk->position = after_position;
+	walk->before_node = PositionOfNumber(0);
+	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
 	walk->deadline = deadline;
 	walk->handed_out = false;
 	open_scan(walk);
@@ -260,29 +322,38 @@ SettledScanNext(SettledScan *walk, Event *event)
 	while (EventsScanNext(walk->scan, event))
 	{
 		int64		position = EventGlobalPosition(event);
+		int64		number = position - walk->before_node;
+		int64		own = first_own_number();
+		Passage		passage;
 
-		if (POSITION_NODE(position) == cqrs_es_node_id)
+		if (number > POSITION_MAX_NUMBER || (own != 0 && number >= own))
+			return false;
+		walk->number = LogHistoryPassJumps(walk->before_node + walk->number, position) -
+			walk->before_node;
+		passage = pass_gap(walk, number);
+		if (passage == GAP_HOLDS)
+			return false;
+		if (passage == GAP_PASSED)
 		{
-			int64		number = POSITION_NUMBER(position);
-			int64		before = POSITION_NODE(walk->position) == cqrs_es_node_id ?
-				POSITION_NUMBER(walk->position) : 0;
-			bool		again = false;
-
-			if (PositionFirstOwn() != 0 && position >= PositionFirstOwn())
-				return false;
-			if (number > before + 1 && !gap_is_passable(walk, number, &again))
-				return false;
-			if (again)
-			{
-				close_scan(walk);
-				open_scan(walk);
-				continue;
-			}
+			walk->number = number;
+			walk->position = position;
+			return true;
 		}
-		walk->position = position;
-		return true;
+		close_scan(walk);
+		open_scan(walk);
 	}
 	return false;
+}
+
+/*
+ * The next event, if it is at the same position as the one before: rows that were
+ * replicated or restored may share one.  Whoever stops in the middle of the walk
+ * takes these along, for it is behind the position that he goes on.
+ */
+bool
+SettledScanNextTied(SettledScan *walk, Event *event)
+{
+	return EventsScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
 }
 
 void
@@ -292,25 +363,23 @@ SettledScanEnd(SettledScan *walk)
 }
 
 /*
- * May the walk go on to event `number`, over the gap below it?  Sets *again
- * when that takes a newer snapshot.
+ * May the walk go on to event `number`, over the gap below it, if there is one?
+ * By what was known before the walk's snapshot; else a question is asked, and
+ * its answer is good for newer snapshots only.
  */
-static bool
-gap_is_passable(SettledScan *walk, int64 number, bool *again)
+static Passage
+pass_gap(const SettledScan *walk, int64 number)
 {
-	if (settled_number < number - 1)
-	{
-		/* with something to hand out, ask but do not wait */
-		if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
-			return false;
-		if (!IsolationUsesXactSnapshot())
-		{
-			*again = true;
-			return true;
-		}
-	}
-	return !IsolationUsesXactSnapshot() ||
-		is_empty_now(walk->position, PositionOfNumber(number));
+	if (number <= walk->number + 1 || number <= walk->settled_number + 1)
+		return GAP_PASSED;
+
+	/* with something to hand out, ask but do not wait */
+	if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
+		return GAP_HOLDS;
+	if (!IsolationUsesXactSnapshot())
+		return GAP_NEEDS_SNAPSHOT;
+	return is_empty_now(walk->before_node + walk->number, walk->before_node + number) ?
+		GAP_PASSED : GAP_HOLDS;
 }
 
 /* Is nothing committed between the two positions, as of now? */
@@ -328,11 +397,17 @@ is_empty_now(int64 after_position, int64 before_position)
 	return empty;
 }
 
+/*
+ * First what is known, then the snapshot.  Above READ COMMITTED nothing is: the
+ * snapshot may be older than the transaction (SET TRANSACTION SNAPSHOT).
+ */
 static void
 open_scan(SettledScan *walk)
 {
+	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
 	walk->snapshot = RegisterSnapshot(FreshSnapshot());
-	walk->scan = EventsScanLog(walk->position, ForwardScanDirection, walk->snapshot);
+	walk->scan = EventsScanLog(walk->before_node + walk->number, ForwardScanDirection,
+							   walk->snapshot);
 }
 
 static void
@@ -358,9 +433,9 @@ settle(int64 number, TimestampTz deadline)
 {
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	/* a restored row may stand above what was drawn: all below is still to come */
-	if (settled_number < number && number > PositionLastNumber())
-		return false;
+	/* of what is drawn elsewhere nobody's lock tells here */
+	if (settled_number < number && number > PositionLastNumber() && PublishedIsSubscriber())
+		return settle_replicated(number, deadline);
 	while (settled_number < number)
 	{
 		if (!question.open)
@@ -378,12 +453,40 @@ settle(int64 number, TimestampTz deadline)
 	return true;
 }
 
-/* Open a question about everything that is visible now, at least `number`. */
+/* The same of a log that is replicated from elsewhere: its publisher has to say so. */
+static bool
+settle_replicated(int64 number, TimestampTz deadline)
+{
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	for (;;)
+	{
+		int64		published = PublishedNumber();
+
+		settled_number = Max(settled_number, published);
+		if (settled_number >= number)
+			return true;
+		if (published == 0)
+			PublishedWarn(number);
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		sleep_politely(&sleep_ms);
+	}
+}
+
+/*
+ * Open a question about everything that is visible now, at least `number`.  Where
+ * the log is replicated, not about what was drawn elsewhere.
+ */
 static void
 ask(int64 number)
 {
-	question.number = Max(number, Min(PositionLastNumber(),
-									  highest_visible_number(POSITION_MAX_NUMBER)));
+	int64		drawn = PositionLastNumber();
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	if (visible > drawn && PublishedIsSubscriber())
+		visible = drawn;
+	question.number = Max(number, visible);
 	question.on_standby = RecoveryInProgress();
 	if (question.on_standby)
 		question.next_xid = ReadNextTransactionId();
@@ -445,15 +548,13 @@ forget_other_sequence(void)
 static int64
 highest_visible_number(int64 up_to)
 {
-	int64		own = PositionFirstOwn();
-	int64		bound = PositionOfNumber(up_to);
+	int64		own = first_own_number();
+	int64		bound = PositionOfNumber(own != 0 ? Min(up_to, own - 1) : up_to);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan;
 	Event		event;
 	int64		number = 0;
 
-	if (own != 0 && own <= bound)
-		bound = own - 1;
 	scan = EventsScanLog(bound, BackwardScanDirection, snapshot);
 	if (EventsScanNext(scan, &event) &&
 		POSITION_NODE(EventGlobalPosition(&event)) == cqrs_es_node_id)
@@ -464,16 +565,26 @@ highest_visible_number(int64 up_to)
 }
 
 /*
- * The last number drawn.  A standby sees the sequence some numbers ahead of
- * what was drawn (the server logs them in portions), so there it is the last
- * one with a visible event.
+ * The first number drawn by the current transaction, 0 when it drew none;
+ * whatever node it drew for.
+ */
+static int64
+first_own_number(void)
+{
+	return POSITION_NUMBER(PositionFirstOwn());
+}
+
+/*
+ * The last number drawn, here or where the log is replicated or restored from.  A
+ * standby sees the sequence some numbers ahead of what was drawn (the server logs
+ * them in portions), so there it is the last one with a visible event.
  */
 static int64
 last_drawn_number(void)
 {
-	if (RecoveryInProgress())
-		return highest_visible_number(POSITION_MAX_NUMBER);
-	return PositionLastNumber();
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	return RecoveryInProgress() ? visible : Max(visible, PositionLastNumber());
 }
 
 /* When a walk that starts now stops waiting: after cqrs_es.settle_timeout. */

@@ -7,7 +7,9 @@
  * owns the table, so that users need no grants on them (RoleSwitchToOwner).
  * Nothing a caller can arrange may then reach into the statement: the texts name
  * every object and operator with its schema, and the search_path is fixed as
- * well, for what has no place for a schema (IS DISTINCT FROM).  An error leaves
+ * well, for what has no place for a schema (IS DISTINCT FROM).  Other settings
+ * (settings.c) do not matter where values go in and out as they are; where they
+ * become text, in registries and their fingerprints, they are fixed.  An error leaves
  * role and search_path to the transaction machinery, which restores them at
  * (sub)transaction abort.
  *-------------------------------------------------------------------------
@@ -87,24 +89,51 @@ InternalQueryWrite(InternalQuery *query, Datum *values, const char *nulls)
 }
 
 /*
+ * The same with the newest snapshot in every isolation level, as the server's
+ * foreign keys look for rows.  A row that is being changed by somebody else is
+ * waited for; above READ COMMITTED it is a 40001 if that one commits.
+ */
+uint64
+InternalQueryWriteNewest(InternalQuery *query, Datum *values, const char *nulls)
+{
+	int			rc = SPI_execute_snapshot(InternalQueryPlan(query), values, nulls,
+										  GetLatestSnapshot(), InvalidSnapshot,
+										  false, true, 0);
+
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
+			 SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
  * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
  * DEFINER function with a SET clause does.
  */
 RoleSwitch
 RoleSwitchTo(Oid role, const char *search_path)
 {
-	RoleSwitch	saved;
+	RoleSwitch	saved = RoleSwitchStay();
 
-	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
 	SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	saved.guc_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, search_path) != 0)
 		(void) set_config_option("search_path", search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	return saved;
 }
 
-/* Act as the owner of one of our own tables, for statements of our own. */
+/* Stay who one is, with one's own settings; for where the other is an alternative. */
+RoleSwitch
+RoleSwitchStay(void)
+{
+	RoleSwitch	saved;
+
+	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
+	saved.guc_level = NewGUCNestLevel();
+	return saved;
+}
+
+/* Act as the owner of one of our own tables, for statements of our own; 42P01. */
 RoleSwitch
 RoleSwitchToOwner(const char *relname)
 {
@@ -112,7 +141,9 @@ RoleSwitchToOwner(const char *relname)
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation \"%s\"", relname);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" was dropped meanwhile", CQRS_ES_SCHEMA, relname)));
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return RoleSwitchTo(owner, "pg_catalog, pg_temp");

@@ -33,7 +33,10 @@ extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
 								const char *nulls, Snapshot snapshot);
 extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 								 const char *nulls);
+extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
+									   const char *nulls);
 extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
+extern RoleSwitch RoleSwitchStay(void);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);
 extern void RoleSwitchBack(const RoleSwitch *saved);
 extern void KeepPlanWith(SPIPlanPtr plan, void *owner);

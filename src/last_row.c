@@ -70,6 +70,8 @@ search_key(Relation index, text *const *values, int nvalues)
 	BTScanInsert key = _bt_mkscankey(index, NULL);
 	int			i;
 
+	/* without a tuple to search for, the key does not know the index's version */
+	_bt_metaversion(index, &key->heapkeyspace, &key->allequalimage);
 	key->nextkey = true;
 	key->keysz = nvalues;
 	for (i = 0; i < nvalues; i++)

@@ -10,18 +10,28 @@
 #define POSITION_NUMBER_BITS	44
 #define POSITION_NUMBER(p)		((p) & POSITION_MAX_NUMBER)
 #define POSITION_NODE(p)		((p) >> POSITION_NUMBER_BITS)
+#define POSITION_MAX_NODE		511
 #define POSITION_MAX_NUMBER		((INT64CONST(1) << POSITION_NUMBER_BITS) - 1)
+
+/*
+ * The greatest position of this node that is used, by whatever means; unless
+ * `exact`, it may be greater.
+ */
+typedef int64 (*PositionFloor) (bool exact);
 
 extern int	cqrs_es_node_id;
 
 extern void PositionInit(void);
 extern Oid	PositionSequence(void);
-extern int64 PositionDraw(void);
+extern void PositionSetFloor(PositionFloor floor);
+extern int64 PositionDraw(int64 after);
 extern bool PositionTake(int64 position);
 extern bool PositionIsOwn(int64 position);
 extern int64 PositionFirstOwn(void);
 extern int64 PositionOfNumber(int64 number);
 extern int64 PositionLastNumber(void);
-extern void PositionAdvance(int64 number);
+extern int64 PositionSequenceNumber(Oid sequence);
+extern int64 PositionAdvance(int64 number);
+extern void PositionHoldReaders(void);
 
 #endif							/* CQRS_ES_POSITION_H */

@@ -48,11 +48,16 @@
 #include "reducer.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "registry_name.h"
+#include "settings.h"
 #include "state_projection.h"
 #include "upcast.h"
 
 /* for every event type */
 #define ALL_EVENT_TYPES "*"
+
+/* what it takes to make a table a read model */
+#define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
 /* A handler, and what its projection says of it. */
 typedef struct TypedHandler
@@ -88,8 +93,10 @@ PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static bool is_signature(const char *given);
+static ArrayBuildState *missing_names(ArrayBuildState *errors, const text *name);
 static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
-static void mark_changed(const text *name);
+static bool begin_change(const text *name);
+static void require_owner(const text *name);
 static void project(const Event *event);
 static Oid	next_lock(const EventTypeHandlers *entry, const text *aggregate_type, Oid after);
 static bool run_handlers(EventTypeHandlers *entry, const text *aggregate_type,
@@ -136,15 +143,14 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
 		PG_ARGISNULL(3) ? 'n' : ' ', ' '};
 
+	if (!PG_ARGISNULL(3))
+		AggregateLock(RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
 		check_read_models(PG_GETARG_ARRAYTYPE_P(2));
 	if (!PG_ARGISNULL(3))
 	{
-		text	   *state_of = RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES);
-
-		(void) AggregateRequire(state_of);
 		if (!PG_ARGISNULL(1))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -160,6 +166,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
 		nulls[1] = ' ';
 	}
+	RequireRole(GetUserId());
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -200,8 +207,9 @@ check_types(ArrayType *types)
 }
 
 /*
- * Tables that the caller may write: appending sessions will lock them, and a
- * rebuild empties them.
+ * Tables that the caller may write in every way: appending sessions will lock
+ * them, and a rebuild empties them and fills them again.  They are locked to the
+ * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
  */
 static void
 check_read_models(ArrayType *read_models)
@@ -214,22 +222,30 @@ check_read_models(ArrayType *read_models)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("read_models must not contain nulls")));
+	/* who drops one waits, and finds that it is in use (protect_read_models) */
+	tables = ProjectionLocks(PointerGetDatum(read_models), &n);
+	for (i = 0; i < n; i++)
+		LockRelationOid(tables[i], AccessShareLock);
 	tables = tables_of(read_models, &n);
 	for (i = 0; i < n; i++)
 	{
 		char		kind = get_rel_relkind(tables[i]);
 
+		if (kind == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("read model does not exist"),
+					 errdetail("There is no table with OID %u.", tables[i])));
 		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is not a table",
-							kind ? get_rel_name(tables[i]) : psprintf("%u", tables[i]))));
+					 errmsg("read model \"%s\" is not a table", get_rel_name(tables[i]))));
 		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
 					 errdetail("Other sessions could not write it.")));
-		if (pg_class_aclcheck(tables[i], GetUserId(), ACL_INSERT | ACL_UPDATE | ACL_DELETE) != ACLCHECK_OK)
+		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
 			ereport(ERROR,
@@ -244,9 +260,19 @@ check_read_models(ArrayType *read_models)
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Handler		handler = {0};
 	char	   *given;
 
+	if (begin_change(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
+				 errdetail("It keeps the states of aggregates.")));
+	handler.projection = text_to_cstring(name);
+	handler.definer = GetUserId();
+	handler.definer_name = GetUserNameFromId(handler.definer, false);
+	handler.search_path = DefinerSearchPath();
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -254,12 +280,11 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (is_signature(given))
 	{
-		NullableDatum function = {.isnull = false};
 		Oid			argtypes[1] = {EventsTypeOid()};
 		Datum		signature;
 
-		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(given));
-		signature = RegistryFunctionSignature(function, InvalidOid, argtypes, lengthof(argtypes),
+		signature = RegistryFunctionSignature(RegistryFunctionByName(given), InvalidOid,
+											  argtypes, lengthof(argtypes),
 											  "A handler is a function (event cqrs_es.event).");
 		handler.function = TextDatumGetCString(signature);
 	}
@@ -285,7 +310,7 @@ is_signature(const char *given)
 	return c > given && *c == '(';
 }
 
-/* Check a handler and store it as the caller's. */
+/* Check a handler and store it. */
 static void
 save_handler(FunctionCallInfo fcinfo, Handler *handler)
 {
@@ -294,52 +319,52 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 		" (projection, event_type, statement, function, definer, search_path)"
 		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (projection, event_type) DO UPDATE SET"
 		" statement = excluded.statement, function = excluded.function,"
-		" definer = excluded.definer, search_path = excluded.search_path",
+		" definer = excluded.definer, definer_name = excluded.definer_name,"
+		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
-	Datum		values[6] = {PointerGetDatum(name), PointerGetDatum(event_type)};
+	Datum		values[6] = {CStringGetTextDatum(handler->projection), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', handler->statement ? ' ' : 'n', handler->function ? ' ' : 'n', ' ', ' '};
+	RoleSwitch	saved;
 
-	if (ProjectionRequireOwner(name))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
-				 errdetail("It keeps the states of aggregates.")));
-	handler->projection = text_to_cstring(name);
-	handler->definer = GetUserId();
-	handler->search_path = DefinerSearchPath();
+	saved = HandlerBecomeDefiner(handler);
 	HandlerValidate(handler);
-
+	RoleSwitchBack(&saved);
 	if (handler->statement)
 		values[2] = CStringGetTextDatum(handler->statement);
 	if (handler->function)
 		values[3] = CStringGetTextDatum(handler->function);
 	values[4] = ObjectIdGetDatum(handler->definer);
 	values[5] = CStringGetTextDatum(handler->search_path);
-	mark_changed(name);
+	RequireRole(handler->definer);
 	(void) RegistryWrite(&query, values, nulls);
 }
 
 /*
- * Before its handlers change: make the projection's row one that this
+ * Before anything else is looked at when its handlers change: make the projection's row one that this
  * transaction has written.  So nobody drops or rebuilds it meanwhile, and a
- * rebuild in this transaction knows that others do not see the change yet.
+ * rebuild in this transaction knows that others do not see the change yet.  The
+ * projection must be the caller's own.  Returns whether it keeps the states of
+ * aggregates.
  */
-static void
-mark_changed(const text *name)
+static bool
+begin_change(const text *name)
 {
 	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1"
+		" RETURNING " REGISTRY_ROLE("owner", "owner_name") ", state_of IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		value = PointerGetDatum(name);
 
-	if (RegistryWrite(&query, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	bool		keeps_states;
+	bool		isnull;
+
+	SPI_connect();
+	ProjectionLockRow(&query, name);
+	keeps_states = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_finish();
+	return keeps_states;
 }
 
 /* SQL: drop_handler(projection, event_type) */
@@ -355,8 +380,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
-	(void) ProjectionRequireOwner(name);
-	mark_changed(name);
+	(void) begin_change(name);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -374,28 +398,30 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	static InternalQuery drop = {
-		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1",
+		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
+		" RETURNING " REGISTRY_ROLE("owner", "owner_name"),
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
-	(void) ProjectionRequireOwner(name);
-	(void) RegistryWrite(&drop, &value, NULL);
+	SPI_connect();
+	ProjectionLockRow(&drop, name);
+	SPI_finish();
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	PG_RETURN_VOID();
 }
 
 /*
- * SQL: projection_errors(name).  What would make appends fail now, one text a
- * handler; null when nothing would.
+ * SQL: projection_errors(name).  What would make appends fail now, one text for
+ * everything that is missing and for every handler; null when nothing would.
  */
 Datum
 cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 {
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	MemoryContext caller = CurrentMemoryContext;
-	ArrayBuildState *errors = NULL;
+	ArrayBuildState *errors = missing_names(NULL, name);
 	TypedHandler **handlers;
 	uint64		n;
 	uint64		i;
@@ -407,7 +433,8 @@ cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 		handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 	for (i = 0; i < n; i++)
 	{
-		char	   *problem = HandlerProblem(&handlers[i]->handler);
+		char	   *problem = handlers[i]->handler.state && handlers[i]->handler.missing_table ?
+			NULL : HandlerProblem(&handlers[i]->handler);
 
 		if (problem)
 			errors = accumArrayResult(errors, CStringGetTextDatum(problem), false, TEXTOID, caller);
@@ -419,37 +446,92 @@ cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 }
 
 /*
- * The projection must exist (42704) and be the caller's own (42501).  Returns
- * whether it keeps the states of aggregates.
+ * Add what a projection names and is not there: read models, and the owner, as
+ * whom a rebuild empties them.  In the current memory context.
  */
-bool
-ProjectionRequireOwner(const text *name)
+static ArrayBuildState *
+missing_names(ArrayBuildState *errors, const text *name)
 {
 	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid, state_of IS NOT NULL FROM cqrs_es.projections"
+		.sql = "SELECT " REGISTRY_READ_MODELS ", p.read_model_names, p.owner_name,"
+		" EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) "
+		REGISTRY_ROLE("p.owner", "p.owner_name") ")"
+		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *table;
+	int			next = 0;
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		tables = SPI_getbinval(row, desc, 1, &isnull);
+		Datum		names = SPI_getbinval(row, desc, 2, &isnull);
+
+		while ((table = RegistryMissingTable(tables, names, isnull, &next)) != NULL)
+			errors = accumArrayResult(errors,
+									  CStringGetTextDatum(psprintf("read model %s does not exist (SQLSTATE %s)", table,
+																   unpack_sql_state(ERRCODE_UNDEFINED_TABLE))),
+									  false, TEXTOID, caller);
+		if (!DatumGetBool(SPI_getbinval(row, desc, 4, &isnull)))
+			errors = accumArrayResult(errors,
+									  CStringGetTextDatum(psprintf("role \"%s\", which owns the projection, does not exist (SQLSTATE %s)",
+																   SPI_getvalue(row, desc, 3),
+																   unpack_sql_state(ERRCODE_UNDEFINED_OBJECT))),
+									  false, TEXTOID, caller);
+	}
+	SPI_finish();
+	return errors;
+}
+
+/*
+ * Lock or change the row of a projection with a query that has its name as
+ * parameter and gives its owner in the first column; the row is in SPI_tuptable.
+ * The projection must be there (42704) and be the caller's own (42501): asked
+ * before, so that nobody else locks it, and of the row that was locked, since
+ * somebody else may have made one of that name meanwhile.  Between SPI_connect
+ * and SPI_finish.
+ */
+void
+ProjectionLockRow(InternalQuery *query, const text *name)
+{
+	static InternalQuery unlocked = {
+		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(name);
-	Oid			owner;
-	bool		keeps_states;
-	bool		isnull;
 
-	SPI_connect();
-	if (RegistryRead(&query, &value) == 0)
+	if (RegistryRead(&unlocked, &value) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("projection \"%s\" does not exist", text_to_cstring(name)),
 				 errhint("Create it with SELECT cqrs_es.create_projection(%s).",
 						 quote_literal_cstr(text_to_cstring(name)))));
-	owner = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	keeps_states = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
-	SPI_finish();
-	if (!has_privs_of_role(GetUserId(), owner))
+	require_owner(name);
+	if (RegistryWriteRows(query, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	require_owner(name);
+}
+
+/* The caller must have the rights of the owner in the first column of the row that was read. */
+static void
+require_owner(const text *name)
+{
+	bool		isnull;
+	Datum		owner = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+	if (!has_privs_of_role(GetUserId(), DatumGetObjectId(owner)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of projection \"%s\"", text_to_cstring(name))));
-	return keeps_states;
 }
 
 /*-------------------------------------------------------------------------
@@ -460,23 +542,35 @@ ProjectionRequireOwner(const text *name)
 /*
  * Run the handlers of all projections that an event concerns and that are not
  * paused.  The locks come first; while we waited for one the registry may have
- * changed.
+ * changed.  It is looked at again, then, until it names no table that is not
+ * locked: from that look on it cannot change in what matters here.  (Not until
+ * it stays as it was: that may never be so.)
  */
 static void
 project(const Event *event)
 {
 	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
 	EventTypeHandlers *entry;
+	List	   *locked = NIL;
+	bool		waited;
 
+	RegistryEnter();
 	do
 	{
 		Oid			lock = InvalidOid;
 
+		waited = false;
 		entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
 		while (OidIsValid(lock = next_lock(entry, aggregate_type, lock)))
-			LockRelationOid(lock, RowExclusiveLock);
-	} while (handler_cache.generation != RegistryGeneration());
+			if (!list_member_oid(locked, lock))
+			{
+				LockRelationOid(lock, RowExclusiveLock);
+				locked = lappend_oid(locked, lock);
+				waited = true;
+			}
+	} while (waited && handler_cache.generation != RegistryGeneration());
 	(void) run_handlers(entry, aggregate_type, NULL, event);
+	RegistryLeave();
 }
 
 /*
@@ -487,9 +581,13 @@ project(const Event *event)
 bool
 ProjectionReplay(const char *name, const Event *event)
 {
-	EventTypeHandlers *entry = handlers_of(EventText(event, EVENT_EVENT_TYPE));
+	bool		concerned;
 
-	return run_handlers(entry, EventText(event, EVENT_AGGREGATE_TYPE), name, event);
+	RegistryEnter();
+	concerned = run_handlers(handlers_of(EventText(event, EVENT_EVENT_TYPE)),
+							 EventText(event, EVENT_AGGREGATE_TYPE), name, event);
+	RegistryLeave();
+	return concerned;
 }
 
 /*
@@ -527,6 +625,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 {
 	Event		upcast = *event;
 	bool		concerned = false;
+	int			guc_level = 0;
 	int			i;
 
 	for (i = 0; i < entry->n; i++)
@@ -540,6 +639,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 		{
 			FunctionCalls calls;
 
+			SettingsFix(&guc_level);	/* once for all of them */
 			FunctionCallsInit(&calls);
 			(void) UpcastEvent(&upcast, &calls);
 			FunctionCallsEnd(&calls);
@@ -547,6 +647,7 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 		concerned = true;
 		HandlerRun(&handler->handler, &upcast, only != NULL);
 	}
+	SettingsRestore(guc_level);
 	return concerned;
 }
 
@@ -593,9 +694,11 @@ read_handlers(bool by_event_type, Datum value)
 {
 #define SELECT_HANDLERS \
 	"SELECT p.name, h.statement, h.function," \
-	" coalesce(h.definer, p.owner)::pg_catalog.oid," \
+	" CASE WHEN h.projection IS NULL THEN " REGISTRY_ROLE("p.owner", "p.owner_name") \
+	" ELSE " REGISTRY_ROLE("h.definer", "h.definer_name") " END," \
 	" coalesce(h.search_path, 'pg_catalog, pg_temp')," \
-	" p.state_of IS NOT NULL, p.paused, p.aggregate_types, p.read_models" \
+	" p.state_of IS NOT NULL, p.paused, p.aggregate_types, " REGISTRY_READ_MODELS "," \
+	" p.read_model_names, coalesce(h.definer_name, p.owner_name)" \
 	" FROM cqrs_es.projections AS p LEFT JOIN cqrs_es.handlers AS h" \
 	" ON h.projection OPERATOR(pg_catalog.=) p.name"
 #define ORDER_HANDLERS \
@@ -623,20 +726,25 @@ make_handler(HeapTuple row, TupleDesc desc)
 	Handler    *handler = &typed->handler;
 	bool		isnull;
 	Datum		value;
+	Datum		tables;
+	int			next = 0;
 
 	handler->projection = SPI_getvalue(row, desc, 1);
 	handler->statement = SPI_getvalue(row, desc, 2);
 	handler->function = SPI_getvalue(row, desc, 3);
 	handler->definer = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 	handler->search_path = SPI_getvalue(row, desc, 5);
+	handler->definer_name = SPI_getvalue(row, desc, 11);
 	typed->paused = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 
 	value = SPI_getbinval(row, desc, 8, &isnull);
 	typed->all_types = isnull;
 	if (!isnull)
 		set_types(typed, value);
-	value = SPI_getbinval(row, desc, 9, &isnull);
-	typed->locks = ProjectionLocks(value, isnull, &typed->nlocks);
+	tables = SPI_getbinval(row, desc, 9, &isnull);
+	typed->locks = ProjectionLocks(tables, &typed->nlocks);
+	value = SPI_getbinval(row, desc, 10, &isnull);
+	handler->missing_table = RegistryMissingTable(tables, value, isnull, &next);
 	if (DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
 		handler->state = StateProjectionMake(typed->locks[0], typed->types[0]);
 	return typed;
@@ -670,23 +778,22 @@ tables_of(ArrayType *array, int *n)
 	return tables;
 }
 
-/* What a projection with these read models locks, in order; palloc'd. */
+/*
+ * What a projection with these read models locks, in order; palloc'd.  In place
+ * of those that are missing stands the registry.
+ */
 Oid *
-ProjectionLocks(Datum read_models, bool isnull, int *n)
+ProjectionLocks(Datum read_models, int *n)
 {
-	Oid		   *locks;
+	Oid		   *locks = tables_of(DatumGetArrayTypeP(read_models), n);
+	int			i;
 
-	*n = 0;
-	if (!isnull)
-	{
-		locks = tables_of(DatumGetArrayTypeP(read_models), n);
-		qsort(locks, *n, sizeof(Oid), oid_cmp);
-	}
 	if (*n == 0)
-	{
-		locks = palloc(sizeof(Oid));
-		locks[(*n)++] = CqrsEsRelid("projections");
-	}
+		locks[(*n)++] = InvalidOid;
+	for (i = 0; i < *n; i++)
+		if (!OidIsValid(locks[i]))
+			locks[i] = CqrsEsRelid("projections");
+	qsort(locks, *n, sizeof(Oid), oid_cmp);
 	return locks;
 }
 

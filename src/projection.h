@@ -7,12 +7,13 @@
 #define CQRS_ES_PROJECTION_H
 
 #include "events.h"
+#include "internal_query.h"
 
 #define PROJECTION_NAME_MAX_BYTES 255
 
 extern void ProjectionInit(void);
-extern bool ProjectionRequireOwner(const text *name);
+extern void ProjectionLockRow(InternalQuery *query, const text *name);
 extern bool ProjectionReplay(const char *name, const Event *event);
-extern Oid *ProjectionLocks(Datum read_models, bool isnull, int *n);
+extern Oid *ProjectionLocks(Datum read_models, int *n);
 
 #endif							/* CQRS_ES_PROJECTION_H */

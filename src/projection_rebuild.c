@@ -35,7 +35,8 @@
  * Rows are deleted, not truncated: that would lock out readers.
  *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
- * the log already.  A resume handles events for the first time, so there they
+ * the log already; nor can tables whose triggers append, deferred ones among them
+ * (dispatch.c).  A resume handles events for the first time, so there they
  * may; what they append is queued (dispatch.c), and told of when the projection
  * is live again.  It stays uncommitted until then, so writers of the same
  * streams wait for the resume, and a deadlock with one of them is possible.
@@ -52,8 +53,10 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -71,6 +74,8 @@
 #include "position.h"
 #include "projection.h"
 #include "registry.h"
+#include "registry_name.h"
+#include "settings.h"
 #include "tenancy.h"
 
 /*
@@ -108,19 +113,24 @@ typedef struct Projection
 {
 	char	   *name;
 	Oid			owner;
+	char	   *owner_name;
 	bool		paused;
 	Coverage	handled;		/* when it is paused */
 	bool		has_read_models;
 	int			nlocks;
 	Oid		   *locks;			/* its read models, if it has any */
 	bool		written_here;	/* by this transaction: others see an older row */
+	bool		unresolved;		/* others may have found less of what it names */
+	char	   *missing_table;	/* a read model that is not there, or NULL */
 }			Projection;
 
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_last_position);
 
 static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
+static bool read_projection(Projection *projection, const text *name);
 static void read_handled(Coverage *handled, const text *name);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
@@ -129,7 +139,6 @@ static void lock_against_writers(const Projection *projection);
 static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
-static int64 settled_here(TimestampTz deadline);
 static Coverage visible_events(void);
 static void cover(Coverage *coverage, int64 position, int64 settled);
 static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
@@ -159,14 +168,23 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
+	if (projection->missing_table)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("read model %s of projection \"%s\" does not exist",
+						projection->missing_table, projection->name),
+				 errhint("Create it, or drop the projection.")));
+	RegistryRequireRole(projection->owner, projection->owner_name, "owns the projection");
 	refuse_shared_read_models(projection);
 	if (!projection->paused)
 	{
 		await_the_ignorant(projection);
 		lock_against_writers(projection);
 	}
+	DispatchForbid(true);		/* triggers of the tables must not append either */
 	empty_read_models(projection);
 	events = replay(projection, &handled, true);
+	DispatchForbid(false);
 	if (projection->paused)
 		save_state(projection, &handled);
 	ereport(NOTICE,
@@ -189,11 +207,39 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	}
 	/* what is settled before the lock is a gap less to remember, and delays nobody */
-	(void) settled_here(HorizonDeadline());
+	(void) HorizonSettled(HorizonDeadline());
+	if (projection->unresolved)
+		await_the_ignorant(projection);
 	lock_against_writers(projection);
 	handled = visible_events();
 	save_state(projection, &handled);
 	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: last_position(); null when the log is empty.  With the rights of the log's
+ * owner, as a view on it has them: who may see projection_status need not see
+ * events.
+ */
+Datum
+cqrs_es_last_position(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
+	};
+	Datum		position = 0;
+	bool		isnull = true;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
+		position = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(DatumGetInt64(position));
 }
 
 /* SQL: resume_projection(name); returns how many missed events it handled. */
@@ -239,38 +285,63 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 static Projection *
 projection_arg(FunctionCallInfo fcinfo, const char *function)
 {
-	static InternalQuery query = {
-		.sql = "SELECT owner::pg_catalog.oid, paused, read_models,"
-		" xmin::pg_catalog.text::pg_catalog.int8"
-		" FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+	static InternalQuery resolve = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Datum		value = PointerGetDatum(name);
 	Projection *projection = palloc0(sizeof(Projection));
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext spi;
-	RoleSwitch	saved;
-	HeapTuple	row;
-	TupleDesc	desc;
-	bool		isnull;
-	Datum		read_models;
+	bool		resolved;
 
 	PreventCommandIfReadOnly(function);
 	if (DispatchIsBusy())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called by a handler", function)));
-	(void) ProjectionRequireOwner(name);
+
+	resolved = read_projection(projection, name);
 	require_whole_log(function);
+	if (!resolved)
+	{
+		Datum		value = PointerGetDatum(name);
+
+		/* what was missing is there now: the row trigger finds it */
+		(void) RegistryWrite(&resolve, &value, NULL);
+		(void) read_projection(projection, name);
+		projection->unresolved = true;
+	}
+	if (projection->paused)
+		read_handled(&projection->handled, name);
+	return projection;
+}
+
+/*
+ * Lock and read the row of a projection; false when it names a read model that
+ * it does not know by oid yet.  Raises 42704, 42501.
+ */
+static bool
+read_projection(Projection *projection, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") ", p.paused, " REGISTRY_READ_MODELS ","
+		" p.xmin::pg_catalog.text::pg_catalog.int8, p.owner_name, p.read_model_names,"
+		" p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
+		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[]"
+		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+	Datum		read_models;
+	Datum		names;
+	int			next = 0;
+	bool		resolved;
 
 	SPI_connect();
-	saved = RoleSwitchToOwner("projections");
-	if (InternalQueryWrite(&query, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
-	RoleSwitchBack(&saved);
+	ProjectionLockRow(&query, name);
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	spi = MemoryContextSwitchTo(caller);
@@ -278,15 +349,18 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 	projection->owner = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
 	projection->paused = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
 	read_models = SPI_getbinval(row, desc, 3, &isnull);
-	projection->locks = ProjectionLocks(read_models, isnull, &projection->nlocks);
-	projection->has_read_models = projection->locks[0] != CqrsEsRelid("projections");
+	projection->locks = ProjectionLocks(read_models, &projection->nlocks);
+	projection->has_read_models = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(read_models)),
+												 ARR_DIMS(DatumGetArrayTypeP(read_models))) > 0;
 	projection->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 																   DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)));
+	projection->owner_name = SPI_getvalue(row, desc, 5);
+	names = SPI_getbinval(row, desc, 6, &isnull);
+	projection->missing_table = RegistryMissingTable(read_models, names, isnull, &next);
+	resolved = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)) && !isnull;
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
-	if (projection->paused)
-		read_handled(&projection->handled, name);
-	return projection;
+	return resolved;
 }
 
 /* What a paused projection has handled. */
@@ -333,7 +407,7 @@ read_handled(Coverage *handled, const text *name)
 static void
 require_whole_log(const char *function)
 {
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	if (EventsRowSecurity())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -359,19 +433,31 @@ static void
 await_the_ignorant(const Projection *projection)
 {
 	if (projection->written_here)
-		LockRelationOid(EventsTableGet()->relid, ShareLock);
+		LockRelationOid(EventsTableGet().relid, ShareLock);
 	else
 		HorizonAwaitWriters();
 }
 
-/* Take the lock of the projection: waits for all who have written with it. */
+/*
+ * Take the lock of the projection: waits for all who have written with it.  Its
+ * owner must still have what LOCK TABLE would ask for, on a read model (42501).
+ */
 static void
 lock_against_writers(const Projection *projection)
 {
 	int			i;
 
 	for (i = 0; i < projection->nlocks; i++)
-		LockRelationOid(projection->locks[i], ShareRowExclusiveLock);
+	{
+		Oid			table = projection->locks[i];
+		bool		is_missing = false;
+
+		if (projection->has_read_models &&
+			pg_class_aclcheck_ext(table, projection->owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
+			!is_missing)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
+		LockRelationOid(table, ShareRowExclusiveLock);
+	}
 }
 
 /* With somebody else's rows in it a table cannot be emptied for us alone. */
@@ -379,8 +465,10 @@ static void
 refuse_shared_read_models(const Projection *projection)
 {
 	static InternalQuery query = {
-		.sql = "SELECT o.name, t::pg_catalog.regclass FROM cqrs_es.projections AS p"
-		" JOIN cqrs_es.projections AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
+		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
+		" FROM cqrs_es.projections AS p)"
+		" SELECT o.name, t::pg_catalog.regclass FROM kept AS p"
+		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
 		" LATERAL pg_catalog.unnest(p.read_models) AS t"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1"
 		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
@@ -418,8 +506,10 @@ empty_read_models(const Projection *projection)
 	for (i = 0; i < projection->nlocks; i++)
 	{
 		Oid			table = projection->locks[i];
-		char	   *name = get_rel_name(table);
+		char	   *name;
 
+		LockRelationOid(table, RowExclusiveLock);
+		name = get_rel_name(table);
 		if (name == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -429,7 +519,8 @@ empty_read_models(const Projection *projection)
 		if (i < projection->nlocks - 1)
 			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
 		appendStringInfo(&sql, " DELETE FROM %s",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), name));
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+													name));
 		if (i < projection->nlocks - 1)
 			appendStringInfoChar(&sql, ')');
 	}
@@ -458,7 +549,7 @@ empty_read_models(const Projection *projection)
 static int64
 replay(const Projection *projection, Coverage *handled, bool rebuild)
 {
-	int64		settled = settled_here(0);
+	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		after = first_uncovered(handled) - 1;
 	int64		last = last_position(snapshot);
@@ -470,9 +561,10 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 	int			quarter = 1;
 	int64		seen = 0;
 	int64		concerned = 0;
+	int			guc_level = 0;
 	Event		event;
 
-	DispatchForbid(rebuild);
+	SettingsFix(&guc_level);	/* once for all that runs in it */
 	while (EventsScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
@@ -495,7 +587,7 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
-	DispatchForbid(false);
+	SettingsRestore(guc_level);
 	pgstat_progress_end_command();
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
@@ -506,25 +598,13 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 }
 
 /*
- * The position up to which gaps are dead; 0 when all that is known is where the
- * events of another node end, between which ours come into being.
- */
-static int64
-settled_here(TimestampTz deadline)
-{
-	int64		settled = HorizonSettled(deadline);
-
-	return POSITION_NODE(settled) == cqrs_es_node_id ? settled : 0;
-}
-
-/*
  * All events that are visible now.  Looks with the newest snapshot in every
  * isolation level, for that is what has been told of when the lock is held.
  */
 static Coverage
 visible_events(void)
 {
-	int64		settled = settled_here(0);
+	int64		settled = HorizonSettled(0);
 	Coverage	visible = {.position = settled};
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);

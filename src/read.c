@@ -3,6 +3,10 @@
  *	  Reading the log: one stream in its own order, or all events in the order
  *	  of global positions, never past the horizon.
  *
+ * How far a read of the log has looked is not told by its rows: a filter may
+ * leave out the last thousand events.  Nor can one ask afterwards, when more has
+ * settled.  So read_page says it itself, from the walk that found the rows.
+ *
  * Events of the current tenant only, their payloads upcast.  In READ COMMITTED each call
  * sees what is committed when it runs, not when its statement began; above it
  * the transaction's snapshot.  Nothing is written, so all of it works on a hot
@@ -11,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -26,6 +31,7 @@
 #include "horizon.h"
 #include "internal_query.h"
 #include "read.h"
+#include "registry.h"
 #include "tenancy.h"
 #include "upcast.h"
 
@@ -37,15 +43,32 @@ typedef struct TextFilter
 	text	  **texts;
 }			TextFilter;
 
+/* The rows of read_page: the columns of an event, and read_to. */
+#define PAGE_READ_TO	EVENT_NCOLUMNS
+#define PAGE_NCOLUMNS	(EVENT_NCOLUMNS + 1)
+
+/* A page being read.  Its last row is kept back: how far was looked is not known yet. */
+typedef struct LogPage
+{
+	HeapTuple	last;			/* NULL: no row yet */
+	int64		position;		/* of that */
+	int64		before;			/* the position before, where it began at first */
+}			LogPage;
+
 PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
 PG_FUNCTION_INFO_V1(cqrs_es_read_all);
+PG_FUNCTION_INFO_V1(cqrs_es_read_page);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
 static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
 static bool filter_matches(const TextFilter *filter, Datum value);
-static void begin_result(FunctionCallInfo fcinfo);
+static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
+static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
 					  MemoryContext work);
+static void put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
+						   MemoryContext work, LogPage *page);
+static void put_page_row(ReturnSetInfo *result, HeapTuple row, int64 read_to);
 static MemoryContext work_context(void);
 
 /*
@@ -75,9 +98,10 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must not be negative")));
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	begin_result(fcinfo);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	begin_result(fcinfo, EVENT_NCOLUMNS);
 
+	RegistryEnter();
 	FunctionCallsInit(&calls);
 	snapshot = RegisterSnapshot(FreshSnapshot());
 	scan = EventsScanStream(&key, from_sequence,
@@ -87,15 +111,51 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	FunctionCallsEnd(&calls);
+	RegistryLeave();
 	return (Datum) 0;
 }
 
 /*
  * SQL: read_all(after_position, max_count, aggregate_types, event_types).
- * Settled events only, in order; see horizon.c for what that takes.
+ * Settled events only, in order; see horizon.c for what that takes.  Events that
+ * share a position come together, beyond max_count if need be.
  */
 Datum
 cqrs_es_read_all(PG_FUNCTION_ARGS)
+{
+	begin_result(fcinfo, EVENT_NCOLUMNS);
+	(void) read_log(fcinfo, NULL);
+	return (Datum) 0;
+}
+
+/*
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types).  The
+ * events of read_all, each with read_to: the position to go on behind when it
+ * has been dealt with.  That is its own position, and in the last row as far
+ * as was looked, so that whoever stops before the end goes on right, too.
+ * Where no event matched, one row has nothing but that.
+ */
+Datum
+cqrs_es_read_page(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	LogPage		page = {NULL};
+	int64		read_to;
+
+	begin_result(fcinfo, PAGE_NCOLUMNS);
+	read_to = read_log(fcinfo, &page);
+	put_page_row(result, page.last, read_to);
+	return (Datum) 0;
+}
+
+/*
+ * Walk through the log as the arguments say, and put what matches into the
+ * result; with `page` as its rows, all but the last.  Returns how far it looked:
+ * the position of the last event seen, matching or not, or that after which it
+ * began.
+ */
+static int64
+read_log(FunctionCallInfo fcinfo, LogPage *page)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
@@ -108,30 +168,33 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 	SettledScan walk;
 	Event		event;
 
-	if (after_position < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("after_position must not be negative")));
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-	begin_result(fcinfo);
+	HorizonCheckCursor(after_position);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	if (max_count == 0)
-		return (Datum) 0;
+		return after_position;
 
+	if (page)
+		page->position = after_position;
+	RegistryEnter();
 	FunctionCallsInit(&calls);
 	SettledScanBegin(&walk, after_position, HorizonDeadline());
-	while (max_count > 0 && SettledScanNext(&walk, &event))
+	while (max_count > 0 ? SettledScanNext(&walk, &event) : SettledScanNextTied(&walk, &event))
 	{
 		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;
-		put_event(result, &event, &calls, work);
+		if (page)
+			put_page_event(result, &event, &calls, work, page);
+		else
+			put_event(result, &event, &calls, work);
 		walk.handed_out = true;
-		max_count--;
+		max_count = Max(max_count - 1, 0);
 	}
 	SettledScanEnd(&walk);
 	FunctionCallsEnd(&calls);
-	return (Datum) 0;
+	RegistryLeave();
+	return walk.position;
 }
 
 /*
@@ -142,23 +205,12 @@ Datum
 cqrs_es_stream_version(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
-	EventScan  *scan;
-	Snapshot	snapshot;
-	Event		event;
-	int64		version = 0;
 
 	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet()->relid, ACL_SELECT);
-
-	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	if (EventsScanNext(scan, &event))
-		version = EventSequence(&event);
-	EventsScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	PG_RETURN_INT64(version);
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	PG_RETURN_INT64(EventsLast(&key, FreshSnapshot()).version);
 }
 
 /* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
@@ -209,10 +261,10 @@ filter_matches(const TextFilter *filter, Datum value)
 
 /* The type cqrs_es.event is ours to change, but its owner may have altered it. */
 static void
-begin_result(FunctionCallInfo fcinfo)
+begin_result(FunctionCallInfo fcinfo, int ncolumns)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	if (((ReturnSetInfo *) fcinfo->resultinfo)->setDesc->natts != EVENT_NCOLUMNS)
+	if (((ReturnSetInfo *) fcinfo->resultinfo)->setDesc->natts != ncolumns)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("type cqrs_es.event has been altered")));
@@ -229,6 +281,55 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryConte
 	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(work);
+}
+
+/*
+ * The same for a page: the event waits as its last row, and the one before it
+ * goes out.  Of events that share a position whoever stops between them has to
+ * go on before the first.
+ */
+static void
+put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work,
+			   LogPage *page)
+{
+	static const bool nulls[PAGE_NCOLUMNS] = {false};
+	Datum		values[PAGE_NCOLUMNS];
+	int64		position = EventGlobalPosition(event);
+	MemoryContext caller = MemoryContextSwitchTo(work);
+
+	UpcastEvent(event, calls);
+	MemoryContextSwitchTo(caller);
+	memcpy(values, event->values, sizeof(event->values));
+	values[PAGE_READ_TO] = Int64GetDatum(position);
+	if (page->last && page->position == position)
+		put_page_row(result, page->last, page->before);
+	else
+	{
+		if (page->last)
+			tuplestore_puttuple(result->setResult, page->last);
+		page->before = page->position;
+	}
+	if (page->last)
+		heap_freetuple(page->last);
+	page->last = heap_form_tuple(result->setDesc, values, (bool *) nulls);
+	page->position = position;
+	MemoryContextReset(work);
+}
+
+/* A row of a page with another read_to; no row: one with nothing else. */
+static void
+put_page_row(ReturnSetInfo *result, HeapTuple row, int64 read_to)
+{
+	Datum		values[PAGE_NCOLUMNS];
+	bool		nulls[PAGE_NCOLUMNS];
+
+	if (row)
+		heap_deform_tuple(row, result->setDesc, values, nulls);
+	else
+		memset(nulls, true, sizeof(nulls));
+	values[PAGE_READ_TO] = Int64GetDatum(read_to);
+	nulls[PAGE_READ_TO] = false;
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 static MemoryContext

@@ -9,7 +9,9 @@
  *
  * The fingerprint covers the initial state, the event types, their operations,
  * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
- * is never used.  It does not see into functions that a reducer calls.
+ * is never used.  It does not see into functions that a reducer calls.  It covers
+ * when the type was declared, too: an append that saves a snapshot beside
+ * drop_aggregate may leave that behind, for a type that is declared anew.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,6 +22,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -30,7 +33,7 @@
 #include "upcast.h"
 
 /* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 1"
+#define FOLD_RULES "cqrs_es fold 2"
 
 static RegistryCache aggregate_cache = {
 	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate)
@@ -41,19 +44,23 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_function);
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_operations);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_reducer);
 
-static void define_function(FunctionCallInfo fcinfo, NullableDatum function);
-static void define_operations(FunctionCallInfo fcinfo, Jsonb *operations);
-static void save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations);
+static char *begin_definition(FunctionCallInfo fcinfo);
+static Datum check_function(NullableDatum function);
+static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
+						 const char *search_path);
+pg_noreturn static void report_undeclared(const text *aggregate_type);
 static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
 static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
-						  pg_cryptohash_ctx *hash);
+						  pg_cryptohash_ctx *hash, StringInfo row_versions);
 static void hash_text(pg_cryptohash_ctx *hash, const char *value);
 
 /* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
 Datum
 cqrs_es_define_reducer_function(PG_FUNCTION_ARGS)
 {
-	define_function(fcinfo, fcinfo->args[2]);
+	char	   *search_path = begin_definition(fcinfo);
+
+	save_reducer(fcinfo, check_function(fcinfo->args[2]), NULL, search_path);
 	PG_RETURN_VOID();
 }
 
@@ -61,11 +68,13 @@ cqrs_es_define_reducer_function(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
+
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("operations must not be null")));
-	define_operations(fcinfo, PG_GETARG_JSONB_P(2));
+	save_reducer(fcinfo, (Datum) 0, PG_GETARG_JSONB_P(2), search_path);
 	PG_RETURN_VOID();
 }
 
@@ -77,6 +86,7 @@ cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 {
+	char	   *search_path = begin_definition(fcinfo);
 	char	   *reducer;
 
 	if (PG_ARGISNULL(2))
@@ -85,39 +95,35 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 				 errmsg("reducer must not be null")));
 	reducer = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (strchr("[{", reducer[strspn(reducer, " \t\r\n")]) != NULL)
-		define_operations(fcinfo, DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-																	 CStringGetDatum(reducer))));
+		save_reducer(fcinfo, (Datum) 0,
+					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(reducer))),
+					 search_path);
 	else
-	{
-		NullableDatum function = {.isnull = false};
-
-		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(reducer));
-		define_function(fcinfo, function);
-	}
+		save_reducer(fcinfo, check_function(RegistryFunctionByName(reducer)), NULL, search_path);
 	PG_RETURN_VOID();
 }
 
-static void
-define_function(FunctionCallInfo fcinfo, NullableDatum function)
+/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+static char *
+begin_definition(FunctionCallInfo fcinfo)
+{
+	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	return DefinerSearchPath();
+}
+
+/* The signature of a function that is to be a reducer. */
+static Datum
+check_function(NullableDatum function)
 {
 	Oid			argtypes[2] = {JSONBOID, EventsTypeOid()};
 
-	save_reducer(fcinfo,
-				 RegistryFunctionSignature(function, JSONBOID, argtypes, 2,
-										   "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb."),
-				 (Datum) 0);
+	return RegistryFunctionSignature(function, JSONBOID, argtypes, 2,
+									 "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb.");
 }
 
+/* Store a function or operations, in place of an earlier reducer. */
 static void
-define_operations(FunctionCallInfo fcinfo, Jsonb *operations)
-{
-	(void) ReducerProgramCompile(operations);
-	save_reducer(fcinfo, (Datum) 0, JsonbPGetDatum(operations));
-}
-
-/* Store the one or the other, in place of an earlier reducer. */
-static void
-save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations)
+save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const char *search_path)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.reducers"
@@ -130,10 +136,11 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Datum operations)
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
-	CStringGetTextDatum(DefinerSearchPath()), operations};
+	CStringGetTextDatum(search_path), JsonbPGetDatum(operations)};
 	char		nulls[5] = {' ', ' ', function ? ' ' : 'n', ' ', operations ? ' ' : 'n'};
 
-	(void) AggregateRequire(type);
+	if (operations)
+		(void) ReducerProgramCompile(operations);
 	(void) RegistryWrite(&query, values, nulls);
 }
 
@@ -150,7 +157,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
 
-	(void) AggregateRequire(type);
+	AggregateLock(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -177,17 +184,49 @@ AggregateRequire(const text *aggregate_type)
 	Aggregate  *aggregate = AggregateGet(aggregate_type);
 
 	if (aggregate == NULL)
-	{
-		char	   *name = text_to_cstring(aggregate_type);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-				 errmsg("aggregate type \"%s\" is not declared", name),
-				 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
-				 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
-						 quote_literal_cstr(name))));
-	}
+		report_undeclared(aggregate_type);
 	return aggregate;
+}
+
+/*
+ * Is all that this declaration was read from still what it was, row by row, the
+ * functions and upcasters included?  Most often nothing was heard of a change;
+ * else it is read again and compared.
+ */
+bool
+AggregateIsCurrent(const Aggregate *aggregate)
+{
+	const Aggregate *now;
+
+	if (aggregate->generation == RegistryGeneration())
+		return true;
+	now = AggregateGet(cstring_to_text(aggregate->aggregate_type));
+	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
+}
+
+/*
+ * For who declares something of it: it is declared (QE101), and stays so until
+ * the end of the transaction.  Locks its row, and waits for who drops it; to
+ * change its reducers or commands, also for who does that.
+ */
+void
+AggregateLock(const text *aggregate_type, bool change)
+{
+	if (!RegistryLockAggregate(aggregate_type, change))
+		report_undeclared(aggregate_type);
+}
+
+static void
+report_undeclared(const text *aggregate_type)
+{
+	char	   *name = text_to_cstring(aggregate_type);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("aggregate type \"%s\" is not declared", name),
+			 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
+			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
+					 quote_literal_cstr(name))));
 }
 
 /* The reducer for an event type; NULL: merge the payload. */
@@ -226,8 +265,8 @@ static void
 load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 {
 	static InternalQuery query = {
-		.sql = "SELECT initial_state, snapshot_every, keep_snapshots FROM cqrs_es.aggregates"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, " ROW_VERSION("a") ", a.created_at"
+		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
@@ -241,6 +280,8 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 		HeapTuple	row = SPI_tuptable->vals[0];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+		StringInfoData row_versions;
+		const char *upcaster_rows;
 		bool		isnull;
 		Jsonb	   *initial = DatumGetJsonbP(SPI_getbinval(row, desc, 1, &isnull));
 
@@ -253,8 +294,14 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 			elog(ERROR, "could not compute a fingerprint");
 		hash_text(hash, FOLD_RULES);
 		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
-		load_reducers(aggregate, aggregate_type, hash);
-		hash_text(hash, UpcastFingerprint());
+		hash_text(hash, psprintf(INT64_FORMAT,
+								 DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull))));
+		initStringInfo(&row_versions);
+		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 4));
+		load_reducers(aggregate, aggregate_type, hash, &row_versions);
+		hash_text(hash, UpcastFingerprint(&upcaster_rows));
+		appendStringInfoString(&row_versions, upcaster_rows);
+		aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
 		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 		if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
@@ -268,11 +315,13 @@ load_aggregate(Aggregate *aggregate, const text *aggregate_type)
 }
 
 static void
-load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash)
+load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash,
+			  StringInfo row_versions)
 {
 	static InternalQuery query = {
 		.sql = "SELECT r.event_type, r.function, p.oid, r.search_path, r.operations,"
-		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text"
+		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text,"
+		" " ROW_VERSIONS("r")
 		" FROM cqrs_es.reducers AS r LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
@@ -301,6 +350,7 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ct
 			RegistryFunctionInit(&reducer->function, row, desc, 2, "reducer");
 		MemoryContextSwitchTo(caller);
 		hash_text(hash, SPI_getvalue(row, desc, 6));
+		appendStringInfoString(row_versions, SPI_getvalue(row, desc, 7));
 	}
 }
 

@@ -34,12 +34,15 @@ typedef struct Aggregate
 	int32		keep_snapshots;
 	uint64		generation;		/* of the registries, when it was loaded */
 	bytea	   *fingerprint;	/* of all that decides what a fold results in */
+	char	   *row_versions;	/* of the rows that all that was read from */
 	int			nreducers;
 	Reducer    *reducers;
 }			Aggregate;
 
 extern Aggregate * AggregateGet(const text *aggregate_type);
 extern Aggregate * AggregateRequire(const text *aggregate_type);
+extern bool AggregateIsCurrent(const Aggregate *aggregate);
+extern void AggregateLock(const text *aggregate_type, bool change);
 extern Reducer * ReducerFind(Aggregate *aggregate, const text *event_type);
 extern Jsonb *ReducerCall(Reducer * reducer, FunctionCalls * calls, Jsonb *state,
 						  const Event *event);

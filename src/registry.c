@@ -16,10 +16,44 @@
  * A cache that is thrown away may still be in use further up the stack (a
  * reducer that redefines reducers).  Its memory therefore goes to the current
  * transaction, which frees it at its end; nobody keeps a pointer for longer.
+ * So an entry may be used over anything that happens meanwhile, though it may
+ * be old by then; whoever needs it new looks it up again.  No loop may wait for
+ * the generation to stay as it is, since anybody can change it at any time.
+ * Where a transaction goes on for long (a rebuild, many appends) beside others
+ * who create functions, that would pile up; so those who look up often say
+ * when they begin and when they are done with all entries (RegistryEnter,
+ * RegistryLeave), and when nobody is left who has any, the memory goes at once.
+ *
+ * The order of locks.  Whoever declares, changes or drops something takes these,
+ * all to the end of the transaction, and looks at nothing that counts before it
+ * is locked: what was found by name before is looked up again.
+ *
+ *	1. The row that the declaration belongs to, with the newest snapshot in every
+ *	   isolation level: the aggregate type, FOR NO KEY UPDATE to define or drop
+ *	   its reducers and commands, FOR KEY SHARE to create a projection of its
+ *	   states, FOR UPDATE to drop it; the projection, by an UPDATE that changes
+ *	   nothing for its handlers, FOR UPDATE to pause, resume or rebuild it, by
+ *	   its DELETE.  Upcasters belong to nobody: they lock their table.
+ *	2. The schemas of the search_path that is kept (DefinerSearchPath).
+ *	3. The function that is named (registry_function.c), the read models by oid,
+ *	   or whatever the parser locks of a statement.
+ *	4. The role that is to be the owner or definer (RequireRole).
+ *
+ * DROP takes its lock of 2 to 4 against all others before it looks for what
+ * depends on the object, and our event trigger looks at the registries with the
+ * newest snapshot before that is let go.  So either the drop waits and then finds
+ * the declaration, or who declares waits and then finds nothing.  Schemas come
+ * before what is in them, as in DROP SCHEMA ... CASCADE; rows of registries
+ * before functions, since one in use can only be dropped behind its declaration;
+ * roles last, as in DROP OWNED and DROP ROLE.
+ *
+ * Who only runs what was declared locks none of these.  What has been dropped by
+ * then is an error of SQLSTATE 42xxx, and that of a snapshot's reducer a warning.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -39,6 +73,7 @@
 #include "events.h"
 #include "internal_query.h"
 #include "registry.h"
+#include "settings.h"
 
 static const char *const registry_tables[] = {
 	"aggregates", "reducers", "upcasters", "commands", "projections", "handlers"
@@ -48,6 +83,12 @@ static const char *const registry_tables[] = {
 #define MAX_CACHE_ENTRIES 4096
 
 static uint64 registry_generation = 1;
+
+/* caches that were thrown away in this transaction, and who may still use them */
+static MemoryContext retired = NULL;
+static int	users = 0;
+static bool used_to_the_end = false;
+
 static Oid	registry_relids[lengthof(registry_tables)];
 static bool registry_relids_known = false;
 
@@ -65,7 +106,10 @@ typedef struct AggregateArgs
 }			AggregateArgs;
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
+static bool lock_aggregate(InternalQuery *query, const text *type);
 pg_noreturn static void report_undeclared(const char *type);
+static void start_anew(RegistryCache *cache);
+static void at_transaction_end(XactEvent event, void *arg);
 static void learn_registry_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
 static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
@@ -73,6 +117,7 @@ static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
 void
 RegistryInit(void)
 {
+	RegisterXactCallback(at_transaction_end, NULL);
 	CacheRegisterRelcacheCallback(invalidate_registry, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_derived, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_derived, (Datum) 0);
@@ -144,6 +189,11 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 {
+	static InternalQuery lock = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
 	static InternalQuery drop_reducers = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
@@ -169,6 +219,9 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 
+	/* who declares something of it meanwhile has done so, or will find it gone */
+	if (!lock_aggregate(&lock, type))
+		report_undeclared(text_to_cstring(type));
 	SPI_connect();
 	if (RegistryRead(&kept_by, &value) > 0)
 		ereport(ERROR,
@@ -179,8 +232,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
 				 errhint("Drop that first.")));
 	SPI_finish();
-	if (RegistryWrite(&drop, &value, NULL) == 0)
-		report_undeclared(text_to_cstring(type));
+	(void) RegistryWrite(&drop, &value, NULL);
 	(void) RegistryWrite(&drop_reducers, &value, NULL);
 	(void) RegistryWrite(&drop_commands, &value, NULL);
 	(void) RegistryWrite(&drop_snapshots, &value, NULL);
@@ -213,6 +265,37 @@ aggregate_args(FunctionCallInfo fcinfo)
 	return args;
 }
 
+/*
+ * Keep an aggregate type declared until the end of the transaction, and, to
+ * change what is declared of it, keep others from doing so; false when it is not
+ * declared.  40001 above READ COMMITTED when it is dropped meanwhile.
+ */
+bool
+RegistryLockAggregate(const text *type, bool change)
+{
+	static InternalQuery to_keep = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery to_change = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+
+	return lock_aggregate(change ? &to_change : &to_keep, type);
+}
+
+/* Lock the row of an aggregate type with a query; is it there? */
+static bool
+lock_aggregate(InternalQuery *query, const text *type)
+{
+	Datum		value = PointerGetDatum(type);
+
+	return RegistryWrite(query, &value, NULL) > 0;
+}
+
 static void
 report_undeclared(const char *type)
 {
@@ -224,8 +307,8 @@ report_undeclared(const char *type)
 /*
  * The cache's entry for a key of at most 255 bytes.  A new one is all zero behind
  * its key: the caller fills it, allocating in cache->memory, and marks it as
- * loaded when nothing can fail any more.  The entry is good until the end of the
- * transaction.
+ * loaded when nothing can fail any more.  The entry is good until the outermost
+ * RegistryLeave, or without one until the end of the transaction.
  */
 void *
 RegistryCacheLookup(RegistryCache *cache, const text *key)
@@ -237,24 +320,11 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	/* a transaction that holds all its locks already would not hear of changes */
 	AcceptInvalidationMessages();
 	learn_registry_relids();
+	if (users == 0)
+		used_to_the_end = true;
 	if (cache->memory == NULL || cache->generation != registry_generation ||
 		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
-	{
-		HASHCTL		control = {0};
-
-		if (cache->memory)
-			MemoryContextSetParent(cache->memory, TopTransactionContext);
-		cache->memory = NULL;
-		cache->memory = AllocSetContextCreate(CacheMemoryContext, "cqrs_es registry cache",
-											  ALLOCSET_SMALL_SIZES);
-		MemoryContextSetIdentifier(cache->memory, cache->name);
-		control.keysize = REGISTRY_KEY_BYTES;
-		control.entrysize = cache->entry_size;
-		control.hcxt = cache->memory;
-		cache->entries = hash_create(cache->name, 64, &control,
-									 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-		cache->generation = registry_generation;
-	}
+		start_anew(cache);
 	if (VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
@@ -265,6 +335,63 @@ RegistryCacheLookup(RegistryCache *cache, const text *key)
 	if (!found)
 		memset(entry + REGISTRY_KEY_BYTES, 0, cache->entry_size - REGISTRY_KEY_BYTES);
 	return entry;
+}
+
+/* An empty cache; what was in it lasts as long as its entries may be used. */
+static void
+start_anew(RegistryCache *cache)
+{
+	HASHCTL		control = {0};
+	MemoryContext memory;
+
+	if (retired == NULL)
+		retired = AllocSetContextCreate(TopTransactionContext, "cqrs_es retired registry caches",
+										ALLOCSET_SMALL_SIZES);
+	if (cache->memory)
+		MemoryContextSetParent(cache->memory, retired);
+	cache->memory = NULL;
+
+	/* an error on the way leaves no cache rather than half of one */
+	memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es registry cache",
+								   ALLOCSET_SMALL_SIZES);
+	MemoryContextSetIdentifier(memory, cache->name);
+	control.keysize = REGISTRY_KEY_BYTES;
+	control.entrysize = cache->entry_size;
+	control.hcxt = memory;
+	cache->entries = hash_create(cache->name, 64, &control,
+								 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	MemoryContextSetParent(memory, CacheMemoryContext);
+	cache->memory = memory;
+	cache->generation = registry_generation;
+}
+
+/*
+ * Begin to use entries, which all stay until the RegistryLeave that belongs to
+ * this.  The two nest.  After an error in between nothing is left, and what was
+ * thrown away stays to the end of the transaction.
+ */
+void
+RegistryEnter(void)
+{
+	users++;
+}
+
+void
+RegistryLeave(void)
+{
+	if (--users == 0 && !used_to_the_end && retired != NULL)
+		MemoryContextReset(retired);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	retired = NULL;				/* goes with the transaction */
+	users = 0;
+	used_to_the_end = false;
 }
 
 /* Counts changes of registries: what was derived from them before is old now. */
@@ -290,32 +417,59 @@ RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 }
 
 /*
+ * Start all caches anew with the next lookup: what one of them found missing may
+ * come without anybody telling us.
+ */
+void
+RegistryForget(void)
+{
+	registry_generation++;
+}
+
+/*
  * Read a registry with the newest snapshot whatever the isolation level, for
  * a cache outlives the transaction.  As the registries' owner, so that users
- * need no grants on them.  Between SPI_connect and SPI_finish.
+ * need no grants on them, and with fixed settings, since fingerprints are made of
+ * what is read.  Between SPI_connect and SPI_finish.
  */
 uint64
 RegistryRead(InternalQuery *query, Datum *values)
 {
 	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
-	uint64		n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
+	uint64		n;
 
+	SettingsFix(&saved.guc_level);
+	n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	return n;
 }
 
-/* Write a registry as its owner; the right to do so is EXECUTE. */
+/*
+ * Write a registry as its owner, or lock rows of it; the right to do so is
+ * EXECUTE.  As in RegistryRead the newest snapshot counts: what was declared
+ * after this transaction began is dropped with what it belongs to.
+ */
 uint64
 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 {
-	RoleSwitch	saved;
 	uint64		n;
 
 	SPI_connect();
-	saved = RoleSwitchToOwner("aggregates");
-	n = InternalQueryWrite(query, values, nulls);
-	RoleSwitchBack(&saved);
+	n = RegistryWriteRows(query, values, nulls);
 	SPI_finish();
+	return n;
+}
+
+/* The same between SPI_connect and SPI_finish, for the rows that come of it. */
+uint64
+RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
+{
+	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
+	uint64		n;
+
+	SettingsFix(&saved.guc_level);
+	n = InternalQueryWriteNewest(query, values, nulls);
+	RoleSwitchBack(&saved);
 	return n;
 }
 
@@ -323,13 +477,15 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 static void
 learn_registry_relids(void)
 {
+	uint64		started = registry_generation;
 	size_t		i;
 
 	if (registry_relids_known)
 		return;
-	registry_relids_known = true;
 	for (i = 0; i < lengthof(registry_tables); i++)
 		registry_relids[i] = CqrsEsRelid(registry_tables[i]);
+	/* until they are, every invalidation counts */
+	registry_relids_known = started == registry_generation;
 }
 
 static void

@@ -28,9 +28,14 @@ typedef struct RegistryCache
 
 extern void RegistryInit(void);
 extern void *RegistryCacheLookup(RegistryCache *cache, const text *key);
+extern void RegistryEnter(void);
+extern void RegistryLeave(void);
 extern uint64 RegistryGeneration(void);
+extern void RegistryForget(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
+extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
+extern bool RegistryLockAggregate(const text *type, bool change);
 
 #endif							/* CQRS_ES_REGISTRY_H */

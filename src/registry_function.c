@@ -4,13 +4,20 @@
  *
  * Registries keep a function by its full signature, not by its oid, so that it
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
- * it, by an event trigger, since rows have no entries in pg_depend.  What goes
- * wrong all the same (a function renamed) is a clear error when it is called.
+ * it, by an event trigger, since rows have no entries in pg_depend.  Who names
+ * one therefore holds a lock of it until the registry's row is committed, and
+ * looks at nothing of it before that (registry.c has the order of locks).  What
+ * goes wrong all the same (a function renamed) is a clear error when it is called.
+ * (The event trigger's own function is in sql/78_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * he could call himself; EXECUTE is checked when they are named and when they
- * are called.  They run with the search_path of whoever named them, since what
- * they return may go into a snapshot that everybody reads.
+ * are called.  They run with the search_path of whoever named them and with fixed
+ * settings (settings.c), since what they return may go into a snapshot that
+ * everybody reads.
+ *
+ * A function of a temporary schema is none: the schema's name means a place that
+ * the next session gets, and with it the right to say what the function does.
  *
  * What the server keeps for a function between calls belongs to one row of
  * calls (a fold, a read), not to the backend: it neither survives an error nor
@@ -23,11 +30,13 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
-#include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -40,7 +49,9 @@
 #include "errors.h"
 #include "registry.h"
 #include "registry_function.h"
+#include "settings.h"
 
+PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
 
 /* A function that was called. */
@@ -52,13 +63,47 @@ typedef struct FunctionCall
 }			FunctionCall;
 
 static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
-static void check_execute(Oid function);
+static void refuse_temporary(Oid function, const char *role);
+pg_noreturn static void report_missing(const RegistryFunction * function);
+static void check_execute(Oid function, const char *name);
+
+/*
+ * The function that a signature means, as regprocedure takes it, locked to the
+ * end of the transaction (AccessShareLock).  While we waited for the lock the name
+ * may have come to mean another one, so it is looked up until nothing changes.
+ * Raises 42883, 3F000, 42704 for what is not there.
+ */
+NullableDatum
+RegistryFunctionByName(const char *signature)
+{
+	NullableDatum function = {.isnull = false};
+	Oid			locked = InvalidOid;
+
+	for (;;)
+	{
+		uint64		changes = SharedInvalidMessageCounter;
+		Oid			found;
+
+		CHECK_FOR_INTERRUPTS();
+		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
+		found = DatumGetObjectId(function.value);
+		if (found == locked)
+			return function;
+		if (OidIsValid(locked))
+			UnlockDatabaseObject(ProcedureRelationId, locked, 0, AccessShareLock);
+		LockDatabaseObject(ProcedureRelationId, found, 0, AccessShareLock);
+		if (changes == SharedInvalidMessageCounter)
+			return function;
+		locked = found;
+	}
+}
 
 /*
  * The signature, as a text datum, of a function that is about to be named: a
  * plain one with just these argument types that returns `result`, or whatever
  * it likes when that is InvalidOid.  `expected` is the detail of the error
- * otherwise.  Raises 22004, 42883, 42P13, 42501.
+ * otherwise.  The function is locked to the end of the transaction
+ * (AccessShareLock).  Raises 22004, 42883, 42P13, 42P17 for a temporary one, 42501.
  */
 Datum
 RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtypes,
@@ -68,16 +113,21 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 	HeapTuple	tuple;
 	Form_pg_proc proc;
 	bool		fits;
+	int			guc_level = 0;
+	Datum		signature;
 
 	if (function.isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("function must not be null")));
+	/* with it, its schema and types are there until we commit */
+	LockDatabaseObject(ProcedureRelationId, oid, 0, AccessShareLock);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with OID %u does not exist", oid)));
+				 errmsg("function does not exist"),
+				 errdetail("There is none with OID %u.", oid)));
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
 		(!OidIsValid(result) || proc->prorettype == result) && proc->pronargs == nargs &&
@@ -88,8 +138,28 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s does not fit", format_procedure(oid)),
 				 errdetail_internal("%s", expected)));
-	check_execute(oid);
-	return CStringGetTextDatum(format_procedure_qualified(oid));
+	refuse_temporary(oid, "function");
+	check_execute(oid, format_procedure(oid));
+	SettingsFix(&guc_level);
+	signature = CStringGetTextDatum(format_procedure_qualified(oid));
+	SettingsRestore(guc_level);
+	return signature;
+}
+
+/*
+ * The qualified name in such a signature, for a statement that calls the
+ * function; palloc'd.  Names in it may be quoted.
+ */
+char *
+RegistryFunctionName(const char *signature)
+{
+	const char *end = signature;
+	bool		quoted = false;
+
+	while (*end && (quoted || *end != '('))
+		if (*end++ == '"')
+			quoted = !quoted;
+	return pnstrdup(signature, end - signature);
 }
 
 /*
@@ -124,7 +194,8 @@ FunctionCallsInit(FunctionCalls *calls)
 
 /*
  * Call it, in the current memory context.  Raises 42883 for a function that is
- * gone, 42501, 22004 for a null result, and what it raises itself.
+ * gone, 42P17 for a temporary one, 42501, 22004 for a null result, and what it
+ * raises itself.
  */
 Datum
 RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
@@ -143,15 +214,14 @@ RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 	return result;
 }
 
-/* End a row of calls: the search_path is the caller's again. */
+/* End a row of calls: search_path and settings are the caller's again. */
 void
 FunctionCallsEnd(FunctionCalls *calls)
 {
-	if (calls->guc_level > 0)
-		AtEOXact_GUC(true, calls->guc_level);
+	SettingsRestore(calls->guc_level);
 }
 
-/* Check and look up a function at its first call, and set its search_path. */
+/* Check and look up a function at its first call; set its search_path and the settings. */
 static FmgrInfo *
 prepare_call(RegistryFunction *function, FunctionCalls *calls)
 {
@@ -162,19 +232,21 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 			break;
 	if (call == NULL)
 	{
-		if (!OidIsValid(function->oid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("function %s does not exist", function->signature),
-					 errdetail("It was defined as %s.", function->role),
-					 errhint("Create it again, or define another %s.", function->role)));
-		check_execute(function->oid);
+		if (OidIsValid(function->oid))
+		{
+			refuse_temporary(function->oid, function->role);
+			check_execute(function->oid, function->signature);
+		}
+		/* what is found now is still there for fmgr_info, which does not wait */
+		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function->oid)))
+			report_missing(function);
 		call = MemoryContextAlloc(calls->memory, sizeof(FunctionCall));
 		fmgr_info_cxt(function->oid, &call->finfo, calls->memory);
 		call->function = function;
 		call->next = calls->first;
 		calls->first = call;
 	}
+	SettingsFix(&calls->guc_level);
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
 		if (calls->guc_level == 0)
@@ -185,7 +257,46 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 	return &call->finfo;
 }
 
-/* SQL: the event trigger on sql_drop */
+/*
+ * SQL: function_body(function oid).  A body in standard SQL as text; null for any
+ * other function, and for one that is gone.  To write it the server looks up all
+ * that the body names, which is there for as long as the function is: so that is
+ * locked (AccessShareLock) meanwhile.
+ */
+Datum
+cqrs_es_function_body(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(body_call, 1);
+	Datum		function = PG_GETARG_DATUM(0);
+	HeapTuple	tuple = SearchSysCache1(PROCOID, function);
+	bool		isnull;
+	Datum		body;
+
+	if (!HeapTupleIsValid(tuple))
+		PG_RETURN_NULL();
+	(void) SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
+	ReleaseSysCache(tuple);
+	if (isnull)
+		PG_RETURN_NULL();
+
+	LockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	InitFunctionCallInfoData(*body_call, NULL, 1, InvalidOid, NULL, NULL);
+	body_call->args[0].value = function;
+	body_call->args[0].isnull = false;
+	body = pg_get_function_sqlbody(body_call);
+	UnlockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	if (body_call->isnull)
+		PG_RETURN_NULL();
+	return body;
+}
+
+/*
+ * SQL: protect_functions(), called by the event trigger on sql_drop; 2BP01 when
+ * one is in use.  What was dropped is described to us as the
+ * session that drops it writes names, which may be with quotes around all.  So
+ * names are compared as what they mean, and those of the arguments, of which ours
+ * need no quotes, without them.
+ */
 Datum
 cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 {
@@ -198,16 +309,14 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 		"   event_type, from_version) FROM cqrs_es.upcasters"
 		"  UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
 		"   projection, event_type) FROM cqrs_es.handlers"
-		" ) AS n ON n.function OPERATOR(pg_catalog.=) d.object_identity"
+		" ) AS n ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
+		" AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
+		" pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
 		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
 	};
 	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired as an event trigger", "protect_functions()")));
 	/* the extension itself may be what is dropped */
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("reducers", schema)) ||
 		!OidIsValid(get_relname_relid("upcasters", schema)) ||
@@ -231,11 +340,38 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* 42P17 when the function, which is to be or was defined as `role`, is temporary. */
 static void
-check_execute(Oid function)
+refuse_temporary(Oid function, const char *role)
 {
-	AclResult	result = compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+	if (isAnyTempNamespace(get_func_namespace(function)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("%s %s is temporary", role, format_procedure(function)),
+				 errdetail("Other sessions find another function under that name, or none."),
+				 errhint("Create the function in a schema that stays.")));
+}
 
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
+static void
+report_missing(const RegistryFunction *function)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("function %s does not exist", function->signature),
+			 errdetail("It was defined as %s.", function->role),
+			 errhint("Create it again, or define another %s.", function->role)));
+}
+
+/*
+ * `name` is for the message.  A function that is gone is not an error here: where
+ * it is not locked the caller looks again.
+ */
+static void
+check_execute(Oid function, const char *name)
+{
+	if (superuser() || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function)))
+		return;
+	/* all that this looks at has been loaded by now, so it does not wait */
+	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
 }

@@ -12,11 +12,18 @@
 
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
- * A body in standard SQL is not in prosrc; deparsed under a fixed search_path
- * (RoleSwitchToOwner) it is the same everywhere.
+ * A body in standard SQL is not in prosrc; deparsed under a fixed search_path and
+ * fixed settings (RegistryRead) it is the same everywhere.
  */
 #define FUNCTION_SOURCE \
-	"p.prosrc, p.probin, pg_catalog.pg_get_function_sqlbody(p.oid), p.proconfig::pg_catalog.text"
+	"p.prosrc, p.probin, cqrs_es.function_body(p.oid), p.proconfig::pg_catalog.text"
+
+/*
+ * SQL: which rows these are.  An update makes another one of each, even one that
+ * puts back what was there before.
+ */
+#define ROW_VERSION(r)	"ROW(" r ".xmin, " r ".ctid)::pg_catalog.text"
+#define ROW_VERSIONS(r) "ROW(" r ".xmin, " r ".ctid, p.oid, p.xmin, p.ctid)::pg_catalog.text"
 
 /* Lives in a registry cache, until the end of the transaction. */
 typedef struct RegistryFunction
@@ -32,11 +39,13 @@ typedef struct FunctionCalls
 {
 	MemoryContext memory;
 	struct FunctionCall *first; /* the functions called so far */
-	int			guc_level;		/* 0: the search_path is still the caller's */
+	int			guc_level;		/* 0: all settings are still the caller's */
 }			FunctionCalls;
 
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
+extern NullableDatum RegistryFunctionByName(const char *signature);
+extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
 								 int first_column, const char *role);
 extern void FunctionCallsInit(FunctionCalls * calls);

@@ -20,6 +20,7 @@
 #include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
@@ -81,6 +82,7 @@ RowScanNext(RowScan * scan)
 	{
 		if (!ItemPointerIsValid(&scan->ahead))
 			return NULL;
+		CHECK_FOR_INTERRUPTS();
 		fetch_rows(scan);
 	}
 	return &scan->rows[scan->next_row++];

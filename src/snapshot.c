@@ -12,17 +12,22 @@
  * snapshot under the old fingerprint, which is how the two are told apart.
  *
  * Two who save at the same time do no harm: each row says what it is a state
- * of, and who saves next removes what is one too many.
+ * of, and who saves next removes what is one too many.  Above READ COMMITTED the
+ * second would fail, since it may not change what it cannot see; but a snapshot
+ * is no fact, and whoever appends or reads must not fail for it: then it is left
+ * to the other.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -31,6 +36,8 @@
 #include "snapshot.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
+
+static void write_unless_moved(InternalQuery *query, Datum *values);
 
 /*
  * The BEFORE ROW trigger for an UPDATE that gives a snapshot another number and
@@ -111,7 +118,11 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
 	return found;
 }
 
-/* Save the state after last_sequence, and let go of those that are not to be kept. */
+/*
+ * Save the state after last_sequence, and let go of those that are not to be
+ * kept.  Above READ COMMITTED nothing is saved, or let go of, where another
+ * transaction did so since this one's snapshot.
+ */
 void
 SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
 			 Jsonb *state)
@@ -151,9 +162,47 @@ SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequen
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("snapshots");
-	(void) InternalQueryWrite(&save, values, NULL);
+	write_unless_moved(&save, values);
 	values[4] = Int64GetDatum(aggregate->keep_snapshots);
-	(void) InternalQueryWrite(&clean, values, NULL);
+	write_unless_moved(&clean, values);
 	RoleSwitchBack(&saved);
 	SPI_finish();
+}
+
+/*
+ * Run the statement; where it meets rows that are newer than the transaction's
+ * snapshot, do nothing instead of failing.  (DO NOTHING and SKIP LOCKED would
+ * fail as well.)
+ */
+static void
+write_unless_moved(InternalQuery *query, Datum *values)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	if (!IsolationUsesXactSnapshot())
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+		ReThrowError(error);
 }

@@ -23,6 +23,7 @@
 
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -33,6 +34,7 @@
 #include "definer.h"
 #include "fold.h"
 #include "internal_query.h"
+#include "registry.h"
 #include "state_projection.h"
 
 /* Lives in the cache of handlers; its plans hang on its chunk of memory. */
@@ -48,6 +50,7 @@ typedef struct StateProjection
 	SPIPlanPtr	write;
 }			StateProjection;
 
+static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
 static void prepare(StateProjection *state, char *table_name, bool has_tenant);
 static SPIPlanPtr prepare_statement(const char *sql);
@@ -123,6 +126,8 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	bool		has_tenant;
 
 	EventKey(event, &key);
+	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(handler->projection))
+		return;					/* both were dropped while we waited for something */
 	aggregate = AggregateRequire(key.aggregate_type);
 	describe_table(state->table, &name, &has_tenant);
 	if (!has_tenant && VARSIZE_ANY_EXHDR(key.tenant_id) > 0)
@@ -162,12 +167,31 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	write_row(state, handler, &key, &folded);
 }
 
-/* Its qualified name, palloc'd, and whether it has a column for tenants. */
+/* Is there a projection of that name that keeps states? */
+static bool
+is_declared(const char *projection)
+{
+	static InternalQuery query = {
+		.sql = "SELECT FROM cqrs_es.projections"
+		" WHERE name OPERATOR(pg_catalog.=) $1 AND state_of IS NOT NULL",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(projection);
+
+	return RegistryRead(&query, &value) > 0;
+}
+
+/*
+ * Its qualified name, palloc'd, and whether it has a column for tenants.  Locks
+ * the table as for writing, so that it keeps its name and schema.  42P01.
+ */
 static void
 describe_table(Oid table, char **name, bool *has_tenant)
 {
-	char	   *relname = get_rel_name(table);
+	char	   *relname;
 
+	LockRelationOid(table, RowExclusiveLock);
+	relname = get_rel_name(table);
 	if (relname == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -43,8 +43,9 @@ static char *cqrs_es_tenant_id = NULL;
 PG_FUNCTION_INFO_V1(cqrs_es_current_tenant);
 
 static bool check_tenant_id(char **newval, void **extra, GucSource source);
-static bool is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id);
-static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id);
+static bool is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id,
+							 Oid current_tenant);
+static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant);
 
 void
 TenancyInit(void)
@@ -122,19 +123,24 @@ TenancyRequireOwn(Relation rel, const text *tenant_id)
 bool
 TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id)
 {
+	Oid			none[1] = {InvalidOid};
+	Oid			current_tenant = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
+														   makeString("current_tenant")),
+												0, none, true);
 	ListCell   *lc;
 
+	/* from here on a cache's memory: no look into the catalog any more */
 	if (rel->rd_rsdesc == NULL || rel->rd_rsdesc->policies == NIL)
 		return false;
 	foreach(lc, rel->rd_rsdesc->policies)
-		if (!is_tenant_policy(lfirst(lc), tenant_id))
+		if (!is_tenant_policy(lfirst(lc), tenant_id, current_tenant))
 			return false;
 	return true;
 }
 
 /* PERMISSIVE FOR ALL TO PUBLIC USING (tenant_id = cqrs_es.current_tenant()), by any name? */
 static bool
-is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id)
+is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id, Oid current_tenant)
 {
 	/* roles: an array of oids without nulls */
 	const Oid  *roles = (const Oid *) ((const char *) policy->roles + ARR_OVERHEAD_NONULLS(1));
@@ -143,22 +149,20 @@ is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id)
 		policy->polcmd == '*' &&
 		ArrayGetNItems(ARR_NDIM(policy->roles), ARR_DIMS(policy->roles)) == 1 &&
 		roles[0] == ACL_ID_PUBLIC &&
-		is_tenant_qual(policy->qual, tenant_id) &&
-		(policy->with_check_qual == NULL || is_tenant_qual(policy->with_check_qual, tenant_id));
+		is_tenant_qual(policy->qual, tenant_id, current_tenant) &&
+		(policy->with_check_qual == NULL ||
+		 is_tenant_qual(policy->with_check_qual, tenant_id, current_tenant));
 }
 
 static bool
-is_tenant_qual(const Expr *qual, AttrNumber tenant_id)
+is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant)
 {
 	const OpExpr *comparison = (const OpExpr *) qual;
-	Oid			none[1] = {InvalidOid};
 
 	return qual != NULL && IsA(qual, OpExpr) &&
 		comparison->opno == TextEqualOperator &&
 		IsA(linitial(comparison->args), Var) &&
 		linitial_node(Var, comparison->args)->varattno == tenant_id &&
 		IsA(lsecond(comparison->args), FuncExpr) &&
-		lsecond_node(FuncExpr, comparison->args)->funcid ==
-		LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA), makeString("current_tenant")),
-					   0, none, true);
+		lsecond_node(FuncExpr, comparison->args)->funcid == current_tenant;
 }

@@ -55,6 +55,7 @@ typedef struct Upcasters
 	int			n;
 	Upcaster   *upcasters;
 	char	   *fingerprint;
+	char	   *row_versions;
 }			Upcasters;
 
 static RegistryCache upcaster_cache = {
@@ -68,7 +69,10 @@ static Upcasters *all_upcasters(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
 static void describe_upcast(void *arg);
 pg_noreturn static void report_cycle(const text *event_type, const text *version);
-static void refuse_cycle(const text *event_type, const text *from_version, text *to_version);
+static const text *refuse_cycle(const text *event_type, const text *from_version,
+								text *to_version);
+static void tell_writers(const text *event_type, const text *from_version,
+						 const text *newest);
 
 /* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
 Datum
@@ -86,18 +90,19 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
+	const text *newest;
 	Datum		values[5];
-
-	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
-										  "An upcaster is a function (payload jsonb) that returns jsonb.");
 
 	/* two who define one each must not make a cycle together */
 	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
-	refuse_cycle(event_type, from_version, to_version);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);
 	values[4] = CStringGetTextDatum(DefinerSearchPath());
+	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
+										  "An upcaster is a function (payload jsonb) that returns jsonb.");
+	newest = refuse_cycle(event_type, from_version, to_version);
+	tell_writers(event_type, from_version, newest);
 	(void) RegistryWrite(&query, values, NULL);
 	PG_RETURN_VOID();
 }
@@ -166,12 +171,16 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 
 /*
  * All upcasters with the source of their functions as one text, for the
- * fingerprint of folds; "" when there are none.
+ * fingerprint of folds; "" when there are none.  *row_versions becomes a text of
+ * which rows they were read from.  Both last to the end of the transaction.
  */
 const char *
-UpcastFingerprint(void)
+UpcastFingerprint(const char **row_versions)
 {
-	return all_upcasters()->fingerprint;
+	Upcasters  *all = all_upcasters();
+
+	*row_versions = all->row_versions;
+	return all->fingerprint;
 }
 
 /* The registry, cached. */
@@ -182,7 +191,7 @@ all_upcasters(void)
 		.sql = "SELECT u.event_type, u.from_version, u.to_version,"
 		" u.function, p.oid, u.search_path,"
 		" ROW(u.event_type, u.from_version, u.to_version, u.function, u.search_path, "
-		FUNCTION_SOURCE ")::pg_catalog.text"
+		FUNCTION_SOURCE ")::pg_catalog.text, " ROW_VERSIONS("u")
 		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
 		" ORDER BY u.event_type, u.from_version",
@@ -192,6 +201,7 @@ all_upcasters(void)
 	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key);
 	MemoryContext memory = upcaster_cache.memory;
 	StringInfoData fingerprint;
+	StringInfoData row_versions;
 	uint64		n;
 	uint64		i;
 
@@ -201,6 +211,7 @@ all_upcasters(void)
 	SPI_connect();
 	n = RegistryRead(&query, NULL);
 	initStringInfo(&fingerprint);
+	initStringInfo(&row_versions);
 	all->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
 	for (i = 0; i < n; i++)
 	{
@@ -215,8 +226,10 @@ all_upcasters(void)
 		RegistryFunctionInit(&upcaster->function, row, desc, 4, "upcaster");
 		MemoryContextSwitchTo(spi);
 		appendStringInfoString(&fingerprint, SPI_getvalue(row, desc, 7));
+		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 8));
 	}
 	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
+	all->row_versions = MemoryContextStrdup(memory, row_versions.data);
 	all->n = (int) n;
 	SPI_finish();
 	all->loaded = true;
@@ -235,8 +248,11 @@ find_upcaster(const Upcasters *all, const text *event_type, const text *version)
 	return NULL;
 }
 
-/* Follow the chain that would begin with the new upcaster; 22023 when it comes back. */
-static void
+/*
+ * Follow the chain that would begin with the new upcaster; 22023 when it comes
+ * back.  Returns the version that it leads to; a copy.
+ */
+static const text *
 refuse_cycle(const text *event_type, const text *from_version, text *to_version)
 {
 	Upcasters  *all = all_upcasters();
@@ -251,9 +267,31 @@ refuse_cycle(const text *event_type, const text *from_version, text *to_version)
 			report_cycle(event_type, from_version);
 		next = find_upcaster(all, event_type, version);
 		if (next == NULL)
-			return;
+			break;
 		version = next->to_version;
 	}
+	return cstring_to_text_with_len(VARDATA_ANY(version), VARSIZE_ANY_EXHDR(version));
+}
+
+/*
+ * NOTICE for those who write events of the type: one that names no version has
+ * version 1 and would be lifted, although it may have the new shape.
+ */
+static void
+tell_writers(const text *event_type, const text *from_version, const text *newest)
+{
+	text	   *unnamed = cstring_to_text("1");
+	char	   *type = text_to_cstring(event_type);
+	char	   *version = text_to_cstring(newest);
+
+	if (!TextEqual(from_version, unnamed) &&
+		find_upcaster(all_upcasters(), event_type, unnamed) == NULL)
+		return;
+	ereport(NOTICE,
+			(errmsg("new events of type \"%s\" must name their version", type),
+			 errdetail("An append that names none writes version \"1\", which is lifted whenever it is read."),
+			 errhint("Append the new shape with event_version => '%s'; in append_events and in what deciders return it is the member \"version\": \"%s\".",
+					 version, version)));
 }
 
 static void

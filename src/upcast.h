@@ -10,6 +10,6 @@
 #include "registry_function.h"
 
 extern void UpcastEvent(Event *event, FunctionCalls * calls);
-extern const char *UpcastFingerprint(void);
+extern const char *UpcastFingerprint(const char **row_versions);
 
 #endif							/* CQRS_ES_UPCAST_H */

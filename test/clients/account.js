@@ -37,9 +37,10 @@ async function execute(client, account, command, payload, commandId = randomUUID
 }
 
 // Decisions that are made here: load, decide, append with the version that was
-// loaded.  When somebody was quicker, that is QE001: decide again.
+// loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
+// came, call it again with the same eventId.
 
-async function update(client, account, decide) {
+async function update(client, account, decide, eventId = randomUUID()) {
   for (;;) {
     const loaded = await client.query(
       "SELECT version, state FROM cqrs_es.load_aggregate('account', $1)", [account])
@@ -47,12 +48,33 @@ async function update(client, account, decide) {
     const [eventType, payload] = await decide(state)
     try {
       const { rows } = await client.query(
-        "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4)",
-        [account, eventType, payload, version])
+        "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4, event_id => $5)",
+        [account, eventType, payload, version, eventId])
       return rows[0].version
     } catch (e) {
       if (e.code !== 'QE001') throw e
     }
+  }
+}
+
+// A worker that reads the log, one page at a time.  The cursor moves with the page,
+// in one transaction; the last row says how far, also when it has no event.
+
+async function work(client, reader, eventTypes, handle) {
+  try {
+    await client.query('BEGIN')
+    const cursor = await client.query('SELECT position FROM cursors WHERE reader = $1 FOR UPDATE', [reader])
+    const { rows } = await client.query(
+      `SELECT event_type, aggregate_id, payload, read_to
+       FROM cqrs_es.read_page($1, 100, event_types => $2)`, [cursor.rows[0].position, eventTypes])
+    const events = rows.filter((row) => row.event_type !== null)
+    for (const event of events) await handle(event)
+    await client.query('UPDATE cursors SET position = $1 WHERE reader = $2', [rows.at(-1).read_to, reader])
+    await client.query('COMMIT')
+    return events.length > 0
+  } catch (e) {
+    await client.query('ROLLBACK')
+    throw e
   }
 }
 
@@ -149,6 +171,15 @@ async function main() {
   console.log(`state: owner ${state.rows[0].owner}, balance ${state.rows[0].balance}`)
   const none = await pool.query("SELECT cqrs_es.aggregate_state('account', $1) AS state", ['none'])
   console.log(none.rows[0].state === null ? 'no such account' : none.rows[0].state)
+
+  // Two workers share a cursor.
+  const mails = []
+  await Promise.all([1, 2].map(async () => {
+    const worker = await pool.connect()
+    while (await work(worker, 'mails', ['Deposited', 'Closed'], (event) => mails.push(event))) { /* next page */ }
+    worker.release()
+  }))
+  console.log(`mails of two workers: ${mails.length}`)
 }
 
 main().finally(() => pool.end())

@@ -36,20 +36,39 @@ def execute(connection, account, command, payload, command_id=None):
 
 
 # Decisions that are made here: load, decide, append with the version that was
-# loaded.  When somebody was quicker, that is QE001: decide again.
+# loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
+# came, call it again with the same event_id.
 
-def update(connection, account, decide):
+def update(connection, account, decide, event_id=None):
+    event_id = event_id or uuid4()
     while True:
         version, state = connection.execute(
             "SELECT version, state FROM cqrs_es.load_aggregate('account', %s)", (account,)).fetchone()
         event_type, payload = decide(state)
         try:
             return connection.execute(
-                "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s)",
-                (account, event_type, Jsonb(payload), version)).fetchone()[0]
+                "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s, event_id => %s)",
+                (account, event_type, Jsonb(payload), version, event_id)).fetchone()[0]
         except psycopg.Error as e:
             if e.sqlstate != "QE001":
                 raise
+
+
+# A worker that reads the log, one page at a time.  The cursor moves with the page,
+# in one transaction; the last row says how far, also when it has no event.
+
+def work(connection, reader, event_types, handle):
+    with connection.transaction():
+        (position,) = connection.execute(
+            "SELECT position FROM cursors WHERE reader = %s FOR UPDATE", (reader,)).fetchone()
+        rows = connection.execute(
+            """SELECT event_type, aggregate_id, payload, read_to
+               FROM cqrs_es.read_page(%s, 100, event_types => %s)""", (position, event_types)).fetchall()
+        for event_type, account, payload, read_to in rows:
+            if event_type is not None:
+                handle(event_type, account, payload)
+        connection.execute("UPDATE cursors SET position = %s WHERE reader = %s", (read_to, reader))
+    return event_type is not None
 
 
 def main(pool):
@@ -127,6 +146,18 @@ def main(pool):
         print(f"state: owner {state['owner']}, balance {state['balance']}")
         state = connection.execute("SELECT cqrs_es.aggregate_state('account', %s)", ("none",)).fetchone()[0]
         print("no such account" if state is None else state)
+
+    # Two workers share a cursor.
+    mails = []
+
+    def mail(_):
+        with pool.connection() as connection:
+            while work(connection, "mails", ["Deposited", "Closed"], lambda *event: mails.append(event)):
+                pass
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(mail, range(2)))
+    print(f"mails of two workers: {len(mails)}")
 
 
 with ConnectionPool("", min_size=1, max_size=4, kwargs={"autocommit": True}) as pool:

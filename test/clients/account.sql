@@ -20,6 +20,10 @@ SELECT cqrs_es.define_command('account', 'Withdraw', $$
     END
 $$);
 
+CREATE TABLE cursors (reader text PRIMARY KEY, position bigint NOT NULL);
+INSERT INTO cursors VALUES ('mails', 0);
+
 CREATE ROLE shop LOGIN;
 GRANT USAGE ON SCHEMA cqrs_es TO shop;
 GRANT SELECT, INSERT ON cqrs_es.events TO shop;
+GRANT SELECT, UPDATE ON cursors TO shop;

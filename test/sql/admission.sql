@@ -172,7 +172,7 @@ SELECT is(cqrs_es.aggregate_state('admission', 'gap'), '{"n": 3, "filled": true}
 -- the triggers cannot be misused
 
 SELECT throws_ok(format('SELECT cqrs_es.%s()', f), '39P01', NULL, f || '() is no function to call')
-FROM unnest(ARRAY['admit_event', 'dispatch_event', 'refuse_change', 'registry_changed', 'protect_functions']) WITH ORDINALITY u (f, n) ORDER BY n;
+FROM unnest(ARRAY['admit_event', 'dispatch_event', 'refuse_change', 'registry_changed', 'resolve_names']) WITH ORDINALITY u (f, n) ORDER BY n;
 CREATE TABLE wrong (LIKE cqrs_es.events);
 SELECT throws_ok(format($$CREATE TRIGGER t %s EXECUTE FUNCTION cqrs_es.%s();
 	INSERT INTO wrong (global_position, sequence, created_at, event_id, tenant_id, aggregate_type, aggregate_id, event_type, event_version, payload, metadata)

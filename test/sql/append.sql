@@ -218,9 +218,9 @@ ORDER BY n;
 SELECT results_eq($$SELECT version FROM cqrs_es.append_events('append', 'batches', pg_temp.batch(2, 3))$$, 'VALUES (4::bigint)',
 	'a part of a batch, by itself, is in the stream already');
 SELECT is(pg_temp.stream('batches'), '1:0 2:1 3:2 4:3 5:0', 'and nothing was written');
--- ids are looked at only when the version check fails, or there is none
+-- ids count within their stream
 SELECT lives_ok($$SELECT cqrs_es.append_event('append', 'other', 'first', '1', 0, event_id => pg_temp.id(1))$$,
-	'at the right version an append is never taken for a repetition');
+	'the first event of a stream repeats none');
 SELECT throws_ok($$SELECT cqrs_es.append_events('append', 'batches',
 	'[{"type": "e", "payload": 1, "id": "00000000-0000-7000-8000-000000000001"}, {"type": "e", "payload": 2}]')$$, 'QE002', NULL,
 	'and in a batch where other events have none');

@@ -53,8 +53,8 @@ SELECT throws_ok($$DROP SCHEMA "of, mine" CASCADE$$, '2BP01', NULL, 'nor with it
 SAVEPOINT s;
 ALTER FUNCTION note RENAME TO noted;
 SELECT is((pg_temp.error_of($$SELECT pg_temp.append('a', 'noted')$$))[1:3],
-	ARRAY['QE201', 'projection "function" failed on event 4 (noted) of stream "h/a"', 'function "public.note(cqrs_es.event)" does not exist (SQLSTATE 42883)'], 'a renamed function is missed');
-SELECT is(cqrs_es.projection_errors('function'), ARRAY['function "public.note(cqrs_es.event)" does not exist (SQLSTATE 42883)'], 'and reported');
+	ARRAY['QE201', 'projection "function" failed on event 4 (noted) of stream "h/a"', 'function public.note(cqrs_es.event) does not exist (SQLSTATE 42883)'], 'a renamed function is missed');
+SELECT is(cqrs_es.projection_errors('function'), ARRAY['function public.note(cqrs_es.event) does not exist (SQLSTATE 42883)'], 'and reported');
 CREATE FUNCTION note(e cqrs_es.event) RETURNS void LANGUAGE sql AS $$INSERT INTO seen (projection) VALUES ('renamed')$$;
 SELECT pg_temp.append('a', 'noted') IS NULL AS x \gset
 SELECT is(count(*), 1::bigint, 'until there is one of its name') FROM seen WHERE projection = 'renamed';

@@ -81,7 +81,7 @@ SELECT is(string_agg(payload::text, ' ' ORDER BY global_position), '1 2 3 4 5 6'
 SELECT is(cqrs_es.wait_for_position(:fifth), true, 'even when waiting');
 COMMIT;
 
--- positions of another node are handed out as they are seen
+-- events of another node
 
 BEGIN;
 SET LOCAL cqrs_es.node_id = 7;
@@ -90,6 +90,7 @@ SAVEPOINT s;
 SELECT cqrs_es.append_event('horizon', 'a', 'e', '"gap"') IS NULL AS x \gset
 ROLLBACK TO s;
 SELECT cqrs_es.append_event('horizon', 'a', 'e', '8') IS NULL AS x \gset
+SET LOCAL cqrs_es.node_id = 0;
 SELECT string_agg(payload::text, ' ' ORDER BY global_position) AS payloads
 FROM cqrs_es.read_all(:first - 1) WHERE aggregate_type = 'horizon' \gset
 ROLLBACK;

@@ -19,7 +19,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$|^last_position$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -85,9 +85,11 @@ INSERT INTO calls (needs, call) VALUES
 	('{}', $$SELECT cqrs_es.new_event_id()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_stream('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.read_all()$$),
+	('{SELECT}', $$SELECT cqrs_es.read_page()$$),
 	('{SELECT}', $$SELECT cqrs_es.stream_version('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.settled_position()$$),
 	('{SELECT}', $$SELECT cqrs_es.wait_for_position(0)$$),
+	('{SELECT}', $$SELECT cqrs_es.log_id()$$),
 	('{SELECT}', $$SELECT cqrs_es.aggregate_state('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.load_aggregate('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.replay('rights', 'a')$$),
@@ -121,8 +123,11 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.pause_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.resume_projection('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	-- for the owner alone
+	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
+	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
 	('{OWNER}', $$DELETE FROM cqrs_es.events WHERE false$$),
 	('{OWNER}', $$TRUNCATE cqrs_es.events$$),
@@ -139,6 +144,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$CREATE FUNCTION cqrs_es.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.tenant_id = 'x'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.node_id = 1$$),
+	('{OWNER}', $$SELECT cqrs_es.function_body(0)$$),
 	('{OWNER}', $$SET LOCAL session_replication_role = replica$$);
 INSERT INTO calls (needs, call)
 	SELECT '{OWNER}'::text[], format('SELECT FROM %s', oid::regclass) FROM pg_class
@@ -146,7 +152,7 @@ INSERT INTO calls (needs, call)
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
-	WHERE pronamespace = 'cqrs_es'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
+	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname LIKE 'protect%');
 GRANT SELECT ON calls TO PUBLIC;
 
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname <> 'reject'
@@ -251,14 +257,16 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 SELECT pg_temp.as_role('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'planned', 'Kept', '{"n": "5"}'), cqrs_es.execute_command('rights', 'planned', 'Look')$$) \gset
 SAVEPOINT dropped;
+ALTER EVENT TRIGGER cqrs_es_protect_declared DISABLE;
 DROP TABLE public.vault;
+ALTER EVENT TRIGGER cqrs_es_protect_declared ENABLE;
 SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}')$$),
 	'QE201; projection "vault" failed on event 4 (Kept) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
 	'a read model was dropped: a temporary table does not take its place');
 SELECT is(pg_temp.failure($$SELECT cqrs_es.execute_command('rights', 'trap', 'Look')$$),
 	'42P17; what runs with the rights of its definer cannot use temporary objects; A name in it now stands for a temporary object of this session.',
 	'nor in a decider');
-UPDATE cqrs_es.projections SET name = name;
+UPDATE cqrs_es.projections SET read_models = NULL, read_model_names = NULL;
 SELECT is(pg_temp.failure($$SELECT cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}')$$),
 	'QE201; projection "vault" failed on event 4 (Kept) of stream "rights/trap"; what runs with the rights of its definer cannot use temporary objects (SQLSTATE 42P17)',
 	'nor when it is planned for the first time');

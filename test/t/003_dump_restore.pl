@@ -109,6 +109,11 @@ sub check
 		SELECT version FROM cqrs_es.append_event('account', 'a', 'added', '{"n": 20}');
 		SELECT last_sequence, payload, current_snapshot FROM cqrs_es.snapshots WHERE aggregate_id = 'a' AND tenant_id = ''}),
 		qq(6\n6|{"sum": 40}|2), "$how: snapshots go on");
+	is($node->safe_psql($database, q{
+		BEGIN;
+		UPDATE cqrs_es.snapshots SET payload = '{"sum": 1000}' WHERE aggregate_id = 'b';
+		SELECT cqrs_es.aggregate_state('account', 'b');
+		ROLLBACK}), '{"sum": 1000}', "$how: those that were restored are used");
 }
 
 sub restored

@@ -30,6 +30,7 @@ event 11: metadata {}
 100 deposits at once: versions 12 to 111, 100 different ones
 state: owner Augusta King, balance 26.30
 no such account
+mails of two workers: 104
 END
 
 # What README.md shows of the programs stands in them.

@@ -1,0 +1,66 @@
+-- 78_protect: what declarations name is not dropped, and what is missing all the
+-- same is shown.  An event trigger is called
+-- for every DROP of everybody, so it must not fail when the library is missing
+-- or an old one: its function is not in C, and lets through all but a refusal
+-- and what the server itself is short of.
+
+CREATE FUNCTION cqrs_es.protect_declared() RETURNS event_trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        WHERE d.object_type IN ('function', 'table') AND NOT d.is_temporary)
+    THEN
+        BEGIN
+            PERFORM cqrs_es.protect_functions(), cqrs_es.protect_read_models();
+        EXCEPTION
+            WHEN dependent_objects_still_exist OR transaction_rollback OR insufficient_resources
+                OR operator_intervention OR lock_not_available THEN
+                RAISE;
+            WHEN OTHERS THEN
+                RAISE WARNING 'could not check whether cqrs_es uses what is dropped: %', SQLERRM
+                    USING HINT = 'Install the library of the extension again. Do not drop the extension: its events go with it.';
+        END;
+    END IF;
+END $$;
+COMMENT ON FUNCTION cqrs_es.protect_declared() IS
+    'event trigger: refuses to drop functions and read models that declarations name';
+REVOKE EXECUTE ON FUNCTION cqrs_es.protect_declared() FROM PUBLIC;
+
+CREATE EVENT TRIGGER cqrs_es_protect_declared ON sql_drop
+    EXECUTE FUNCTION cqrs_es.protect_declared();
+COMMENT ON EVENT TRIGGER cqrs_es_protect_declared IS
+    'refuses to drop functions and read models that declarations name';
+
+CREATE VIEW cqrs_es.missing_objects AS
+    SELECT r.registry, r.declaration, 'role' AS object_type, pg_catalog.quote_ident(r.role_name) AS object_name
+    FROM (
+        SELECT 'projections' AS registry, p.name AS declaration, p.owner AS role, p.owner_name AS role_name
+        FROM cqrs_es.projections AS p
+        UNION ALL SELECT 'handlers', pg_catalog.concat_ws(', ', h.projection, h.event_type), h.definer, h.definer_name
+        FROM cqrs_es.handlers AS h
+        UNION ALL SELECT 'commands', pg_catalog.concat_ws(', ', c.aggregate_type, c.command_type), c.definer, c.definer_name
+        FROM cqrs_es.commands AS c
+    ) AS r
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE CASE WHEN r.role IS NULL
+        THEN o.rolname OPERATOR(pg_catalog.=) r.role_name ELSE o.oid OPERATOR(pg_catalog.=) r.role END)
+    UNION ALL
+    SELECT 'projections', s.name, 'table', pg_catalog.format('%I.%I', p.read_model_names[t.n][1], p.read_model_names[t.n][2])
+    FROM cqrs_es.projection_status AS s
+    JOIN cqrs_es.projections AS p ON p.name OPERATOR(pg_catalog.=) s.name
+    CROSS JOIN LATERAL pg_catalog.unnest(s.read_models) WITH ORDINALITY AS t (read_model, n)
+    WHERE t.read_model::pg_catalog.oid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+    UNION ALL
+    SELECT f.registry, f.declaration, 'function', f.function
+    FROM (
+        SELECT 'handlers' AS registry, pg_catalog.concat_ws(', ', h.projection, h.event_type) AS declaration, h.function
+        FROM cqrs_es.handlers AS h
+        UNION ALL SELECT 'reducers', pg_catalog.concat_ws(', ', r.aggregate_type, r.event_type), r.function
+        FROM cqrs_es.reducers AS r
+        UNION ALL SELECT 'upcasters', pg_catalog.concat_ws(', ', u.event_type, u.from_version), u.function
+        FROM cqrs_es.upcasters AS u
+    ) AS f
+    WHERE f.function IS NOT NULL AND pg_catalog.to_regprocedure(f.function) IS NULL;
+COMMENT ON VIEW cqrs_es.missing_objects IS
+    'roles, tables and functions that declarations name and that are not there, after a restore for instance: what names them fails until they are';

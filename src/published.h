@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ * published.h
+ *	  How far the log is settled at the publisher that it is replicated from.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_PUBLISHED_H
+#define CQRS_ES_PUBLISHED_H
+
+extern bool PublishedIsSubscriber(void);
+extern int64 PublishedNumber(void);
+extern void PublishedWarn(int64 number);
+extern void PublishedWrite(int64 position);
+
+#endif							/* CQRS_ES_PUBLISHED_H */
