@@ -63,6 +63,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "cqrs_es.h"
@@ -440,20 +441,24 @@ await_the_ignorant(const Projection *projection)
 
 /*
  * Take the lock of the projection: waits for all who have written with it.  Its
- * owner must still have what LOCK TABLE would ask for, on a read model (42501).
+ * owner must still have what LOCK TABLE would ask for, on a read model (42501);
+ * where that role is gone, who calls, which only a superuser can then.
  */
 static void
 lock_against_writers(const Projection *projection)
 {
+	Oid			owner = projection->owner;
 	int			i;
 
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		owner = GetUserId();
 	for (i = 0; i < projection->nlocks; i++)
 	{
 		Oid			table = projection->locks[i];
 		bool		is_missing = false;
 
 		if (projection->has_read_models &&
-			pg_class_aclcheck_ext(table, projection->owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
+			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
 			!is_missing)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
 		LockRelationOid(table, ShareRowExclusiveLock);

@@ -11,7 +11,7 @@ use Test::More;
 my $node = PostgreSQL::Test::Cluster->new('dump');
 $node->init;
 $node->start;
-my $dir = $PostgreSQL::Test::Utils::tmp_check;
+my $dir = PostgreSQL::Test::Utils::tempdir();
 
 my $declare = q{
 	CREATE SCHEMA app;

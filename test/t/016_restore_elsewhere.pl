@@ -15,7 +15,7 @@ $node->start;
 my $elsewhere = PostgreSQL::Test::Cluster->new('elsewhere');
 $elsewhere->init;
 $elsewhere->start;
-my $dir = $PostgreSQL::Test::Utils::tmp_check;
+my $dir = PostgreSQL::Test::Utils::tempdir();
 
 # Names as bad as can be, and renamed since: "Ada" was a role of another name.
 $node->safe_psql('postgres', q{

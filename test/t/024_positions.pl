@@ -12,7 +12,7 @@ my $node = PostgreSQL::Test::Cluster->new('positions');
 $node->init;
 $node->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
 $node->start;
-my $dir = $PostgreSQL::Test::Utils::tmp_check;
+my $dir = PostgreSQL::Test::Utils::tempdir();
 my $database = 'd0';
 
 # A new database with an empty log.
