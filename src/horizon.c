@@ -165,6 +165,8 @@ cqrs_es_publish_settled(PG_FUNCTION_ARGS)
 {
 	int64		position;
 
+	PreventCommandDuringRecovery("publish_settled()");
+	PreventCommandIfReadOnly("publish_settled()");
 	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	position = HorizonSettled(HorizonDeadline());
 	PublishedWrite(position);
@@ -436,7 +438,7 @@ settle(int64 number, TimestampTz deadline)
 	int			sleep_ms = MIN_SLEEP_MS;
 
 	/* of what is drawn elsewhere nobody's lock tells here */
-	if (settled_number < number && number > PositionLastNumber() && PublishedIsSubscriber())
+	if (settled_number < number && PublishedDecides(number))
 		return settle_replicated(number, deadline);
 	while (settled_number < number)
 	{
