@@ -135,11 +135,12 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	LockRelationOid(CqrsEsRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
-	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true))) + JUMP;
-	if (target >= POSITION_MAX_NUMBER)
+	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true)));
+	if (target >= POSITION_MAX_NUMBER - JUMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 				 errmsg("positions cannot jump: there are not enough left")));
+	target += JUMP;
 	last = PositionAdvance(target);
 
 	/* when nobody holds a position, we neither, those behind the last event are dead as well */

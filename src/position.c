@@ -171,7 +171,16 @@ PositionDraw(int64 after)
 	floor_position = find_floor(false);
 	for (tries = 0; tries < MAX_TRIES; tries++)
 	{
-		int64		position = PositionOfNumber(nextval_internal(PositionSequence(), false));
+		int64		number = nextval_internal(PositionSequence(), false);
+		int64		position = PositionOfNumber(number);
+
+		/* the sequence may have been altered */
+		if (number > POSITION_MAX_NUMBER)
+			ereport(ERROR,
+					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+					 errmsg("positions are used up"),
+					 errdetail("Number %lld would be a position of another node.",
+							   (long long) number)));
 
 		/* what the floor is made of may have been a row that was rolled back */
 		if (position <= floor_position)
