@@ -25,9 +25,10 @@
  *	  ended.  Here any writing transaction of the primary can hold a reader back.
  *
  * The answer of the last question is remembered by the backend, so old dead
- * gaps cost nothing; and a question that ran into its time limit stays open and
- * is taken up by the next call, so that even impatient readers get on under
- * steady load.
+ * gaps cost nothing; but only up to the last event that was visible then, for
+ * numbers above it are drawn again when somebody sets the sequence back.  And a
+ * question that ran into its time limit stays open and is taken up by the next
+ * call, so that even impatient readers get on under steady load.
  *
  * That a number is settled stays true, but only a snapshot taken after it was
  * learnt is sure to show the events below it.  So a walk is told at its
@@ -90,7 +91,8 @@
 typedef struct Question
 {
 	bool		open;
-	int64		number;			/* the highest number seen before asking */
+	int64		number;			/* the highest number asked for */
+	int64		visible;		/* the highest that was visible */
 	bool		on_standby;
 	VirtualTransactionId *holders;	/* primary: who held the lock, and ... */
 	int			nholders;		/* ... has not been found ended yet */
@@ -163,6 +165,8 @@ cqrs_es_publish_settled(PG_FUNCTION_ARGS)
 {
 	int64		position;
 
+	PreventCommandDuringRecovery("publish_settled()");
+	PreventCommandIfReadOnly("publish_settled()");
 	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
 	position = HorizonSettled(HorizonDeadline());
 	PublishedWrite(position);
@@ -434,7 +438,7 @@ settle(int64 number, TimestampTz deadline)
 	int			sleep_ms = MIN_SLEEP_MS;
 
 	/* of what is drawn elsewhere nobody's lock tells here */
-	if (settled_number < number && number > PositionLastNumber() && PublishedIsSubscriber())
+	if (settled_number < number && PublishedDecides(number))
 		return settle_replicated(number, deadline);
 	while (settled_number < number)
 	{
@@ -442,8 +446,10 @@ settle(int64 number, TimestampTz deadline)
 			ask(number);
 		if (answered())
 		{
-			settled_number = Max(settled_number, question.number);
 			question.open = false;
+			settled_number = Max(settled_number, Min(question.number, question.visible));
+			if (question.number >= number)
+				return true;
 			continue;
 		}
 		if (GetCurrentTimestamp() >= deadline)
@@ -487,6 +493,7 @@ ask(int64 number)
 	if (visible > drawn && PublishedIsSubscriber())
 		visible = drawn;
 	question.number = Max(number, visible);
+	question.visible = visible;
 	question.on_standby = RecoveryInProgress();
 	if (question.on_standby)
 		question.next_xid = ReadNextTransactionId();

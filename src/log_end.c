@@ -5,13 +5,13 @@
  * A sequence knows what was drawn from it, but not what came by other ways: rows
  * that were restored or replicated below our triggers.  The index on positions
  * knows all of them, also those of transactions that are still running.  Every
- * transaction that appends looks there before it draws (log_history.c), so the
+ * transaction that appends looks there before each draw (log_history.c), so the
  * look must be quick: the index is descended once, and one entry is read, whatever
  * became of its row.  Only when that entry is a reason to doubt the sequence are
  * rows looked at.
  *
  * On a log that is not one heap of ours, SQL has to tell, which does not see
- * rows in progress.
+ * rows in progress, and is asked once a command.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,6 +21,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -43,6 +44,7 @@ static bool last_entry(Relation index, int64 bound, int64 *position);
 static bool last_entry_on_page(Relation index, Page page, int64 bound, int64 *position);
 static int64 last_row(Relation heap, Relation index, AttrNumber attno, int64 bound);
 static int64 query_end(int64 bound);
+static int64 query_end_once(int64 bound);
 
 /*
  * The greatest position in the log below `bound`, 0 when there is none.  Rows of
@@ -81,7 +83,7 @@ LogEnd(int64 bound, bool exact)
 		index_close(index, AccessShareLock);
 	}
 	else
-		position = query_end(bound);
+		position = exact ? query_end(bound) : query_end_once(bound);
 	table_close(heap, AccessShareLock);
 	return position;
 }
@@ -271,4 +273,24 @@ query_end(int64 bound)
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	return isnull ? 0 : position;
+}
+
+/* The same, as of the first time that this command asked. */
+static int64
+query_end_once(int64 bound)
+{
+	static LocalTransactionId lxid = InvalidLocalTransactionId;
+	static CommandId command;
+	static int64 known_bound;
+	static int64 position;
+
+	if (lxid != compat_my_lxid() || command != GetCurrentCommandId(false) || known_bound != bound)
+	{
+		lxid = InvalidLocalTransactionId;
+		position = query_end(bound);
+		known_bound = bound;
+		command = GetCurrentCommandId(false);
+		lxid = compat_my_lxid();
+	}
+	return position;
 }

@@ -77,7 +77,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_log_id);
 PG_FUNCTION_INFO_V1(cqrs_es_after_failover);
 
 static int64 log_floor(bool exact);
-static int64 last_jump(void);
+static const Jump *last_jump(void);
 static bool holds_nobody(void);
 static void load_jumps(void);
 static void invalidate_jumps(Datum arg, Oid relid);
@@ -96,11 +96,12 @@ Datum
 cqrs_es_log_id(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	const Jump *jump;
 
 	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
-	load_jumps();
-	if (njumps > 0)
-		*id = jumps[njumps - 1].log_id;
+	jump = last_jump();
+	if (jump)
+		*id = jump->log_id;
 	else
 		first_log_id(id);
 	PG_RETURN_UUID_P(id);
@@ -134,11 +135,12 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	LockRelationOid(CqrsEsRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
-	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true))) + JUMP;
-	if (target >= POSITION_MAX_NUMBER)
+	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true)));
+	if (target >= POSITION_MAX_NUMBER - JUMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 				 errmsg("positions cannot jump: there are not enough left")));
+	target += JUMP;
 	last = PositionAdvance(target);
 
 	/* when nobody holds a position, we neither, those behind the last event are dead as well */
@@ -180,11 +182,14 @@ LogHistoryPassJumps(int64 position, int64 next)
 static int64
 log_floor(bool exact)
 {
-	return Max(LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, exact), last_jump());
+	int64		end = LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, exact);
+	const Jump *jump = last_jump();
+
+	return jump ? Max(end, jump->first_position - 1) : end;
 }
 
-/* The last position of this node that was jumped over; 0 when there was no jump. */
-static int64
+/* The last jump of this node, NULL when there was none; good until the cache is looked at again. */
+static const Jump *
 last_jump(void)
 {
 	int			i;
@@ -192,8 +197,8 @@ last_jump(void)
 	load_jumps();
 	for (i = njumps - 1; i >= 0; i--)
 		if (POSITION_NODE(jumps[i].first_position) == cqrs_es_node_id)
-			return jumps[i].first_position - 1;
-	return 0;
+			return &jumps[i];
+	return NULL;
 }
 
 /* Does no other transaction hold a position now? */

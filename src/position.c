@@ -16,8 +16,8 @@
  *	  standby could read it).
  * 2. It takes RowExclusiveLock on the sequence, and keeps it until it has ended
  *	  and its rows are visible.  (nextval takes the same lock, but too late.)
- * 3. It looks at the end of the log (the floor, log_history.c), again at each
- *	  command that draws.
+ * 3. It looks at the end of the log (the floor, log_history.c), each time anew: a
+ *	  long command draws while others append and somebody sets the sequence back.
  * 4. It draws.  A number at or below the floor cannot be right, since what was
  *	  in the log before it was drawn must have been drawn before: then the
  *	  sequence is set forward, and it draws again.
@@ -81,10 +81,8 @@ static LocalTransactionId own_lxid = InvalidLocalTransactionId;
 static int64 own_first = 0;
 static int64 own_last = 0;
 
-/* what must not be drawn any more, as of the command that looked last */
+/* who knows what must not be drawn any more */
 static PositionFloor find_floor = NULL;
-static int64 floor_position = 0;
-static CommandId floor_command = InvalidCommandId;
 
 /*
  * Of these, the last that next_position() handed out for rows that have not
@@ -166,12 +164,23 @@ PositionSetFloor(PositionFloor floor)
 int64
 PositionDraw(int64 after)
 {
+	int64		floor_position;
 	int			tries;
 
 	begin_drawing();
+	floor_position = find_floor(false);
 	for (tries = 0; tries < MAX_TRIES; tries++)
 	{
-		int64		position = PositionOfNumber(nextval_internal(PositionSequence(), false));
+		int64		number = nextval_internal(PositionSequence(), false);
+		int64		position = PositionOfNumber(number);
+
+		/* the sequence may have been altered */
+		if (number > POSITION_MAX_NUMBER)
+			ereport(ERROR,
+					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+					 errmsg("positions are used up"),
+					 errdetail("Number %lld would be a position of another node.",
+							   (long long) number)));
 
 		/* what the floor is made of may have been a row that was rolled back */
 		if (position <= floor_position)
@@ -355,28 +364,17 @@ keep_unused(int64 position)
 	oldest_unused = (oldest_unused + 1) % UNUSED_POSITIONS;
 }
 
-/*
- * Steps 1 to 3 above.  A floor once found holds for the command: what a running
- * command has drawn itself lies above it, and is not in the log before that.
- */
+/* Steps 1 and 2 above. */
 static void
 begin_drawing(void)
 {
-	CommandId	command = GetCurrentCommandId(false);
-
-	if (own_lxid == compat_my_lxid() && floor_command == command)
+	if (own_lxid == compat_my_lxid())
 		return;
-	if (own_lxid != compat_my_lxid())
-	{
-		announce_transaction();
-		lock_sequence();
-		own_first = own_last = 0;
-		memset(unused, 0, sizeof(unused));
-		own_lxid = compat_my_lxid();
-	}
-	floor_command = InvalidCommandId;
-	floor_position = find_floor(false);
-	floor_command = command;
+	announce_transaction();
+	lock_sequence();
+	own_first = own_last = 0;
+	memset(unused, 0, sizeof(unused));
+	own_lxid = compat_my_lxid();
 }
 
 /*

@@ -13,8 +13,11 @@
  * That is so when both tables are replicated by the one apply worker.  While a new
  * subscription copies them, each is ahead of the other at times.
  *
- * Once the subscription is dropped, or an event is appended here, the log is our
- * own, and horizon.c judges as ever.
+ * The row says who wrote it.  While a subscription brings the log here, and the row
+ * for our node is another database's, our sequence tells nothing: it may have come
+ * with a dump, or somebody has tried to append.  Without such a row the log may be
+ * one of several nodes, and what was drawn from our sequence counts as our own.
+ * Once the subscription is dropped, the log is our own, and horizon.c judges as ever.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,10 +25,13 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_subscription_rel.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -42,6 +48,8 @@ typedef struct Replication
 }			Replication;
 
 static Replication replication_of(Oid relid);
+static bool read_row(int64 *number, bool *is_ours);
+static Datum publisher_name(void);
 
 /* Does a subscription bring the rows of the log here? */
 bool
@@ -57,6 +65,17 @@ PublishedIsSubscriber(void)
 	return found;
 }
 
+/* Is it for a publisher to say whether the log is settled up to the number? */
+bool
+PublishedDecides(int64 number)
+{
+	int64		published;
+	bool		is_ours;
+
+	return PublishedIsSubscriber() &&
+		(number > PositionLastNumber() || (read_row(&published, &is_ours) && !is_ours));
+}
+
 /*
  * The number up to which the publisher has said that the log is settled, all of it
  * visible to a snapshot taken after this; 0 when it is not known.
@@ -64,18 +83,11 @@ PublishedIsSubscriber(void)
 int64
 PublishedNumber(void)
 {
-	static InternalQuery query = {
-		.sql = "SELECT \"position\" FROM cqrs_es.published_positions"
-		" WHERE node_id OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {INT4OID}
-	};
-	Datum		node = Int32GetDatum(cqrs_es_node_id);
 	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
 	bool		ready = replication_of(CqrsEsRelid("published_positions")).ready;
-	int64		number = 0;
-	bool		isnull;
+	int64		number;
+	bool		is_ours;
 	ListCell   *lc;
-	RoleSwitch	saved;
 
 	foreach(lc, parts)
 	{
@@ -84,17 +96,7 @@ PublishedNumber(void)
 		ready &= part.ready || !part.replicated;
 	}
 	list_free(parts);
-	if (!ready)
-		return 0;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("published_positions");
-	if (InternalQueryRead(&query, &node, NULL, GetLatestSnapshot()) > 0)
-		number = POSITION_NUMBER(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-															 SPI_tuptable->tupdesc, 1, &isnull)));
-	RoleSwitchBack(&saved);
-	SPI_finish();
-	return number;
+	return ready && read_row(&number, &is_ours) ? number : 0;
 }
 
 /* Tell whoever reads here why the events up to the number are not handed out, once a statement. */
@@ -118,12 +120,13 @@ void
 PublishedWrite(int64 position)
 {
 	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.published_positions AS p (node_id, \"position\") VALUES ($1, $2)"
-		" ON CONFLICT (node_id) DO UPDATE SET \"position\" = EXCLUDED.\"position\""
-		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\"",
-		.nargs = 2,.argtypes = {INT4OID, INT8OID}
+		.sql = "INSERT INTO cqrs_es.published_positions AS p (node_id, \"position\", publisher) VALUES ($1, $2, $3)"
+		" ON CONFLICT (node_id) DO UPDATE SET \"position\" = EXCLUDED.\"position\", publisher = EXCLUDED.publisher"
+		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\""
+		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
+		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(cqrs_es_node_id), Int64GetDatum(position)};
+	Datum		values[3] = {Int32GetDatum(cqrs_es_node_id), Int64GetDatum(position), publisher_name()};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -154,4 +157,41 @@ replication_of(Oid relid)
 	table_close(catalog, AccessShareLock);
 	result.ready &= result.replicated;
 	return result;
+}
+
+/* What is published for our node, and whether this database said it; false: nothing. */
+static bool
+read_row(int64 *number, bool *is_ours)
+{
+	static InternalQuery query = {
+		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 FROM cqrs_es.published_positions"
+		" WHERE node_id OPERATOR(pg_catalog.=) $1",
+		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
+	};
+	Datum		values[2] = {Int32GetDatum(cqrs_es_node_id), publisher_name()};
+	bool		found;
+	bool		isnull;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("published_positions");
+	found = InternalQueryRead(&query, values, NULL, GetLatestSnapshot()) > 0;
+	if (found)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		*number = POSITION_NUMBER(DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)));
+		*is_ours = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return found;
+}
+
+/* This database; a copy of it on another server, or beside it, has another name. */
+static Datum
+publisher_name(void)
+{
+	return CStringGetTextDatum(psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId));
 }

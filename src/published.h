@@ -7,6 +7,7 @@
 #define CQRS_ES_PUBLISHED_H
 
 extern bool PublishedIsSubscriber(void);
+extern bool PublishedDecides(int64 number);
 extern int64 PublishedNumber(void);
 extern void PublishedWarn(int64 number);
 extern void PublishedWrite(int64 position);

@@ -146,6 +146,10 @@ $standby->safe_psql('empty', "SELECT cqrs_es.after_failover(); SELECT cqrs_es.af
 is($standby->safe_psql('empty', 'SET cqrs_es.settle_timeout = 0; SELECT count(*) FROM cqrs_es.read_all()'), 3, 'an empty log may jump');
 $standby->safe_psql('empty', "SELECT setval('cqrs_es.events_global_position_seq', 17592186044415 - 1000)");
 is(state_of($standby, '\c empty' . "\nSELECT cqrs_es.after_failover()"), '2200H', 'without room for a jump it is refused');
+$standby->safe_psql('postgres', 'CREATE DATABASE nodes');
+is($standby->safe_psql('nodes', "CREATE EXTENSION cqrs_es; SET cqrs_es.node_id = 2; SELECT FROM cqrs_es.after_failover();
+		SET cqrs_es.node_id = 1; SELECT cqrs_es.log_id() AS before \\gset\nSELECT FROM cqrs_es.after_failover(); SELECT cqrs_es.log_id() <> :'before'"),
+	't', 'a jump of another node does not hide one of ours');
 $standby->stop;
 
 # point-in-time recovery

@@ -122,6 +122,19 @@ push @got, split / /, poll();
 is("@got", publish(q{SELECT string_agg(event_type, ' ' ORDER BY global_position) FROM cqrs_es.events WHERE event_type LIKE 'x%'}),
 	'a reader beside many writers gets all, in order');
 
+# a subscriber whose sequence stands ahead: somebody has tried to append, or it came with a dump
+publish('SELECT cqrs_es.publish_settled()');
+my $open = $publisher->background_psql('postgres');
+$open->query_safe('BEGIN; ' . append('in flight'));
+publish(append('overtook'));
+caught_up();
+$subscriber->safe_psql('postgres', rolled_back('tried'));
+is(poll('ahead'), '', 'a sequence that stands ahead says nothing about gaps');
+$open->query_safe('COMMIT');
+$open->quit;
+publish('SELECT cqrs_es.publish_settled()');
+is(poll(), 'in flight overtook', 'the publisher does');
+
 # the subscriber becomes the writer
 publish(rolled_back('dead') . append('the last'));
 my $last = publish('SELECT max(global_position) FROM cqrs_es.events');

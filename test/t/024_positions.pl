@@ -117,6 +117,17 @@ foreach my $path ('straight', 'generic')
 	like($stderr, qr/ERROR:  55000: sequence "events_global_position_seq" does not rise/, "$path: a sequence that falls is refused");
 	sql('ALTER SEQUENCE cqrs_es.events_global_position_seq INCREMENT 1');
 	is(sql("SELECT global_position > 222 FROM cqrs_es.append_event('t', 'a', 'e', '1')"), 't', "$path: after that it goes on");
+	sql('ALTER SEQUENCE cqrs_es.events_global_position_seq NO MAXVALUE');
+	foreach my $last ('17592186044415', '9223372036854775000')
+	{
+		sql("SELECT setval('cqrs_es.events_global_position_seq', $last)");
+		($status, $stdout, $stderr) = $node->psql($database, "\\set VERBOSITY verbose\n" . $setting . append('a'));
+		like($stderr, qr/ERROR:  2200H: /, "$path: a sequence beyond the numbers of a node is refused");
+		($status, $stdout, $stderr) = $node->psql($database, "\\set VERBOSITY verbose\nSELECT cqrs_es.after_failover()");
+		like($stderr, qr/ERROR:  2200H: /, "$path: and does not jump");
+	}
+	sql("SELECT setval('cqrs_es.events_global_position_seq', 1)");
+	is(sql("SELECT global_position < 1 << 20 FROM cqrs_es.append_event('t', 'a', 'e', '1')"), 't', "$path: set back, it goes on");
 	$old->quit;
 	$restore->quit;
 }
