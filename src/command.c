@@ -367,11 +367,7 @@ end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
 static bool
 has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *version)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-	snapshot->curcid = loaded_at;
-	*version = EventsLast(&command->key, snapshot).version;
-	UnregisterSnapshot(snapshot);
+	*version = EventsVersionWithout(&command->key, loaded_at);
 	if (*version == loaded)
 		return false;
 	if (IsolationUsesXactSnapshot())
