@@ -69,6 +69,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 static void append_init(AppendRequest *append, FunctionCallInfo fcinfo, int nevents,
 						int expected_arg);
 static bool append_or_conflict(AppendRequest *append, AppendResult *result);
+pg_noreturn static void report_overtaken(const StreamKey *key);
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 					  NullableDatum event_version, NullableDatum payload,
 					  NullableDatum metadata, NullableDatum event_id);
@@ -191,7 +192,8 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
  * Raises QE001 (version conflict), QE002 (event id used with other content),
  * 40001 (above READ COMMITTED), 25006 (read-only), 42501 (no INSERT or no SELECT), 22xxx
  * (bad arguments), 55000 (nothing guards the streams, stream_index.c), 23505 (another
- * unique index of the table), and whatever a projection raises.
+ * unique index of the table), 09000 (a trigger of users kept it out), and whatever a
+ * projection raises.
  */
 AppendResult
 AppendEvents(AppendRequest *append)
@@ -235,6 +237,7 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 	int			nids = 0;
 	int64		searched_to = 0;
 	int64		lost_at = -1;
+	CommandId	lost_in = InvalidCommandId;
 	int			i;
 
 	AppendPrevent();
@@ -252,15 +255,19 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 	 * It ends: a lost race is lost to an event that is in the stream by now, or
 	 * to one that is gone (event_writer.c says why that comes to an end); and
 	 * what is kept out by SQL although the stream stays where it was ends with
-	 * the second try.
+	 * the second try, as does what is kept out by a trigger that appends to it.
 	 */
 	for (;;)
 	{
+		CommandId	command = GetCurrentCommandId(false);
 		bool		plainly;
 
 		tip = EventWriterTip(rel, &append->key);
 		if (tip.after_snapshot)
 			EventsReportMoved(&append->key);
+		if (lost_at >= 0 && tip.version > lost_at && !EventsWriteStraight(&table) &&
+			EventsVersionWithout(&append->key, lost_in) == lost_at)
+			report_overtaken(&append->key);
 
 		if (nids > 0 && find_same_append(append, ids, nids, &tip, searched_to, result))
 			break;
@@ -285,10 +292,22 @@ append_or_conflict(AppendRequest *append, AppendResult *result)
 		/* somebody was quicker: what was searched need not be searched again */
 		searched_to = tip.version;
 		lost_at = tip.version;
+		lost_in = command;
 		CHECK_FOR_INTERRUPTS();
 	}
 	table_close(rel, NoLock);
 	return done;
+}
+
+/* Nobody but we has appended to the stream, and yet it was in our way. */
+static void
+report_overtaken(const StreamKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("the event for stream \"%s\" was not inserted", StreamName(key)),
+			 errdetail("A trigger on the events table appended to the stream before it."),
+			 errhint("Append to the stream of the new event in an AFTER trigger.")));
 }
 
 /* Does a stream at this version meet the expectation? */

@@ -36,8 +36,12 @@
  *	- who has that lock waits until nobody else's rows are at the stream's end;
  *	- and then looks for the id.
  *
- * A transaction that has appended already may hold a stream that the owner of
- * the lock waits for: it takes the lock if it is free, and does not wait.
+ * Nobody waits for this lock who may hold what its owner waits for, as with the
+ * slots: a transaction that has written something, or locked a row, takes it if
+ * it is free, and else decides without.  When the command is refused then, or
+ * nothing follows from it, that may be due to the owner, and only his end tells:
+ * so it waits for the lock after all, and decides again.  (Should the owner wait
+ * for it meanwhile, the server's deadlock detector ends one of them.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -75,7 +79,6 @@
 #include "event_writer.h"
 #include "fold.h"
 #include "internal_query.h"
-#include "position.h"
 #include "tenancy.h"
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */
@@ -99,6 +102,8 @@ typedef struct Command
 	int64		expected_version;
 	pg_uuid_t	id;
 	bool		has_id;			/* given by the caller, so it may be a repetition */
+	LOCKTAG		id_lock;
+	bool		holds_id;		/* that lock, see above */
 	char		digest[DIGEST_CHARS + 1];	/* of type and payload; with has_id only */
 }			Command;
 
@@ -118,7 +123,7 @@ static void put_digest(JsonbParseState **state, const Command *command);
 static void make_digest(Command *command);
 static void append_canonical(StringInfo text, JsonbContainer *json);
 static bool is_string(JsonbContainer *object, const char *key, const char *value);
-static CommandResult run(const Command *command);
+static CommandResult run(Command *command);
 static bool attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
 					int64 *searched, CommandResult *result, int64 *version);
 static bool decide_and_append(const Command *command, Aggregate *aggregate,
@@ -132,8 +137,9 @@ static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
 static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 						 CommandResult *result);
 pg_noreturn static void report_other_command(const Command *command, int64 sequence);
-static bool hold_id(const Command *command, LOCKTAG *tag);
-static void release_id(const LOCKTAG *tag, bool appended);
+static void hold_id(Command *command, bool wait);
+static bool is_alone(const Command *command);
+static void release_id(Command *command, bool appended);
 static void await_stream(const StreamKey *key);
 static void describe_command(void *arg);
 
@@ -190,19 +196,17 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
  * and appending is a lost race.
  */
 static CommandResult
-run(const Command *command)
+run(Command *command)
 {
 	Aggregate  *aggregate = AggregateRequire(command->key.aggregate_type);
 	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
 	CommandResult result = {.global_position = 0};
 	int64		searched = 0;
 	int64		version;
-	LOCKTAG		tag;
-	bool		holds_id = false;
 	CommandQueue queue = {.holds_slot = false};
 
 	if (command->has_id)
-		holds_id = hold_id(command, &tag);
+		hold_id(command, !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	if (tries_left > 0)
 		CommandQueueArrive(&queue, &command->key);
 	if (command->has_id)
@@ -211,6 +215,14 @@ run(const Command *command)
 	{
 		while (!attempt(command, aggregate, &queue, &searched, &result, &version))
 		{
+			if (version == result.folded.version)
+			{
+				/* nobody waits for us while we wait for the same command elsewhere */
+				CommandQueueLeave(&queue);
+				hold_id(command, true);
+				await_stream(&command->key);
+				continue;
+			}
 			if (tries_left-- == 0)
 			{
 				if (command->has_id && was_executed(command, aggregate, &searched, &result))
@@ -220,8 +232,7 @@ run(const Command *command)
 			CommandQueueLost(&queue);
 		}
 	}
-	if (holds_id)
-		release_id(&tag, result.global_position != 0);
+	release_id(command, result.global_position != 0);
 	if (!result.appended)
 		CommandQueueLeave(&queue);
 	return result;
@@ -229,8 +240,9 @@ run(const Command *command)
 
 /*
  * One try.  False when somebody else was quicker: the stream is at *version
- * then.  Throws the decider's refusal when it was one of the version that the
- * stream is at.
+ * then; and, with *version as it was loaded, when it came to nothing, perhaps
+ * because the same command is running elsewhere.  Throws the decider's refusal
+ * when it was one of the version that the stream is at.
  */
 static bool
 attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, int64 *searched,
@@ -283,7 +295,7 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 		}
 		done = JB_ROOT_COUNT(events) > 0 ?
 			append_events(command, aggregate, events, result, version) :
-			!has_moved(command, result->folded.version, loaded_at, version);
+			!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command);
 		if (inside)
 		{
 			end_subtransaction(done, caller, owner);
@@ -303,7 +315,7 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 	if (error == NULL)
 		return done;
 	if (decided || ErrorIsNotUsers(error->sqlerrcode) ||
-		!has_moved(command, result->folded.version, loaded_at, version))
+		(!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command)))
 		ReThrowError(error);
 	return false;
 }
@@ -355,11 +367,7 @@ end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
 static bool
 has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *version)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-	snapshot->curcid = loaded_at;
-	*version = EventsLast(&command->key, snapshot).version;
-	UnregisterSnapshot(snapshot);
+	*version = EventsVersionWithout(&command->key, loaded_at);
 	if (*version == loaded)
 		return false;
 	if (IsolationUsesXactSnapshot())
@@ -430,12 +438,9 @@ report_other_command(const Command *command, int64 sequence)
  *-------------------------------------------------------------------------
  */
 
-/*
- * Be the only one to decide this command, see above.  False when another is, and
- * cannot be waited for.
- */
-static bool
-hold_id(const Command *command, LOCKTAG *tag)
+/* Be the only one to decide this command, if need be after a wait, see above. */
+static void
+hold_id(Command *command, bool wait)
 {
 	uint64		hash = 0;
 	const text *parts[] = {command->key.aggregate_type, command->key.aggregate_id,
@@ -446,20 +451,28 @@ hold_id(const Command *command, LOCKTAG *tag)
 		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(parts[i]),
 								   VARSIZE_ANY_EXHDR(parts[i]), hash);
 	hash = hash_bytes_extended(command->id.data, UUID_LEN, hash);
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+	SET_LOCKTAG_ADVISORY(command->id_lock, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 COMMAND_ID_LOCK_CLASS);
-	return LockAcquire(tag, ExclusiveLock, false, PositionFirstOwn() != 0) !=
+	command->holds_id = LockAcquire(&command->id_lock, ExclusiveLock, false, !wait) !=
 		LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Can nobody else be deciding the same command? */
+static bool
+is_alone(const Command *command)
+{
+	return !command->has_id || command->holds_id;
 }
 
 /* The same command may go on, if it can see what was appended, or nothing was. */
 static void
-release_id(const LOCKTAG *tag, bool appended)
+release_id(Command *command, bool appended)
 {
 	EventsTable table = EventsTableGet();
 
-	if (!appended || EventsReadStraight(&table))
-		(void) LockRelease(tag, ExclusiveLock, false);
+	if (command->holds_id && (!appended || EventsReadStraight(&table)))
+		(void) LockRelease(&command->id_lock, ExclusiveLock, false);
+	command->holds_id = false;
 }
 
 /* Wait for who is appending to the stream, where that can be seen. */
@@ -487,6 +500,7 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 	command->payload = PG_GETARG_JSONB_P(3);
 	command->expected_version = ExpectedVersionArg(fcinfo->args[4]);
 	command->has_id = !PG_ARGISNULL(6);
+	command->holds_id = false;
 	if (command->has_id)
 		command->id = *PG_GETARG_UUID_P(6);
 	else

@@ -386,6 +386,22 @@ EventsLast(const StreamKey *key, Snapshot snapshot)
 }
 
 /*
+ * The stream's version now, without what this transaction itself has appended
+ * since it was at that command; waits for nobody.
+ */
+int64
+EventsVersionWithout(const StreamKey *key, CommandId since)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		version;
+
+	snapshot->curcid = since;
+	version = EventsLast(key, snapshot).version;
+	UnregisterSnapshot(snapshot);
+	return version;
+}
+
+/*
  * The whole log, all tenants, in the order of global positions: above the
  * position (forward), or from it down (backward).  As EventsScanStream else.
  */

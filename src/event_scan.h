@@ -29,6 +29,7 @@ extern StreamTip EventsTipByQuery(const StreamKey *key);
 extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
 								   ScanDirection direction, Snapshot snapshot);
 extern StreamTip EventsLast(const StreamKey *key, Snapshot snapshot);
+extern int64 EventsVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
 								Snapshot snapshot);
 extern bool EventsScanNext(EventScan *scan, Event *event);
