@@ -1,5 +1,5 @@
--- 78_protect: what declarations name is not dropped, and what is missing all the
--- same is shown.  An event trigger is called
+-- 78_protect: what declarations name is not dropped, functions not renamed either,
+-- and what is missing all the same is shown.  An event trigger is called
 -- for every DROP of everybody, so it must not fail when the library is missing
 -- or an old one: its function is not in C, and lets through all but a refusal
 -- and what the server itself is short of.
@@ -9,29 +9,47 @@ CREATE FUNCTION cqrs_es.protect_declared() RETURNS event_trigger
     SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+    IF TG_EVENT <> 'sql_drop' OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
         WHERE d.object_type IN ('function', 'table') AND NOT d.is_temporary)
     THEN
         BEGIN
-            PERFORM cqrs_es.protect_functions(), cqrs_es.protect_read_models();
+            CASE TG_EVENT
+                WHEN 'ddl_command_start' THEN PERFORM cqrs_es.note_function_names();
+                WHEN 'ddl_command_end' THEN PERFORM cqrs_es.protect_function_names();
+                ELSE PERFORM cqrs_es.protect_functions(), cqrs_es.protect_read_models();
+            END CASE;
         EXCEPTION
             WHEN dependent_objects_still_exist OR transaction_rollback OR insufficient_resources
                 OR operator_intervention OR lock_not_available THEN
                 RAISE;
             WHEN OTHERS THEN
-                RAISE WARNING 'could not check whether cqrs_es uses what is dropped: %', SQLERRM
-                    USING HINT = 'Install the library of the extension again. Do not drop the extension: its events go with it.';
+                IF TG_EVENT <> 'ddl_command_start' THEN
+                    RAISE WARNING 'could not check whether cqrs_es uses what is dropped or renamed: %', SQLERRM
+                        USING HINT = 'Install the library of the extension again. Do not drop the extension: its events go with it.';
+                END IF;
         END;
     END IF;
 END $$;
 COMMENT ON FUNCTION cqrs_es.protect_declared() IS
-    'event trigger: refuses to drop functions and read models that declarations name';
+    'event trigger: refuses to drop functions and read models that declarations name, and to rename such functions';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_declared() FROM PUBLIC;
 
 CREATE EVENT TRIGGER cqrs_es_protect_declared ON sql_drop
     EXECUTE FUNCTION cqrs_es.protect_declared();
 COMMENT ON EVENT TRIGGER cqrs_es_protect_declared IS
     'refuses to drop functions and read models that declarations name';
+
+-- what a command changed is seen at its end alone, so what was there is noted at its start
+CREATE EVENT TRIGGER cqrs_es_note_function_names ON ddl_command_start
+    WHEN TAG IN ('ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER EXTENSION')
+    EXECUTE FUNCTION cqrs_es.protect_declared();
+COMMENT ON EVENT TRIGGER cqrs_es_note_function_names IS
+    'notes what cqrs_es_protect_function_names compares with';
+CREATE EVENT TRIGGER cqrs_es_protect_function_names ON ddl_command_end
+    WHEN TAG IN ('ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER EXTENSION')
+    EXECUTE FUNCTION cqrs_es.protect_declared();
+COMMENT ON EVENT TRIGGER cqrs_es_protect_function_names IS
+    'refuses to rename or move functions that declarations name';
 
 CREATE VIEW cqrs_es.missing_objects AS
     SELECT r.registry, r.declaration, 'role' AS object_type, pg_catalog.quote_ident(r.role_name) AS object_name
