@@ -2,11 +2,13 @@
 -- and what is missing all the same is shown.  An event trigger is called
 -- for every DROP of everybody, so it must not fail when the library is missing
 -- or an old one: its function is not in C, and lets through all but a refusal
--- and what the server itself is short of.
+-- and what the server itself is short of.  Nor may it be slow: without statistics its
+-- queries look dear enough to be compiled first, for a tenth of a second.
 
 CREATE FUNCTION cqrs_es.protect_declared() RETURNS event_trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET jit = off
     AS $$
 BEGIN
     IF TG_EVENT <> 'sql_drop' OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
