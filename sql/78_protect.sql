@@ -81,6 +81,16 @@ CREATE VIEW cqrs_es.missing_objects AS
         UNION ALL SELECT 'upcasters', pg_catalog.concat_ws(', ', u.event_type, u.from_version), u.function
         FROM cqrs_es.upcasters AS u
     ) AS f
-    WHERE f.function IS NOT NULL AND pg_catalog.to_regprocedure(f.function) IS NULL;
+    -- not to_regprocedure(), which fails for whoever may not look into one of the schemas
+    WHERE f.function IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+        WHERE n.nspname OPERATOR(pg_catalog.=) (pg_catalog.parse_ident(f.function, false))[1]::pg_catalog.name
+        AND p.proname OPERATOR(pg_catalog.=) (pg_catalog.parse_ident(f.function, false))[2]::pg_catalog.name
+        AND pg_catalog.replace(pg_catalog.split_part(f.function, '(', -1), '"', '') OPERATOR(pg_catalog.=) pg_catalog.concat((
+            SELECT pg_catalog.string_agg(pg_catalog.concat(s.nspname, '.', t.typname), ',' ORDER BY a.number)
+            FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a (type, number)
+            JOIN pg_catalog.pg_type AS t ON t.oid OPERATOR(pg_catalog.=) a.type
+            JOIN pg_catalog.pg_namespace AS s ON s.oid OPERATOR(pg_catalog.=) t.typnamespace), ')'));
 COMMENT ON VIEW cqrs_es.missing_objects IS
     'roles, tables and functions that declarations name and that are not there, after a restore for instance: what names them fails until they are';
