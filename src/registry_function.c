@@ -67,8 +67,9 @@ PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
 	" UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"'," \
 	"  projection, event_type) FROM cqrs_es.handlers WHERE function IS NOT NULL) AS n"
 
-/* the named functions that were there when the command began that is running; 0: not known */
+/* the named functions that were there when the command began that is running; 0: none */
 static Datum functions_there = (Datum) 0;
+static bool functions_there_known = false;
 
 /* A function that was called. */
 typedef struct FunctionCall
@@ -357,7 +358,8 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 	if (functions_there)
 		pfree(DatumGetPointer(functions_there));
 	functions_there = (Datum) 0;
-	if (!registries_are_there())
+	functions_there_known = !registries_are_there();
+	if (functions_there_known)
 		PG_RETURN_VOID();
 	SPI_connect();
 	(void) RegistryRead(&query, NULL);
@@ -368,6 +370,7 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 		functions_there = PointerGetDatum(DatumGetArrayTypePCopy(there));
 		MemoryContextSwitchTo(caller);
 	}
+	functions_there_known = true;
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -375,7 +378,8 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 /*
  * SQL: protect_function_names(), called by the event trigger on ddl_command_end,
  * before anybody can have put another function in the place; 2BP01 when one that is in
- * use was there at the start, and now there is none of its name.
+ * use was there at the start, and now there is none of its name.  55000 when it
+ * is not known what was there.
  */
 Datum
 cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
@@ -388,6 +392,10 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 		.argtypes = {TEXTARRAYOID}
 	};
 
+	if (!functions_there_known)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not note what was there before")));
 	if (functions_there == (Datum) 0 || !registries_are_there())
 		PG_RETURN_VOID();
 	SPI_connect();
