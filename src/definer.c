@@ -562,6 +562,15 @@ DefinerDetail(const ErrorData *error)
 		case ERRCODE_TO_CATEGORY(ERRCODE_WITH_CHECK_OPTION_VIOLATION):
 			return NULL;
 		default:
+			break;
+	}
+	switch (error->sqlerrcode)
+	{
+			/* the parameters of a query, from a function that was compiled to show them */
+		case ERRCODE_NO_DATA_FOUND:
+		case ERRCODE_TOO_MANY_ROWS:
+			return NULL;
+		default:
 			return error->detail;
 	}
 }

@@ -6,9 +6,11 @@
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
  * it, by an event trigger, since rows have no entries in pg_depend.  Who names
  * one therefore holds a lock of it until the registry's row is committed, and
- * looks at nothing of it before that (registry.c has the order of locks).  What
- * goes wrong all the same (a function renamed) is a clear error when it is called.
- * (The event trigger's own function is in sql/78_protect.sql.)
+ * looks at nothing of it before that (registry.c has the order of locks).  Nor may
+ * it get another name or schema: whoever can create functions there would put one
+ * of his in its place, which then runs with the rights of whoever reads.  What
+ * has gone all the same (a restore without it) is a clear error when it is called.
+ * (The event triggers' own function is in sql/78_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * he could call himself; EXECUTE is checked when they are named and when they
@@ -53,6 +55,21 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
+PG_FUNCTION_INFO_V1(cqrs_es_note_function_names);
+PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
+
+/* what is named, and as what */
+#define NAMED_FUNCTIONS \
+	"(SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"'," \
+	"  aggregate_type, event_type) AS used_as FROM cqrs_es.reducers" \
+	" UNION ALL SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"'," \
+	"  event_type, from_version) FROM cqrs_es.upcasters" \
+	" UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"'," \
+	"  projection, event_type) FROM cqrs_es.handlers WHERE function IS NOT NULL) AS n"
+
+/* the named functions that were there when the command began that is running; 0: none */
+static Datum functions_there = (Datum) 0;
+static bool functions_there_known = false;
 
 /* A function that was called. */
 typedef struct FunctionCall
@@ -62,6 +79,8 @@ typedef struct FunctionCall
 	struct FunctionCall *next;
 }			FunctionCall;
 
+static bool registries_are_there(void);
+pg_noreturn static void refuse_change(const char *change);
 static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
 static void refuse_temporary(Oid function, const char *role);
 pg_noreturn static void report_missing(const RegistryFunction * function);
@@ -302,42 +321,114 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "SELECT n.function, n.used_as"
-		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN ("
-		"  SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"',"
-		"   aggregate_type, event_type) AS used_as FROM cqrs_es.reducers"
-		"  UNION ALL SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"',"
-		"   event_type, from_version) FROM cqrs_es.upcasters"
-		"  UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
-		"   projection, event_type) FROM cqrs_es.handlers"
-		" ) AS n ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
+		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN " NAMED_FUNCTIONS
+		" ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
 		" AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
 		" pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
 		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
 	};
-	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
-	/* the extension itself may be what is dropped */
-	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("reducers", schema)) ||
-		!OidIsValid(get_relname_relid("upcasters", schema)) ||
-		!OidIsValid(get_relname_relid("handlers", schema)))
+	if (!registries_are_there())
 		PG_RETURN_VOID();
-
 	SPI_connect();
 	if (RegistryRead(&query, NULL) > 0)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop function %s because it is in use",
-						SPI_getvalue(row, desc, 1)),
-				 errdetail("It is %s.", SPI_getvalue(row, desc, 2)),
-				 errhint("Define another one, or drop that first.")));
-	}
+		refuse_change("drop");
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: note_function_names(), called by the event trigger on ddl_command_start;
+ * for protect_function_names().  A command within the command notes anew, and
+ * checks for itself what it changed.
+ */
+Datum
+cqrs_es_note_function_names(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT pg_catalog.array_agg(n.function) FROM " NAMED_FUNCTIONS
+		" WHERE pg_catalog.to_regprocedure(n.function) IS NOT NULL",
+		.nargs = 0
+	};
+	Datum		there;
+	bool		isnull;
+	MemoryContext caller;
+
+	if (functions_there)
+		pfree(DatumGetPointer(functions_there));
+	functions_there = (Datum) 0;
+	functions_there_known = !registries_are_there();
+	if (functions_there_known)
+		PG_RETURN_VOID();
+	SPI_connect();
+	(void) RegistryRead(&query, NULL);
+	there = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		caller = MemoryContextSwitchTo(TopMemoryContext);
+		functions_there = PointerGetDatum(DatumGetArrayTypePCopy(there));
+		MemoryContextSwitchTo(caller);
+	}
+	functions_there_known = true;
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: protect_function_names(), called by the event trigger on ddl_command_end,
+ * before anybody can have put another function in the place; 2BP01 when one that is in
+ * use was there at the start, and now there is none of its name.  55000 when it
+ * is not known what was there.
+ */
+Datum
+cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT n.function, n.used_as FROM " NAMED_FUNCTIONS
+		" WHERE n.function OPERATOR(pg_catalog.=) ANY ($1)"
+		" AND pg_catalog.to_regprocedure(n.function) IS NULL ORDER BY 1, 2 LIMIT 1",
+		.nargs = 1,
+		.argtypes = {TEXTARRAYOID}
+	};
+
+	if (!functions_there_known)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not note what was there before")));
+	if (functions_there == (Datum) 0 || !registries_are_there())
+		PG_RETURN_VOID();
+	SPI_connect();
+	if (RegistryRead(&query, &functions_there) > 0)
+		refuse_change("rename or move");
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* False when the extension itself is what is being dropped. */
+static bool
+registries_are_there(void)
+{
+	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("reducers", schema)) &&
+		OidIsValid(get_relname_relid("upcasters", schema)) &&
+		OidIsValid(get_relname_relid("handlers", schema));
+}
+
+/* 2BP01 for the function in use that has just been read. */
+static void
+refuse_change(const char *change)
+{
+	HeapTuple	row = SPI_tuptable->vals[0];
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot %s function %s because it is in use",
+					change, SPI_getvalue(row, desc, 1)),
+			 errdetail("It is %s.", SPI_getvalue(row, desc, 2)),
+			 errhint("Define another one, or drop that first.")));
 }
 
 /* 42P17 when the function, which is to be or was defined as `role`, is temporary. */

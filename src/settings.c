@@ -55,6 +55,18 @@ static const char *const fixed_values[][2] = {
 	{"gin_fuzzy_search_limit", "0"},
 	{"row_security", "on"},
 	{"session_replication_role", "origin"},
+	/* what a client would be shown: statements that are none of its business */
+	{"debug_print_parse", "off"},
+	{"debug_print_rewritten", "off"},
+	{"debug_print_plan", "off"},
+};
+
+/* The same for PL/pgSQL, which brings its settings when it is loaded, which may be within what runs. */
+static const char *const language_values[][2] = {
+	{"plpgsql.check_asserts", "on"},
+	{"plpgsql.print_strict_params", "off"},
+	{"plpgsql.extra_errors", "none"},
+	{"plpgsql.extra_warnings", "none"},
 };
 
 /* The same, as the server has them. */
@@ -68,6 +80,7 @@ typedef struct FixedSetting
 
 static FixedSetting fixed_settings[lengthof(fixed_values)];
 
+static void fix_setting(const char *name, const char *value, int *guc_level);
 static void learn_settings(void);
 static int	setting_number(const FixedSetting *fixed);
 static bool is_fixed(const FixedSetting *fixed);
@@ -83,14 +96,24 @@ SettingsFix(int *guc_level)
 
 	learn_settings();
 	for (i = 0; i < lengthof(fixed_settings); i++)
+		if (!is_fixed(&fixed_settings[i]))
+			fix_setting(fixed_settings[i].name, fixed_settings[i].value, guc_level);
+	for (i = 0; i < lengthof(language_values); i++)
 	{
-		if (is_fixed(&fixed_settings[i]))
-			continue;
-		if (*guc_level == 0)
-			*guc_level = NewGUCNestLevel();
-		(void) set_config_option(fixed_settings[i].name, fixed_settings[i].value, PGC_SUSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		const char *value = GetConfigOption(language_values[i][0], true, false);
+
+		/* what nobody has set will have its default, which is ours */
+		if (value && strcmp(value, language_values[i][1]) != 0)
+			fix_setting(language_values[i][0], language_values[i][1], guc_level);
 	}
+}
+
+static void
+fix_setting(const char *name, const char *value, int *guc_level)
+{
+	if (*guc_level == 0)
+		*guc_level = NewGUCNestLevel();
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 /* End a level that SettingsFix may have begun: the settings are the caller's again. */

@@ -152,7 +152,7 @@ INSERT INTO calls (needs, call)
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
-	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname LIKE 'protect%');
+	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname ~ '^protect|^note_function_names');
 GRANT SELECT ON calls TO PUBLIC;
 
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname <> 'reject'

@@ -97,7 +97,7 @@ foreach my $fault (
 	my ($how, $file, $error) = @$fault;
 
 	set_library($file);
-	drops_work($how, qr/^psql:<stdin>:1: WARNING: .*could not check whether cqrs_es uses what is dropped: $error.*\nHINT: /);
+	drops_work($how, qr/^psql:<stdin>:1: WARNING: .*could not check whether cqrs_es uses what is dropped or renamed: $error.*\nHINT: /);
 
 	# what works
 	is($node->safe_psql('postgres', q{SELECT aggregate_id, payload FROM cqrs_es.events ORDER BY global_position}),
