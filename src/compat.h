@@ -29,12 +29,22 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_class_ownercheck(relid, roleid) \
 	object_ownercheck(RelationRelationId, relid, roleid)
-#define compat_proc_aclcheck(procid, roleid, mode) \
-	object_aclcheck(ProcedureRelationId, procid, roleid, mode)
 #else
 #define compat_class_ownercheck(relid, roleid) pg_class_ownercheck(relid, roleid)
-#define compat_proc_aclcheck(procid, roleid, mode) pg_proc_aclcheck(procid, roleid, mode)
 #endif
+
+/* a function that is gone: 15 raises 42883, 16 XX000, 17 can say it instead */
+static inline AclResult
+compat_proc_aclcheck(Oid procid, Oid roleid, AclMode mode, bool *is_missing)
+{
+#if PG_VERSION_NUM >= 170000
+	return object_aclcheck_ext(ProcedureRelationId, procid, roleid, mode, is_missing);
+#elif PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, procid, roleid, mode);
+#else
+	return pg_proc_aclcheck(procid, roleid, mode);
+#endif
+}
 
 /* 16 took the rights that a query needs out of its range table */
 #if PG_VERSION_NUM >= 160000

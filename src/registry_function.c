@@ -460,9 +460,11 @@ report_missing(const RegistryFunction *function)
 static void
 check_execute(Oid function, const char *name)
 {
+	bool		is_missing = false;
+
 	if (superuser() || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function)))
 		return;
-	/* all that this looks at has been loaded by now, so it does not wait */
-	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE, &is_missing) != ACLCHECK_OK &&
+		!is_missing)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
 }
