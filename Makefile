@@ -23,25 +23,34 @@
 # with SETTINGS=debug_discard_caches=1, which takes a hundred times as long,
 # whatever is used after the server has thrown it out of a cache.
 
+# Built elsewhere ("mkdir build; cd build; make -f ../Makefile"), this is where the
+# sources are.
+SOURCES := $(dir $(firstword $(MAKEFILE_LIST)))
+
 EXTENSION = cqrs_es
-EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCES)$(EXTENSION).control)
+
+# Each floor stands on those before it; what belongs to all of them is at the top.
+ROOMS = base log aggregate command projection
 
 MODULE_big = $(EXTENSION)
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))
+PG_CPPFLAGS = -I$(SOURCES)src
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
-# The install script is made of the numbered parts, in their order. Only this
-# generated file may stand in DATA_built: "make clean" deletes what is there.
+# The install script is made of the numbered parts, in their order, which is that
+# of the rooms. Only this generated file may stand in DATA_built: "make clean"
+# deletes what is there.
 BUILT_SQL = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(BUILT_SQL)
-DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
+DATA = $(patsubst $(SOURCES)%,%,$(sort $(wildcard $(SOURCES)sql/$(EXTENSION)--*--*.sql)))
 
 # The expected output of both kinds of tests is in ./expected. For pg_regress
 # that takes --inputdir alone; for the isolation tester PGXS has set another
 # --outputdir, which has to be set back.
-REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS = $(patsubst $(SOURCES)test/sql/%.sql,%,$(sort $(wildcard $(SOURCES)test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test
-ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION = $(patsubst $(SOURCES)test/specs/%.spec,%,$(sort $(wildcard $(SOURCES)test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
 
 PG_CONFIG ?= pg_config
@@ -66,27 +75,37 @@ endif
 installcheck: export PATH := $(bindir):$(PATH)
 
 # Dependency tracking is off in PGXS: every object depends on every header.
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard $(SOURCES)src/*/*.h)
 
-$(BUILT_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql))
+SQL_PARTS = $(foreach room,$(ROOMS),$(sort $(wildcard $(SOURCES)sql/$(room)/*.sql))) \
+	$(sort $(wildcard $(SOURCES)sql/[0-9]*.sql))
+$(BUILT_SQL): $(SQL_PARTS)
 	cat $^ > $@
+
+# Built elsewhere, the folders are not there yet. (Absolute, or make finds the
+# sources' own instead.)
+BUILT = $(OBJS) $(OBJS:%.o=%.bc) $(BUILT_SQL)
+BUILT_DIRS = $(patsubst %/,$(CURDIR)/%,$(sort $(dir $(BUILT))))
+$(BUILT): | $(BUILT_DIRS)
+$(BUILT_DIRS):
+	mkdir -p $@
 
 endif
 
 test:
-	@test/bootstrap tests >/dev/null
-	@test/with-server $(SETTINGS:%=-c %) test/rings $(TESTS)
+	@$(SOURCES)test/bootstrap tests >/dev/null
+	@$(SOURCES)test/with-server $(SETTINGS:%=-c %) test/rings $(TESTS)
 
 test-bare:
-	@test/bare-machines
+	@$(SOURCES)test/bare-machines
 
 demo:
-	@test/with-server test/demo
+	@$(SOURCES)test/with-server test/demo
 
 # Settings of a production server, where test/with-server has those of a test.
 BENCH ?= append
 bench:
-	@test/with-server -d bench \
+	@$(SOURCES)test/with-server -d bench \
 		-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB \
 		-c checkpoint_timeout=30min -c autovacuum=on \
 		test/bench/$(BENCH)

@@ -1,0 +1,525 @@
+/*-------------------------------------------------------------------------
+ * fold.c
+ *	  Replay: snapshot + the events after it -> state.
+ *
+ * A fold walks tuples of the log and keeps two things in memory, the state
+ * (reducer_state.c) and one event: what an event needs lives in a context that
+ * is reset before the next one, so memory is flat however long the stream is.
+ * It starts at the newest usable snapshot at or before the point asked for.
+ *
+ * Snapshots are taken in the appending transaction: every event whose sequence
+ * is a multiple of the aggregate's snapshot_every folds the stream up to
+ * itself and saves the result.  They commit or roll back with the event, so a
+ * snapshot never speaks of events that are not there.  A reducer that fails
+ * leaves no snapshot, and a warning.
+ *
+ * Sequences of a stream have no holes.  A fold that meets one stops with XX001
+ * rather than return a state that never was.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/internal_query.h"
+#include "base/tenancy.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
+#include "log/read.h"
+#include "aggregate/fold.h"
+#include "aggregate/reducer.h"
+#include "aggregate/reducer_state.h"
+#include "aggregate/snapshot.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_aggregate_state);
+PG_FUNCTION_INFO_V1(cqrs_es_load_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_replay);
+PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
+
+/* Room for a payload with a short header, aligned. */
+typedef union PayloadBuffer
+{
+	int64		align;
+	char		data[VARHDRSZ + VARATT_SHORT_MAX];
+}			PayloadBuffer;
+
+/* A fold under way. */
+typedef struct Fold
+{
+	Aggregate  *aggregate;
+	const StreamKey *key;
+	int64		version;		/* sequence of the last event that is in the state */
+	ReducerState state;
+
+	EventScan  *scan;
+	Snapshot	snapshot;
+	PayloadBuffer buffer;
+	MemoryContext memory;		/* of all this */
+	MemoryContext event_memory; /* of one event */
+	MemoryContext caller;
+}			Fold;
+
+static Aggregate *stream_args(FunctionCallInfo fcinfo, StreamKey *key);
+static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
+static int64 sequence_at(const StreamKey *key, TimestampTz at_time);
+static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
+					   int64 snapshot_up_to);
+static bool fold_next(Fold *fold, Event *event);
+static FoldedState fold_end(Fold *fold);
+static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
+static void snapshot_if_due(const Event *event);
+static bool is_due(const Aggregate *aggregate, const Event *event);
+static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
+					 FoldedState *folded);
+static void save_snapshot(const StreamKey *key, const Aggregate *aggregate,
+						  const FoldedState *folded);
+static void describe_fold(void *arg);
+
+void
+FoldInit(void)
+{
+	DispatchRegister(snapshot_if_due);
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * SQL: aggregate_state(aggregate_type, aggregate_id, at_sequence, at_time).
+ * Null when the stream had no events then.
+ */
+Datum
+cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	FoldedState folded;
+
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	RegistryLeave();
+	if (folded.version == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(folded.state);
+}
+
+/*
+ * SQL: load_aggregate(aggregate_type, aggregate_id, at_sequence, at_time,
+ * OUT version, OUT state).  Version 0 and the initial state when the stream had
+ * no events then.
+ */
+Datum
+cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	FoldedState folded;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	TupleDesc	desc;
+
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	RegistryLeave();
+	values[0] = Int64GetDatum(folded.version);
+	values[1] = JsonbPGetDatum(folded.state);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * SQL: replay(aggregate_type, aggregate_id, from_sequence, max_count).  One row
+ * per event with the state after it.
+ */
+Datum
+cqrs_es_replay(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamKey	key;
+	Aggregate  *aggregate;
+	int64		from_sequence = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT64(2);
+	int64		max_count = MaxCountArg(fcinfo->args[3]);
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	Fold		fold;
+	Event		event;
+
+	if (from_sequence < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("from_sequence must be greater than zero")));
+	InitMaterializedSRF(fcinfo, 0);
+
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	fold_begin(&fold, aggregate, &key, from_sequence - 1);
+	while (max_count > 0 && fold_next(&fold, &event))
+	{
+		Datum		values[7];
+		bool		nulls[7] = {false};
+		MemoryContext caller;
+
+		if (fold.version < from_sequence)
+			continue;
+		caller = MemoryContextSwitchTo(work);
+		values[0] = event.values[EVENT_SEQUENCE];
+		values[1] = event.values[EVENT_CREATED_AT];
+		values[2] = event.values[EVENT_EVENT_TYPE];
+		values[3] = event.values[EVENT_EVENT_VERSION];
+		values[4] = event.values[EVENT_PAYLOAD];
+		values[5] = event.values[EVENT_METADATA];
+		values[6] = JsonbPGetDatum(ReducerStateJsonb(&fold.state));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
+		max_count--;
+	}
+	(void) fold_end(&fold);
+	RegistryLeave();
+	return (Datum) 0;
+}
+
+/*
+ * SQL: take_snapshot(aggregate_type, aggregate_id).  Saves the state as of now
+ * and returns the version it stands for, 0 when the stream has no events (then
+ * nothing is saved).
+ */
+Datum
+cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	FoldedState folded;
+
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("take_snapshot()");
+	PreventCommandIfReadOnly("take_snapshot()");
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
+	RegistryEnter();
+	aggregate = stream_args(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
+	if (folded.version > 0)
+		save_snapshot(&key, aggregate, &folded);
+	RegistryLeave();
+	PG_RETURN_INT64(folded.version);
+}
+
+/* The stream that the first two arguments name; the caller must be allowed to read. */
+static Aggregate *
+stream_args(FunctionCallInfo fcinfo, StreamKey *key)
+{
+	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key->tenant_id = TenancyCurrent();
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	return AggregateRequire(key->aggregate_type);
+}
+
+/* The sequence that at_sequence or at_time means; neither: the end. */
+static int64
+point_args(FunctionCallInfo fcinfo, const StreamKey *key)
+{
+	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("at_sequence and at_time cannot be given both")));
+	if (!PG_ARGISNULL(3))
+		return sequence_at(key, PG_GETARG_TIMESTAMPTZ(3));
+	if (PG_ARGISNULL(2))
+		return PG_INT64_MAX;
+	if (PG_GETARG_INT64(2) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("at_sequence must not be negative")));
+	return PG_GETARG_INT64(2);
+}
+
+/*
+ * The sequence of the last event that was created at or before a time, 0 when
+ * there is none.  Looks from the end, since the past is usually near.
+ */
+static int64
+sequence_at(const StreamKey *key, TimestampTz at_time)
+{
+	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	EventScan  *scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Event		event;
+	int64		sequence = 0;
+
+	while (sequence == 0 && EventsScanNext(scan, &event))
+		if (DatumGetTimestampTz(event.values[EVENT_CREATED_AT]) <= at_time)
+			sequence = EventSequence(&event);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return sequence;
+}
+
+/*-------------------------------------------------------------------------
+ * the fold
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Fold a stream up to a sequence.  In READ COMMITTED it sees what is committed
+ * now.  The state is palloc'd in the current memory context.  The caller has
+ * checked the right to read.  Raises what reducers raise, XX001 for a hole.
+ */
+FoldedState
+FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
+{
+	Fold		fold;
+	Event		event;
+
+	fold_begin(&fold, aggregate, key, up_to_sequence);
+	while (fold.version < up_to_sequence && fold_next(&fold, &event))
+		 /* on */ ;
+	return fold_end(&fold);
+}
+
+/*
+ * Fold events that follow a state, and are not to be read from the log because
+ * one has them already.  Changes *folded; its state is palloc'd in the current
+ * memory context.
+ */
+void
+FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
+		 Event *events, int nevents)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext memory = AllocSetContextCreate(caller, "cqrs_es fold", ALLOCSET_DEFAULT_SIZES);
+	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version};
+	ErrorContextCallback callback = {error_context_stack, describe_fold, &fold};
+	int			i;
+
+	MemoryContextSwitchTo(memory);
+	ReducerStateInit(&fold.state, folded->state);
+	error_context_stack = &callback;
+	for (i = 0; i < nevents; i++)
+	{
+		Event		event = events[i];
+
+		fold.version++;
+		ReducerStateApply(&fold.state, aggregate, &event);
+	}
+	error_context_stack = callback.previous;
+	ReducerStateEnd(&fold.state);
+	MemoryContextSwitchTo(caller);
+	folded->version = fold.version;
+	folded->state = ReducerStateJsonb(&fold.state);
+	MemoryContextDelete(memory);
+}
+
+/*
+ * Begin at the newest snapshot that is not beyond snapshot_up_to; without one
+ * when row security of the log decides what the caller may see of the stream.
+ */
+static void
+fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)
+{
+	Jsonb	   *state;
+
+	check_stack_depth();
+	fold->aggregate = aggregate;
+	fold->key = key;
+	fold->caller = CurrentMemoryContext;
+	fold->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es fold",
+										 ALLOCSET_DEFAULT_SIZES);
+	fold->event_memory = AllocSetContextCreate(fold->memory, "cqrs_es fold event",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(fold->memory);
+	fold->snapshot = RegisterSnapshot(FreshSnapshot());
+	if (snapshot_up_to == 0 || EventsRowSecurity() ||
+		!SnapshotLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
+	{
+		fold->version = 0;
+		state = aggregate->initial_state;
+	}
+	ReducerStateInit(&fold->state, state);
+	fold->scan = EventsScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+	MemoryContextSwitchTo(fold->caller);
+}
+
+/*
+ * Fold the next event into the state; false at the end.  The event's values are
+ * good until the next call.
+ */
+static bool
+fold_next(Fold *fold, Event *event)
+{
+	ErrorContextCallback callback;
+
+	MemoryContextReset(fold->event_memory);
+	if (!EventsScanNext(fold->scan, event))
+		return false;
+	if (EventSequence(event) != fold->version + 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
+						StreamName(fold->key), (long long) fold->version + 1)));
+	fold->version++;
+
+	callback.callback = describe_fold;
+	callback.arg = fold;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	MemoryContextSwitchTo(fold->event_memory);
+	event->values[EVENT_PAYLOAD] = unpack_payload(event->values[EVENT_PAYLOAD], &fold->buffer);
+	ReducerStateApply(&fold->state, fold->aggregate, event);
+	MemoryContextSwitchTo(fold->caller);
+	error_context_stack = callback.previous;
+	return true;
+}
+
+/* End the fold; the state it came to is palloc'd in the caller's memory context. */
+static FoldedState
+fold_end(Fold *fold)
+{
+	FoldedState folded;
+
+	EventsScanEnd(fold->scan);
+	UnregisterSnapshot(fold->snapshot);
+	ReducerStateEnd(&fold->state);
+	folded.version = fold->version;
+	folded.state = ReducerStateJsonb(&fold->state);
+	MemoryContextDelete(fold->memory);
+	return folded;
+}
+
+/*
+ * The payload detoasted, once per event.  Most are short and only need to be
+ * moved to an aligned place.
+ */
+static Datum
+unpack_payload(Datum payload, PayloadBuffer *buffer)
+{
+	struct varlena *value = (struct varlena *) DatumGetPointer(payload);
+
+	/* an out-of-line value counts as short, too, by its header */
+	if (VARATT_IS_EXTERNAL(value) || !VARATT_IS_SHORT(value))
+		return PointerGetDatum(PG_DETOAST_DATUM(payload));
+	SET_VARSIZE(buffer->data, VARHDRSZ + VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
+	/* not memcpy, of which gcc, knowing that it is short, makes a slow "rep movs" */
+	memmove(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
+	return PointerGetDatum(buffer->data);
+}
+
+/*
+ * The observer: save a snapshot when the event is one that is due, and not one
+ * that later events of the same append would push out again.
+ */
+static void
+snapshot_if_due(const Event *event)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	MemoryContext work;
+	MemoryContext caller;
+	FoldedState folded;
+
+	RegistryEnter();
+	EventKey(event, &key);
+	aggregate = AggregateGet(key.aggregate_type);
+	if (!is_due(aggregate, event))
+	{
+		RegistryLeave();
+		return;
+	}
+
+	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(work);
+	if (try_fold(aggregate, &key, EventSequence(event), &folded))
+		save_snapshot(&key, aggregate, &folded);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
+	RegistryLeave();
+}
+
+static bool
+is_due(const Aggregate *aggregate, const Event *event)
+{
+	int64		sequence = EventSequence(event);
+	int64		later;
+
+	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
+		sequence % aggregate->snapshot_every != 0)
+		return false;
+	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
+	return later < aggregate->keep_snapshots;
+}
+
+/*
+ * Fold for a snapshot.  A reducer that fails must not keep facts out of the log,
+ * so its error becomes a warning and there is no snapshot; whoever asks for the
+ * state will get the error.  What is not the reducer's fault is thrown on.
+ */
+static bool
+try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		*folded = FoldStream(aggregate, key, sequence);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return true;
+	if (ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	return false;
+}
+
+/*
+ * Save a state, unless declarations changed while it was folded: it may then be
+ * a mixture, which no fingerprint stands for.
+ */
+static void
+save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
+{
+	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
+		SnapshotSave(key, aggregate, folded->version, folded->state);
+}
+
+static void
+describe_fold(void *arg)
+{
+	Fold	   *fold = arg;
+
+	errcontext("folding event %lld of stream \"%s\"", (long long) fold->version,
+			   StreamName(fold->key));
+}

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ * reducer_state.h
+ *	  The state of an aggregate while it is folded.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_REDUCER_STATE_H
+#define CQRS_ES_REDUCER_STATE_H
+
+#include "aggregate/json_tree.h"
+#include "aggregate/reducer.h"
+
+/* The state, in one of two forms: the one that is not NULL. */
+typedef struct ReducerState
+{
+	JsonNode   *tree;
+	MemoryContext tree_memory;
+
+	Jsonb	   *flat;
+	MemoryContext flat_memory[2];
+	int			current;		/* which of the two holds flat */
+
+	FunctionCalls calls;
+}			ReducerState;
+
+extern void ReducerStateInit(ReducerState * state, Jsonb *json);
+extern void ReducerStateApply(ReducerState * state, Aggregate *aggregate, Event *event);
+extern Jsonb *ReducerStateJsonb(const ReducerState * state);
+extern void ReducerStateEnd(ReducerState * state);
+
+#endif							/* CQRS_ES_REDUCER_STATE_H */

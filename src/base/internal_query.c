@@ -1,0 +1,191 @@
+/*-------------------------------------------------------------------------
+ * internal_query.c
+ *	  Constant SQL of our own, prepared once per backend and kept, as the
+ *	  foreign-key triggers of the server do it.
+ *
+ * Registries and snapshots are read and written with the rights of the role that
+ * owns the table, so that users need no grants on them (RoleSwitchToOwner).
+ * Nothing a caller can arrange may then reach into the statement: the texts name
+ * every object and operator with its schema, and the search_path is fixed as
+ * well, for what has no place for a schema (IS DISTINCT FROM).  Other settings
+ * (settings.c) do not matter where values go in and out as they are; where they
+ * become text, in registries and their fingerprints, they are fixed.  An error leaves
+ * role and search_path to the transaction machinery, which restores them at
+ * (sub)transaction abort.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/internal_query.h"
+
+static void free_plan(void *arg);
+
+/*
+ * The statement's plan, prepared on first use.  Must be called between
+ * SPI_connect and SPI_finish.  The plan lives as long as the backend.
+ */
+SPIPlanPtr
+InternalQueryPlan(InternalQuery *query)
+{
+	if (query->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(query->sql, query->nargs, query->argtypes);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", query->sql,
+				 SPI_result_code_string(SPI_result));
+		query->plan = plan;
+	}
+	return query->plan;
+}
+
+/*
+ * Run a SELECT under the given snapshot.  Returns the number of rows;
+ * SPI_tuptable holds them.  Call between SPI_connect and SPI_finish.
+ */
+uint64
+InternalQueryRead(InternalQuery *query, Datum *values, const char *nulls,
+				  Snapshot snapshot)
+{
+	int			rc;
+
+	PushActiveSnapshot(snapshot);
+	rc = SPI_execute_plan(InternalQueryPlan(query), values, nulls, true, 0);
+	PopActiveSnapshot();
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
+			 SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
+ * Run a writing statement; it sees what is committed now and all that this
+ * transaction did.  Returns the number of rows.  Call between SPI_connect
+ * and SPI_finish.
+ */
+uint64
+InternalQueryWrite(InternalQuery *query, Datum *values, const char *nulls)
+{
+	int			rc = SPI_execute_plan(InternalQueryPlan(query), values, nulls, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
+			 SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
+ * The same with the newest snapshot in every isolation level, as the server's
+ * foreign keys look for rows.  A row that is being changed by somebody else is
+ * waited for; above READ COMMITTED it is a 40001 if that one commits.
+ */
+uint64
+InternalQueryWriteNewest(InternalQuery *query, Datum *values, const char *nulls)
+{
+	int			rc = SPI_execute_snapshot(InternalQueryPlan(query), values, nulls,
+										  GetLatestSnapshot(), InvalidSnapshot,
+										  false, true, 0);
+
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
+			 SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
+ * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
+ * DEFINER function with a SET clause does.
+ */
+RoleSwitch
+RoleSwitchTo(Oid role, const char *search_path)
+{
+	RoleSwitch	saved = RoleSwitchStay();
+
+	SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	if (strcmp(namespace_search_path, search_path) != 0)
+		(void) set_config_option("search_path", search_path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return saved;
+}
+
+/* Stay who one is, with one's own settings; for where the other is an alternative. */
+RoleSwitch
+RoleSwitchStay(void)
+{
+	RoleSwitch	saved;
+
+	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
+	saved.guc_level = NewGUCNestLevel();
+	return saved;
+}
+
+/* Act as the owner of one of our own tables, for statements of our own; 42P01. */
+RoleSwitch
+RoleSwitchToOwner(const char *relname)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(CqrsEsRelid(relname)));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" was dropped meanwhile", CQRS_ES_SCHEMA, relname)));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return RoleSwitchTo(owner, "pg_catalog, pg_temp");
+}
+
+/* Settings that were changed meanwhile, by whatever means, are the caller's again. */
+void
+RoleSwitchBack(const RoleSwitch *saved)
+{
+	AtEOXact_GUC(false, saved->guc_level);
+	SetUserIdAndSecContext(saved->saved_user, saved->saved_context);
+}
+
+/*
+ * Keep a plan for as long as the chunk of memory that it belongs to: it is
+ * freed when the chunk's memory context is reset or deleted.
+ */
+void
+KeepPlanWith(SPIPlanPtr plan, void *owner)
+{
+	MemoryContext memory = GetMemoryChunkContext(owner);
+	MemoryContextCallback *callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
+
+	SPI_keepplan(plan);
+	callback->func = free_plan;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(memory, callback);
+}
+
+static void
+free_plan(void *arg)
+{
+	SPI_freeplan((SPIPlanPtr) arg);
+}
+
+/*
+ * The newest snapshot the isolation level allows: what is committed now in
+ * READ COMMITTED, the transaction's own above it.  It sees all that this
+ * transaction did before.  Push or register it before use.
+ */
+Snapshot
+FreshSnapshot(void)
+{
+	return IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
+}

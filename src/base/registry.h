@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ * registry.h
+ *	  Declarations: aggregates, and how every registry is cached.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_REGISTRY_H
+#define CQRS_ES_REGISTRY_H
+
+#include "utils/hsearch.h"
+
+#include "base/internal_query.h"
+
+/* keys of registry caches: texts of at most 255 bytes and their end */
+#define REGISTRY_KEY_BYTES 256
+
+/*
+ * What a backend remembers of registry tables: a hash table by name in a
+ * memory context of its own, both thrown away when any registry changes.
+ */
+typedef struct RegistryCache
+{
+	const char *name;
+	Size		entry_size;		/* the entry begins with char[REGISTRY_KEY_BYTES] */
+	uint64		generation;
+	MemoryContext memory;
+	HTAB	   *entries;
+}			RegistryCache;
+
+extern void RegistryInit(void);
+extern void *RegistryCacheLookup(RegistryCache *cache, const text *key);
+extern void RegistryEnter(void);
+extern void RegistryLeave(void);
+extern uint64 RegistryGeneration(void);
+extern void RegistryForget(void);
+extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
+extern uint64 RegistryRead(InternalQuery *query, Datum *values);
+extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
+extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
+extern bool RegistryLockAggregate(const text *type, bool change);
+
+#endif							/* CQRS_ES_REGISTRY_H */

@@ -1,0 +1,470 @@
+/*-------------------------------------------------------------------------
+ * registry_function.c
+ *	  A user's function that a registry names: reducer, upcaster, handler.
+ *
+ * Registries keep a function by its full signature, not by its oid, so that it
+ * survives dump and restore.  DROP FUNCTION is refused while a registry names
+ * it, by an event trigger, since rows have no entries in pg_depend.  Who names
+ * one therefore holds a lock of it until the registry's row is committed, and
+ * looks at nothing of it before that (registry.c has the order of locks).  Nor may
+ * it get another name or schema: whoever can create functions there would put one
+ * of his in its place, which then runs with the rights of whoever reads.  What
+ * has gone all the same (a restore without it) is a clear error when it is called.
+ * (The event triggers' own function is in sql/90_protect.sql.)
+ *
+ * Functions run with the rights of whoever appends or reads, like any function
+ * he could call himself; EXECUTE is checked when they are named and when they
+ * are called.  They run with the search_path of whoever named them and with fixed
+ * settings (settings.c), since what they return may go into a snapshot that
+ * everybody reads.
+ *
+ * A function of a temporary schema is none: the schema's name means a place that
+ * the next session gets, and with it the right to say what the function does.
+ *
+ * What the server keeps for a function between calls belongs to one row of
+ * calls (a fold, a read), not to the backend: it neither survives an error nor
+ * allows a function to call itself through us.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/registry.h"
+#include "base/registry_function.h"
+#include "base/settings.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_function_body);
+PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
+PG_FUNCTION_INFO_V1(cqrs_es_note_function_names);
+PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
+
+/* what is named, and as what */
+#define NAMED_FUNCTIONS \
+	"(SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"'," \
+	"  aggregate_type, event_type) AS used_as FROM cqrs_es.reducers" \
+	" UNION ALL SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"'," \
+	"  event_type, from_version) FROM cqrs_es.upcasters" \
+	" UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"'," \
+	"  projection, event_type) FROM cqrs_es.handlers WHERE function IS NOT NULL) AS n"
+
+/* the named functions that were there when the command began that is running; 0: none */
+static Datum functions_there = (Datum) 0;
+static bool functions_there_known = false;
+
+/* A function that was called. */
+typedef struct FunctionCall
+{
+	RegistryFunction *function;
+	FmgrInfo	finfo;
+	struct FunctionCall *next;
+}			FunctionCall;
+
+static bool registries_are_there(void);
+pg_noreturn static void refuse_change(const char *change);
+static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
+static void refuse_temporary(Oid function, const char *role);
+pg_noreturn static void report_missing(const RegistryFunction * function);
+static void check_execute(Oid function, const char *name);
+
+/*
+ * The function that a signature means, as regprocedure takes it, locked to the
+ * end of the transaction (AccessShareLock).  While we waited for the lock the name
+ * may have come to mean another one, so it is looked up until nothing changes.
+ * Raises 42883, 3F000, 42704 for what is not there.
+ */
+NullableDatum
+RegistryFunctionByName(const char *signature)
+{
+	NullableDatum function = {.isnull = false};
+	Oid			locked = InvalidOid;
+
+	for (;;)
+	{
+		uint64		changes = SharedInvalidMessageCounter;
+		Oid			found;
+
+		CHECK_FOR_INTERRUPTS();
+		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
+		found = DatumGetObjectId(function.value);
+		if (found == locked)
+			return function;
+		if (OidIsValid(locked))
+			UnlockDatabaseObject(ProcedureRelationId, locked, 0, AccessShareLock);
+		LockDatabaseObject(ProcedureRelationId, found, 0, AccessShareLock);
+		if (changes == SharedInvalidMessageCounter)
+			return function;
+		locked = found;
+	}
+}
+
+/*
+ * The signature, as a text datum, of a function that is about to be named: a
+ * plain one with just these argument types that returns `result`, or whatever
+ * it likes when that is InvalidOid.  `expected` is the detail of the error
+ * otherwise.  The function is locked to the end of the transaction
+ * (AccessShareLock).  Raises 22004, 42883, 42P13, 42P17 for a temporary one, 42501.
+ */
+Datum
+RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtypes,
+						  int nargs, const char *expected)
+{
+	Oid			oid = DatumGetObjectId(function.value);
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+	bool		fits;
+	int			guc_level = 0;
+	Datum		signature;
+
+	if (function.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("function must not be null")));
+	/* with it, its schema and types are there until we commit */
+	LockDatabaseObject(ProcedureRelationId, oid, 0, AccessShareLock);
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(oid));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function does not exist"),
+				 errdetail("There is none with OID %u.", oid)));
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
+		(!OidIsValid(result) || proc->prorettype == result) && proc->pronargs == nargs &&
+		memcmp(proc->proargtypes.values, argtypes, nargs * sizeof(Oid)) == 0;
+	ReleaseSysCache(tuple);
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s does not fit", format_procedure(oid)),
+				 errdetail_internal("%s", expected)));
+	refuse_temporary(oid, "function");
+	check_execute(oid, format_procedure(oid));
+	SettingsFix(&guc_level);
+	signature = CStringGetTextDatum(format_procedure_qualified(oid));
+	SettingsRestore(guc_level);
+	return signature;
+}
+
+/*
+ * The qualified name in such a signature, for a statement that calls the
+ * function; palloc'd.  Names in it may be quoted.
+ */
+char *
+RegistryFunctionName(const char *signature)
+{
+	const char *end = signature;
+	bool		quoted = false;
+
+	while (*end && (quoted || *end != '('))
+		if (*end++ == '"')
+			quoted = !quoted;
+	return pnstrdup(signature, end - signature);
+}
+
+/*
+ * Fill in a function from a row of a registry, in the current memory context:
+ * from first_column on stand the signature, the oid or null, the search_path.
+ */
+void
+RegistryFunctionInit(RegistryFunction *function, HeapTuple row, TupleDesc desc,
+					 int first_column, const char *role)
+{
+	bool		isnull;
+	Datum		oid = SPI_getbinval(row, desc, first_column + 1, &isnull);
+
+	function->role = role;
+	function->signature = SPI_getvalue(row, desc, first_column);
+	function->oid = isnull ? InvalidOid : DatumGetObjectId(oid);
+	function->search_path = SPI_getvalue(row, desc, first_column + 2);
+}
+
+/*
+ * Begin a row of calls, whose memory is the current memory context.  What others
+ * changed until now counts, also in a transaction that holds all its locks.
+ */
+void
+FunctionCallsInit(FunctionCalls *calls)
+{
+	AcceptInvalidationMessages();
+	calls->memory = CurrentMemoryContext;
+	calls->first = NULL;
+	calls->guc_level = 0;
+}
+
+/*
+ * Call it, in the current memory context.  Raises 42883 for a function that is
+ * gone, 42P17 for a temporary one, 42501, 22004 for a null result, and what it
+ * raises itself.
+ */
+Datum
+RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
+					 const NullableDatum *args, int nargs)
+{
+	LOCAL_FCINFO(fcinfo, 4);
+	Datum		result;
+
+	InitFunctionCallInfoData(*fcinfo, prepare_call(function, calls), nargs, InvalidOid, NULL, NULL);
+	memcpy(fcinfo->args, args, nargs * sizeof(NullableDatum));
+	result = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s %s returned null", function->role, function->signature)));
+	return result;
+}
+
+/* End a row of calls: search_path and settings are the caller's again. */
+void
+FunctionCallsEnd(FunctionCalls *calls)
+{
+	SettingsRestore(calls->guc_level);
+}
+
+/* Check and look up a function at its first call; set its search_path and the settings. */
+static FmgrInfo *
+prepare_call(RegistryFunction *function, FunctionCalls *calls)
+{
+	FunctionCall *call;
+
+	for (call = calls->first; call; call = call->next)
+		if (call->function == function)
+			break;
+	if (call == NULL)
+	{
+		if (OidIsValid(function->oid))
+		{
+			refuse_temporary(function->oid, function->role);
+			check_execute(function->oid, function->signature);
+		}
+		/* what is found now is still there for fmgr_info, which does not wait */
+		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function->oid)))
+			report_missing(function);
+		call = MemoryContextAlloc(calls->memory, sizeof(FunctionCall));
+		fmgr_info_cxt(function->oid, &call->finfo, calls->memory);
+		call->function = function;
+		call->next = calls->first;
+		calls->first = call;
+	}
+	SettingsFix(&calls->guc_level);
+	if (strcmp(namespace_search_path, function->search_path) != 0)
+	{
+		if (calls->guc_level == 0)
+			calls->guc_level = NewGUCNestLevel();
+		(void) set_config_option("search_path", function->search_path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
+	return &call->finfo;
+}
+
+/*
+ * SQL: function_body(function oid).  A body in standard SQL as text; null for any
+ * other function, and for one that is gone.  To write it the server looks up all
+ * that the body names, which is there for as long as the function is: so that is
+ * locked (AccessShareLock) meanwhile.
+ */
+Datum
+cqrs_es_function_body(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(body_call, 1);
+	Datum		function = PG_GETARG_DATUM(0);
+	HeapTuple	tuple = SearchSysCache1(PROCOID, function);
+	bool		isnull;
+	Datum		body;
+
+	if (!HeapTupleIsValid(tuple))
+		PG_RETURN_NULL();
+	(void) SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
+	ReleaseSysCache(tuple);
+	if (isnull)
+		PG_RETURN_NULL();
+
+	LockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	InitFunctionCallInfoData(*body_call, NULL, 1, InvalidOid, NULL, NULL);
+	body_call->args[0].value = function;
+	body_call->args[0].isnull = false;
+	body = pg_get_function_sqlbody(body_call);
+	UnlockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	if (body_call->isnull)
+		PG_RETURN_NULL();
+	return body;
+}
+
+/*
+ * SQL: protect_functions(), called by the event trigger on sql_drop; 2BP01 when
+ * one is in use.  What was dropped is described to us as the
+ * session that drops it writes names, which may be with quotes around all.  So
+ * names are compared as what they mean, and those of the arguments, of which ours
+ * need no quotes, without them.
+ */
+Datum
+cqrs_es_protect_functions(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT n.function, n.used_as"
+		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN " NAMED_FUNCTIONS
+		" ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
+		" AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
+		" pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
+		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
+		.nargs = 0
+	};
+
+	if (!registries_are_there())
+		PG_RETURN_VOID();
+	SPI_connect();
+	if (RegistryRead(&query, NULL) > 0)
+		refuse_change("drop");
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: note_function_names(), called by the event trigger on ddl_command_start;
+ * for protect_function_names().  A command within the command notes anew, and
+ * checks for itself what it changed.
+ */
+Datum
+cqrs_es_note_function_names(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT pg_catalog.array_agg(n.function) FROM " NAMED_FUNCTIONS
+		" WHERE pg_catalog.to_regprocedure(n.function) IS NOT NULL",
+		.nargs = 0
+	};
+	Datum		there;
+	bool		isnull;
+	MemoryContext caller;
+
+	if (functions_there)
+		pfree(DatumGetPointer(functions_there));
+	functions_there = (Datum) 0;
+	functions_there_known = !registries_are_there();
+	if (functions_there_known)
+		PG_RETURN_VOID();
+	SPI_connect();
+	(void) RegistryRead(&query, NULL);
+	there = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		caller = MemoryContextSwitchTo(TopMemoryContext);
+		functions_there = PointerGetDatum(DatumGetArrayTypePCopy(there));
+		MemoryContextSwitchTo(caller);
+	}
+	functions_there_known = true;
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: protect_function_names(), called by the event trigger on ddl_command_end,
+ * before anybody can have put another function in the place; 2BP01 when one that is in
+ * use was there at the start, and now there is none of its name.  55000 when it
+ * is not known what was there.
+ */
+Datum
+cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT n.function, n.used_as FROM " NAMED_FUNCTIONS
+		" WHERE n.function OPERATOR(pg_catalog.=) ANY ($1)"
+		" AND pg_catalog.to_regprocedure(n.function) IS NULL ORDER BY 1, 2 LIMIT 1",
+		.nargs = 1,
+		.argtypes = {TEXTARRAYOID}
+	};
+
+	if (!functions_there_known)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not note what was there before")));
+	if (functions_there == (Datum) 0 || !registries_are_there())
+		PG_RETURN_VOID();
+	SPI_connect();
+	if (RegistryRead(&query, &functions_there) > 0)
+		refuse_change("rename or move");
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* False when the extension itself is what is being dropped. */
+static bool
+registries_are_there(void)
+{
+	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("reducers", schema)) &&
+		OidIsValid(get_relname_relid("upcasters", schema)) &&
+		OidIsValid(get_relname_relid("handlers", schema));
+}
+
+/* 2BP01 for the function in use that has just been read. */
+static void
+refuse_change(const char *change)
+{
+	HeapTuple	row = SPI_tuptable->vals[0];
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot %s function %s because it is in use",
+					change, SPI_getvalue(row, desc, 1)),
+			 errdetail("It is %s.", SPI_getvalue(row, desc, 2)),
+			 errhint("Define another one, or drop that first.")));
+}
+
+/* 42P17 when the function, which is to be or was defined as `role`, is temporary. */
+static void
+refuse_temporary(Oid function, const char *role)
+{
+	if (isAnyTempNamespace(get_func_namespace(function)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("%s %s is temporary", role, format_procedure(function)),
+				 errdetail("Other sessions find another function under that name, or none."),
+				 errhint("Create the function in a schema that stays.")));
+}
+
+static void
+report_missing(const RegistryFunction *function)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("function %s does not exist", function->signature),
+			 errdetail("It was defined as %s.", function->role),
+			 errhint("Create it again, or define another %s.", function->role)));
+}
+
+/*
+ * `name` is for the message.  A function that is gone is not an error here: where
+ * it is not locked the caller looks again.
+ */
+static void
+check_execute(Oid function, const char *name)
+{
+	bool		is_missing = false;
+
+	if (superuser() || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function)))
+		return;
+	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE, &is_missing) != ACLCHECK_OK &&
+		!is_missing)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
+}

@@ -1,0 +1,399 @@
+/*-------------------------------------------------------------------------
+ * registry_name.c
+ *	  Roles and tables that registries name: definers, owners, read models.
+ *
+ * A registry has them by oid, which follows a rename, and beside it by the name
+ * they had when the row was written.  Neither alone would do for a dump: an
+ * oid means nothing elsewhere, and of a renamed role nobody tells us.  So what is
+ * dumped is the name of that time, put in by the condition that
+ * pg_extension_config_dump got, and no oid; with the server's own functions alone,
+ * for a dump must be possible when this library is missing.
+ *
+ * A row trigger finds the oids again.  Unlike a value of type regrole or regclass
+ * that cannot be read, a name that means nothing does not end the COPY of all
+ * rows: it is told by a warning, and the row is there with the name alone.  Until
+ * there is something of that name, the row does nothing and says so when it
+ * should: a handler fails the append, a decider the command.
+ *
+ * A role that is dropped stays dropped: no other role of its name takes over what
+ * it defined.  A table that is dropped, which takes some force (an event trigger
+ * refuses it), is followed by one of its name, as the statements that name it do.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/registry.h"
+#include "base/registry_name.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_resolve_names);
+PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
+
+/* A row that is about to be stored. */
+typedef struct RegistryRow
+{
+	Relation	rel;
+	HeapTuple	tuple;
+	bool		is_new;			/* restored, perhaps */
+}			RegistryRow;
+
+static void resolve_role(RegistryRow *row, const char *role_column, const char *name_column);
+static void resolve_tables(RegistryRow *row);
+static void check_function(RegistryRow *row);
+static bool has_column(const RegistryRow *row, const char *name, Oid type);
+static Datum get_column(const RegistryRow *row, const char *name, bool *isnull);
+static void set_column(RegistryRow *row, const char *name, Datum value);
+static void warn(const RegistryRow *row, int sqlerrcode, const char *what);
+static Oid	find_table(const TableName *name);
+static bool name_of_table(Oid table, TableName *name);
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: the row trigger of registries that name roles, tables or functions */
+Datum
+cqrs_es_resolve_names(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	RegistryRow row;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ||
+		RelationGetNamespace(trigger->tg_relation) != get_namespace_oid(CQRS_ES_SCHEMA, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired as the trigger of a registry", "resolve_names()")));
+	row.rel = trigger->tg_relation;
+	row.is_new = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
+	row.tuple = row.is_new ? trigger->tg_trigtuple : trigger->tg_newtuple;
+	resolve_role(&row, "definer", "definer_name");
+	resolve_role(&row, "owner", "owner_name");
+	resolve_tables(&row);
+	check_function(&row);
+	return PointerGetDatum(row.tuple);
+}
+
+/*
+ * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
+ * a table is dropped that a projection keeps.
+ */
+Datum
+cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT d.object_identity, p.name"
+		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d"
+		" CROSS JOIN cqrs_es.projections AS p"
+		" CROSS JOIN LATERAL pg_catalog.generate_subscripts(p.read_model_names, 1) AS i"
+		" WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
+		" AND d.objsubid OPERATOR(pg_catalog.=) 0 AND d.object_type OPERATOR(pg_catalog.=) 'table'"
+		" AND (d.objid OPERATOR(pg_catalog.=) p.read_models[i]"
+		"  OR d.address_names[1] OPERATOR(pg_catalog.=) p.read_model_names[i][1]"
+		"  AND d.address_names[2] OPERATOR(pg_catalog.=) p.read_model_names[i][2]"
+		"  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid OPERATOR(pg_catalog.=) p.read_models[i]))"
+		" ORDER BY 1, 2 LIMIT 1",
+		.nargs = 0
+	};
+	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
+
+	/* the extension itself may be what is dropped */
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("projections", schema)))
+		PG_RETURN_VOID();
+
+	SPI_connect();
+	if (RegistryRead(&query, NULL) > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		char	   *projection = SPI_getvalue(row, desc, 2);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop table %s because a projection keeps it",
+						SPI_getvalue(row, desc, 1)),
+				 errdetail("It is projection \"%s\".", projection),
+				 errhint("Drop that first, with SELECT cqrs_es.drop_projection(%s).",
+						 quote_literal_cstr(projection))));
+	}
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*-------------------------------------------------------------------------
+ * for those who read registries
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The pairs of an array of names, palloc'd; none when it is null.  Whatever else
+ * somebody wrote by hand counts as none, too.
+ */
+TableName *
+RegistryTableNames(Datum names, bool isnull, int *n)
+{
+	ArrayType  *array;
+	Datum	   *elements;
+	bool	   *nulls;
+	TableName  *result;
+	int			i;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	array = DatumGetArrayTypeP(names);
+	if (ARR_NDIM(array) != 2 || ARR_DIMS(array)[1] != 2)
+		return NULL;
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
+	*n /= 2;
+	result = palloc(*n * sizeof(TableName));
+	for (i = 0; i < *n; i++)
+	{
+		result[i].schema = nulls[2 * i] ? "" : TextDatumGetCString(elements[2 * i]);
+		result[i].table = nulls[2 * i + 1] ? "" : TextDatumGetCString(elements[2 * i + 1]);
+	}
+	return result;
+}
+
+/*
+ * The qualified name of the first table, from the place *next on, that is missing
+ * among those that REGISTRY_READ_MODELS found for these names; NULL when there is
+ * none.  *next becomes the place after it.  In the current memory context.
+ */
+char *
+RegistryMissingTable(Datum tables, Datum names, bool names_isnull, int *next)
+{
+	int			n;
+	TableName  *name = RegistryTableNames(names, names_isnull, &n);
+	Datum	   *oids;
+	int			noids;
+
+	deconstruct_array(DatumGetArrayTypeP(tables), REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT,
+					  &oids, NULL, &noids);
+	for (n = Min(n, noids); *next < n; (*next)++)
+		if (!OidIsValid(DatumGetObjectId(oids[*next])))
+		{
+			name += (*next)++;
+			return quote_qualified_identifier(name->schema, name->table);
+		}
+	return NULL;
+}
+
+/*
+ * The role must exist: 42704.  One that was dropped would be nobody, with
+ * nobody's rights.  `what` it did, as in "defined the handler", for the message.
+ */
+void
+RegistryRequireRole(Oid role, const char *name, const char *what)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\", which %s, does not exist", name, what),
+				 errhint("Define it anew, as a role that exists.")));
+}
+
+/*-------------------------------------------------------------------------
+ * the row trigger
+ *-------------------------------------------------------------------------
+ */
+
+/* Of an oid the name of now; of a name alone the oid, if there is such a role. */
+static void
+resolve_role(RegistryRow *row, const char *role_column, const char *name_column)
+{
+	bool		has_no_role;
+	bool		has_no_name;
+	Oid			role;
+	char	   *name;
+
+	if (!has_column(row, role_column, REGROLEOID) || !has_column(row, name_column, TEXTOID))
+		return;
+	role = DatumGetObjectId(get_column(row, role_column, &has_no_role));
+	if (!has_no_role)
+	{
+		name = GetUserNameFromId(role, true);
+		if (name)
+			set_column(row, name_column, CStringGetTextDatum(name));
+		return;
+	}
+	name = text_to_cstring(DatumGetTextPP(get_column(row, name_column, &has_no_name)));
+	role = has_no_name ? InvalidOid : get_role_oid(name, true);
+	if (OidIsValid(role))
+		set_column(row, role_column, ObjectIdGetDatum(role));
+	else if (row->is_new && !has_no_name)
+		warn(row, ERRCODE_UNDEFINED_OBJECT, psprintf("role \"%s\" does not exist", name));
+}
+
+/* The same for read models; of one that is gone its name stays. */
+static void
+resolve_tables(RegistryRow *row)
+{
+	bool		has_no_tables;
+	bool		has_no_names;
+	Datum		tables;
+	Datum		names;
+	TableName  *name;
+	int			nnames;
+	Datum	   *oids = NULL;
+	int			n = 0;
+	Datum	   *texts;
+	int			dims[2];
+	int			lower[2] = {1, 1};
+	int			i;
+
+	if (!has_column(row, "read_models", REGCLASSARRAYOID) ||
+		!has_column(row, "read_model_names", TEXTARRAYOID))
+		return;
+	tables = get_column(row, "read_models", &has_no_tables);
+	names = get_column(row, "read_model_names", &has_no_names);
+	name = RegistryTableNames(names, has_no_names, &nnames);
+	if (has_no_tables && has_no_names)
+		return;
+	if (!has_no_tables)
+		deconstruct_array(DatumGetArrayTypeP(tables), REGCLASSOID, sizeof(Oid), true,
+						  TYPALIGN_INT, &oids, NULL, &n);
+	else
+	{
+		n = nnames;
+		oids = palloc0(Max(n, 1) * sizeof(Datum));
+	}
+	texts = palloc(Max(2 * n, 1) * sizeof(Datum));
+	for (i = 0; i < n; i++)
+	{
+		TableName	now = i < nnames ? name[i] : (TableName) {"", ""};
+
+		if (!name_of_table(DatumGetObjectId(oids[i]), &now))
+		{
+			oids[i] = ObjectIdGetDatum(find_table(&now));
+			if (row->is_new && !OidIsValid(DatumGetObjectId(oids[i])))
+				warn(row, ERRCODE_UNDEFINED_TABLE,
+					 psprintf("read model %s does not exist",
+							  quote_qualified_identifier(now.schema, now.table)));
+		}
+		texts[2 * i] = CStringGetTextDatum(now.schema);
+		texts[2 * i + 1] = CStringGetTextDatum(now.table);
+	}
+	dims[0] = n;
+	dims[1] = 2;
+	set_column(row, "read_models",
+			   PointerGetDatum(construct_array(oids, n, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT)));
+	set_column(row, "read_model_names",
+			   PointerGetDatum(n == 0 ? construct_empty_array(TEXTOID) :
+							   construct_md_array(texts, NULL, 2, dims, lower, TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+/* A function is kept by its signature alone, and looked up when it is called. */
+static void
+check_function(RegistryRow *row)
+{
+	bool		isnull;
+	Datum		signature;
+	LOCAL_FCINFO(fcinfo, 1);
+
+	if (!row->is_new || !has_column(row, "function", TEXTOID))
+		return;
+	signature = get_column(row, "function", &isnull);
+	if (isnull)
+		return;
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = signature;
+	fcinfo->args[0].isnull = false;
+	(void) to_regprocedure(fcinfo);
+	if (fcinfo->isnull)
+		warn(row, ERRCODE_UNDEFINED_FUNCTION,
+			 psprintf("function %s does not exist", TextDatumGetCString(signature)));
+}
+
+static bool
+has_column(const RegistryRow *row, const char *name, Oid type)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+	int			column = SPI_fnumber(desc, name);
+
+	return column > 0 && TupleDescAttr(desc, column - 1)->atttypid == type;
+}
+
+static Datum
+get_column(const RegistryRow *row, const char *name, bool *isnull)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+
+	return heap_getattr(row->tuple, SPI_fnumber(desc, name), desc, isnull);
+}
+
+static void
+set_column(RegistryRow *row, const char *name, Datum value)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+	int			column = SPI_fnumber(desc, name);
+	bool		isnull = false;
+
+	row->tuple = heap_modify_tuple_by_cols(row->tuple, desc, 1, &column, &value, &isnull);
+}
+
+/* Say what a restored row lacks: which row is told by the texts of its key. */
+static void
+warn(const RegistryRow *row, int sqlerrcode, const char *what)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+	char	   *key = SPI_getvalue(row->tuple, desc, 1);
+
+	if (TupleDescAttr(desc, 1)->atttypid == TEXTOID)
+		key = psprintf("%s, %s", key, SPI_getvalue(row->tuple, desc, 2));
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg_internal("%s", what),
+			 errdetail("Row (%s) of table %s.%s names it, and will fail until it exists.",
+					   key, CQRS_ES_SCHEMA, RelationGetRelationName(row->rel))));
+}
+
+/* The table of this name, if it is one that could be a read model. */
+static Oid
+find_table(const TableName *name)
+{
+	Oid			schema = get_namespace_oid(name->schema, true);
+	Oid			table = OidIsValid(schema) ? get_relname_relid(name->table, schema) : InvalidOid;
+	char		kind = OidIsValid(table) ? get_rel_relkind(table) : '\0';
+
+	return (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
+		get_rel_persistence(table) != RELPERSISTENCE_TEMP ? table : InvalidOid;
+}
+
+/* False when there is no such table: then the name is left as it is. */
+static bool
+name_of_table(Oid table, TableName *name)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	char	   *schema;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	schema = get_namespace_name(((Form_pg_class) GETSTRUCT(tuple))->relnamespace);
+	if (schema)
+	{
+		name->schema = schema;
+		name->table = pstrdup(NameStr(((Form_pg_class) GETSTRUCT(tuple))->relname));
+	}
+	ReleaseSysCache(tuple);
+	return schema != NULL;
+}

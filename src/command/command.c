@@ -1,0 +1,661 @@
+/*-------------------------------------------------------------------------
+ * command.c
+ *	  Commands: load the aggregate, decide, append.
+ *
+ * A command is decided by an SQL expression over state, command, aggregate_id,
+ * metadata and version (decider.c).  Its events are appended behind just the
+ * version that was decided on.  When somebody else was quicker, the aggregate is
+ * loaded and the command decided again, cqrs_es.command_retries times.
+ *
+ * Where many fight over one stream, commands queue up (command_queue.c).
+ *
+ * A refusal is a decision on a version, too, and so is that nothing happens.
+ * When the stream has moved on since it was loaded, that is a lost race like any
+ * other.  For that the decider runs in a subtransaction, so that one can go on
+ * after its error.  It costs little and gets no xid, unless the decider writes or
+ * locks rows; then the append belongs to the same subtransaction, and what the
+ * decider of a lost race wrote is undone, or it would be in its own way the next
+ * time.
+ *
+ * The events carry the command's id ("command_id", "causation_id") and a
+ * correlation id, that of the context or else the command's.  A command that is
+ * sent again with its id is recognized by the events it left in the stream, for
+ * as long as the stream is there; it returns its first result and does nothing.
+ * That it is the same command shows a digest of type and payload, which they
+ * carry as well.  A command that was rejected, or that nothing followed from, left
+ * no trace and is decided anew.
+ *
+ * It may be sent again while the first is still running.  Then it must not be
+ * decided beside the first, or it would be refused for what that one holds:
+ * rows, advisory locks, seats that are taken.  So, in this order,
+ *
+ *	- who decides a command with an id holds a lock on stream and id until its
+ *	  events are in the log (on the generic way, which does not see rows in
+ *	  progress, until the transaction ends), taken before it queues up, so that
+ *	  nobody in the queue waits for this lock;
+ *	- who has that lock waits until nobody else's rows are at the stream's end;
+ *	- and then looks for the id.
+ *
+ * Nobody waits for this lock who may hold what its owner waits for, as with the
+ * slots: a transaction that has written something, or locked a row, takes it if
+ * it is free, and else decides without.  When the command is refused then, or
+ * nothing follows from it, that may be due to the owner, and only his end tells:
+ * so it waits for the lock after all, and decides again.  (Should the owner wait
+ * for it meanwhile, the server's deadlock detector ends one of them.)
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "common/cryptohash.h"
+#include "common/hashfn.h"
+#include "common/sha2.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/internal_query.h"
+#include "base/tenancy.h"
+#include "log/append.h"
+#include "log/context.h"
+#include "log/event_id.h"
+#include "log/event_scan.h"
+#include "log/event_writer.h"
+#include "aggregate/fold.h"
+#include "command/command.h"
+#include "command/command_queue.h"
+#include "command/decider.h"
+
+/* advisory locks of users have 1 or 2 in the fourth field of their tag */
+#define COMMAND_ID_LOCK_CLASS	0xCF
+
+/* of the digest, so many hexadecimal digits are kept */
+#define DIGEST_CHARS	32
+
+static int	cqrs_es_command_retries = 3;
+
+PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
+
+/* A command under way. */
+typedef struct Command
+{
+	StreamKey	key;
+	text	   *type;
+	Jsonb	   *payload;
+	Jsonb	   *metadata;		/* what each of its events gets */
+	Jsonb	   *stamp;			/* what each of them gets in any case: its id */
+	int64		expected_version;
+	pg_uuid_t	id;
+	bool		has_id;			/* given by the caller, so it may be a repetition */
+	LOCKTAG		id_lock;
+	bool		holds_id;		/* that lock, see above */
+	char		digest[DIGEST_CHARS + 1];	/* of type and payload; with has_id only */
+}			Command;
+
+/* What became of it. */
+typedef struct CommandResult
+{
+	FoldedState folded;
+	int64		global_position;	/* 0: nothing happened */
+	bool		appended;		/* by this call */
+}			CommandResult;
+
+static void command_args(FunctionCallInfo fcinfo, Command *command);
+static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
+static Jsonb *command_stamp(const Command *command);
+static void put_string(JsonbParseState **state, const char *key, const char *value);
+static void put_digest(JsonbParseState **state, const Command *command);
+static void make_digest(Command *command);
+static void append_canonical(StringInfo text, JsonbContainer *json);
+static bool is_string(JsonbContainer *object, const char *key, const char *value);
+static CommandResult run(Command *command);
+static bool attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
+					int64 *searched, CommandResult *result, int64 *version);
+static bool decide_and_append(const Command *command, Aggregate *aggregate,
+							  CommandQueue *queue, CommandResult *result,
+							  CommandId loaded_at, int64 *version);
+static bool append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
+						  CommandResult *result, int64 *version);
+static void end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner);
+static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
+					  int64 *version);
+static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
+						 CommandResult *result);
+pg_noreturn static void report_other_command(const Command *command, int64 sequence);
+static void hold_id(Command *command, bool wait);
+static bool is_alone(const Command *command);
+static void release_id(Command *command, bool appended);
+static void await_stream(const StreamKey *key);
+static void describe_command(void *arg);
+
+void
+CommandInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.command_retries",
+							"How often a command that lost a race is decided again.",
+							NULL,
+							&cqrs_es_command_retries, 3, 0, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+/*
+ * SQL: execute_command(aggregate_type, aggregate_id, command_type, payload,
+ * expected_version, metadata, command_id)
+ */
+Datum
+cqrs_es_execute_command(PG_FUNCTION_ARGS)
+{
+	Command		command;
+	CommandResult result;
+	ErrorContextCallback callback = {error_context_stack, describe_command, &command};
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	command_args(fcinfo, &command);
+	AppendPrevent();
+	/* also when nothing will be appended: the state is shown */
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
+
+	error_context_stack = &callback;
+	RegistryEnter();
+	result = run(&command);
+	RegistryLeave();
+	error_context_stack = callback.previous;
+
+	values[0] = Int64GetDatum(result.folded.version);
+	values[1] = Int64GetDatum(result.global_position);
+	nulls[1] = result.global_position == 0;
+	values[2] = JsonbPGetDatum(result.folded.state);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * Load, decide, append, until the decision holds or tries are used up (QE001).
+ * With an expected version there is one try.
+ *
+ * All events up to the version that is decided on are searched for the command's
+ * id.  The long search is done before loading, since what comes between loading
+ * and appending is a lost race.
+ */
+static CommandResult
+run(Command *command)
+{
+	Aggregate  *aggregate = AggregateRequire(command->key.aggregate_type);
+	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
+	CommandResult result = {.global_position = 0};
+	int64		searched = 0;
+	int64		version;
+	CommandQueue queue = {.holds_slot = false};
+
+	if (command->has_id)
+		hold_id(command, !TransactionIdIsValid(GetTopTransactionIdIfAny()));
+	if (tries_left > 0)
+		CommandQueueArrive(&queue, &command->key);
+	if (command->has_id)
+		await_stream(&command->key);
+	if (!command->has_id || !was_executed(command, aggregate, &searched, &result))
+	{
+		while (!attempt(command, aggregate, &queue, &searched, &result, &version))
+		{
+			if (version == result.folded.version)
+			{
+				/* nobody waits for us while we wait for the same command elsewhere */
+				CommandQueueLeave(&queue);
+				hold_id(command, true);
+				await_stream(&command->key);
+				continue;
+			}
+			if (tries_left-- == 0)
+			{
+				if (command->has_id && was_executed(command, aggregate, &searched, &result))
+					break;
+				AppendReportConflict(&command->key, result.folded.version, version);
+			}
+			CommandQueueLost(&queue);
+		}
+	}
+	release_id(command, result.global_position != 0);
+	if (!result.appended)
+		CommandQueueLeave(&queue);
+	return result;
+}
+
+/*
+ * One try.  False when somebody else was quicker: the stream is at *version
+ * then; and, with *version as it was loaded, when it came to nothing, perhaps
+ * because the same command is running elsewhere.  Throws the decider's refusal
+ * when it was one of the version that the stream is at.
+ */
+static bool
+attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, int64 *searched,
+		CommandResult *result, int64 *version)
+{
+	CommandId	loaded_at = GetCurrentCommandId(false);
+
+	CHECK_FOR_INTERRUPTS();
+	result->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
+	if (command->has_id && result->folded.version > *searched &&
+		was_executed(command, aggregate, searched, result))
+		return true;
+	if (!AppendVersionFits(command->expected_version, result->folded.version))
+	{
+		(void) has_moved(command, result->folded.version, loaded_at, version);
+		AppendReportConflict(&command->key, command->expected_version, result->folded.version);
+	}
+	return decide_and_append(command, aggregate, queue, result, loaded_at, version);
+}
+
+/*
+ * The decision on result->folded, as in attempt().  Errors that are not the
+ * decider's (40, 53, 57, 58, XX), or come after it, are thrown on at once.
+ */
+static bool
+decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,
+				  CommandResult *result, CommandId loaded_at, int64 *version)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	volatile bool inside = true;	/* the subtransaction */
+	volatile bool decided = false;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		Jsonb	   *events = Decide(aggregate, command->type, result->folded.state,
+									command->payload, command->key.aggregate_id,
+									command->metadata, result->folded.version);
+
+		decided = true;
+		CommandQueueDecided(queue);
+		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
+		{
+			end_subtransaction(true, caller, owner);
+			inside = false;
+		}
+		done = JB_ROOT_COUNT(events) > 0 ?
+			append_events(command, aggregate, events, result, version) :
+			!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command);
+		if (inside)
+		{
+			end_subtransaction(done, caller, owner);
+			inside = false;
+		}
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (inside)
+			end_subtransaction(false, caller, owner);
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+		return done;
+	if (decided || ErrorIsNotUsers(error->sqlerrcode) ||
+		(!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command)))
+		ReThrowError(error);
+	return false;
+}
+
+/* Append what was decided; false when that was no decision on the stream's end. */
+static bool
+append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
+			  CommandResult *result, int64 *version)
+{
+	AppendRequest append;
+	AppendResult appended;
+
+	AppendRequestInit(&append, &command->key, result->folded.version, JB_ROOT_COUNT(events));
+	append.metadata = command->metadata;
+	append.stamp = command->stamp;
+	AppendRequestParse(&append, events);
+	if (!AppendTry(&append, &appended))
+	{
+		*version = appended.version;
+		return false;
+	}
+	result->appended = appended.version == result->folded.version + append.nevents;
+	if (result->appended)
+		FoldMore(&result->folded, aggregate, &command->key, append.events, append.nevents);
+	else
+		/* the decider named ids, of events that were there already */
+		result->folded = FoldStream(aggregate, &command->key, appended.version);
+	result->global_position = appended.global_position;
+	return true;
+}
+
+static void
+end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
+{
+	if (commit)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+}
+
+/*
+ * Has somebody else appended since the stream was loaded at this version, in
+ * this command of the transaction?  Then to *version, and above READ COMMITTED,
+ * as if we had lost the race for an append, 40001.  What the decider appended
+ * itself does not count.
+ */
+static bool
+has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *version)
+{
+	*version = EventsVersionWithout(&command->key, loaded_at);
+	if (*version == loaded)
+		return false;
+	if (IsolationUsesXactSnapshot())
+		EventsReportMoved(&command->key);
+	return true;
+}
+
+/*
+ * Did the stream already get this command's events?  Then their result, with
+ * the state as it was after them.  Looks from the end of the stream, since a
+ * repetition usually comes soon, down to `searched`, which then becomes the
+ * stream's version.  QE002 when they are another command's that had the same id.
+ */
+static bool
+was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
+			 CommandResult *result)
+{
+	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	EventScan  *scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
+	int64		last = *searched;
+	int64		version = 0;
+	Event		event;
+
+	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > *searched)
+	{
+		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
+
+		last = Max(last, EventSequence(&event));
+		if (is_string(&metadata->root, "command_id", id))
+		{
+			version = EventSequence(&event);
+			result->global_position = EventGlobalPosition(&event);
+
+			/* events that were written without a digest are taken at their word */
+			if (getKeyJsonValueFromContainer(&metadata->root, "command_digest",
+											 strlen("command_digest"), NULL) != NULL &&
+				!is_string(&metadata->root, "command_digest", command->digest))
+				report_other_command(command, version);
+		}
+		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
+			pfree(metadata);
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	*searched = last;
+	if (version == 0)
+		return false;
+	result->folded = FoldStream(aggregate, &command->key, version);
+	return true;
+}
+
+static void
+report_other_command(const Command *command, int64 sequence)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_EVENT_ID_CONFLICT),
+			 errmsg("command id %s is already used in stream \"%s\"",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))),
+					StreamName(&command->key)),
+			 errdetail("Sequence %lld of the stream followed from a command with this id, and with another type or payload.",
+					   (long long) sequence),
+			 errhint("A retry must repeat the same command; a new command needs a new id.")));
+}
+
+/*-------------------------------------------------------------------------
+ * who waits for whom
+ *-------------------------------------------------------------------------
+ */
+
+/* Be the only one to decide this command, if need be after a wait, see above. */
+static void
+hold_id(Command *command, bool wait)
+{
+	uint64		hash = 0;
+	const text *parts[] = {command->key.aggregate_type, command->key.aggregate_id,
+	command->key.tenant_id};
+	size_t		i;
+
+	for (i = 0; i < lengthof(parts); i++)
+		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(parts[i]),
+								   VARSIZE_ANY_EXHDR(parts[i]), hash);
+	hash = hash_bytes_extended(command->id.data, UUID_LEN, hash);
+	SET_LOCKTAG_ADVISORY(command->id_lock, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 COMMAND_ID_LOCK_CLASS);
+	command->holds_id = LockAcquire(&command->id_lock, ExclusiveLock, false, !wait) !=
+		LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Can nobody else be deciding the same command? */
+static bool
+is_alone(const Command *command)
+{
+	return !command->has_id || command->holds_id;
+}
+
+/* The same command may go on, if it can see what was appended, or nothing was. */
+static void
+release_id(Command *command, bool appended)
+{
+	EventsTable table = EventsTableGet();
+
+	if (command->holds_id && (!appended || EventsReadStraight(&table)))
+		(void) LockRelease(&command->id_lock, ExclusiveLock, false);
+	command->holds_id = false;
+}
+
+/* Wait for who is appending to the stream, where that can be seen. */
+static void
+await_stream(const StreamKey *key)
+{
+	Relation	rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+
+	(void) EventWriterTip(rel, key);
+	table_close(rel, NoLock);
+}
+
+static void
+command_args(FunctionCallInfo fcinfo, Command *command)
+{
+	command->key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	command->key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	command->key.tenant_id = TenancyCurrent();
+	command->type = RequiredText(fcinfo->args[2], "command_type", COMMAND_TYPE_MAX_BYTES);
+	if (PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payload must not be null"),
+				 errhint("For a command without fields use '{}'.")));
+	command->payload = PG_GETARG_JSONB_P(3);
+	command->expected_version = ExpectedVersionArg(fcinfo->args[4]);
+	command->has_id = !PG_ARGISNULL(6);
+	command->holds_id = false;
+	if (command->has_id)
+		command->id = *PG_GETARG_UUID_P(6);
+	else
+		EventIdGenerate(&command->id);
+	if (command->has_id)
+		make_digest(command);
+	command->metadata = command_metadata(command, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	command->stamp = command_stamp(command);
+}
+
+/*
+ * The ids of the command below the metadata it was sent with.  A correlation id
+ * that the caller or the context gives stays.
+ */
+static Jsonb *
+command_metadata(const Command *command, Jsonb *metadata)
+{
+	JsonbParseState *state = NULL;
+	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
+	Jsonb	   *ids;
+	Jsonb	   *outer;
+	JsonbValue	found;
+
+	if (metadata == NULL)
+		metadata = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	outer = ContextMetadata(metadata);
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	put_string(&state, "command_id", id);
+	put_string(&state, "causation_id", id);
+	put_digest(&state, command);
+	if (getKeyJsonValueFromContainer(&outer->root, "correlation_id", strlen("correlation_id"),
+									 &found) == NULL)
+		put_string(&state, "correlation_id", id);
+	ids = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(metadata),
+											  JsonbPGetDatum(ids)));
+}
+
+/* The id by which a repetition is recognized: no decider can give another. */
+static Jsonb *
+command_stamp(const Command *command)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	put_string(&state, "command_id",
+			   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))));
+	put_digest(&state, command);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static void
+put_string(JsonbParseState **state, const char *key, const char *value)
+{
+	JsonbValue	string = {.type = jbvString};
+
+	string.val.string.val = unconstify(char *, key);
+	string.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &string);
+	string.val.string.val = unconstify(char *, value);
+	string.val.string.len = strlen(value);
+	pushJsonbValue(state, WJB_VALUE, &string);
+}
+
+/* A command without an id of its own is never sent again, and needs none. */
+static void
+put_digest(JsonbParseState **state, const Command *command)
+{
+	if (command->has_id)
+		put_string(state, "command_digest", command->digest);
+}
+
+/*
+ * Of type and payload, the beginning of their SHA-256.  It is kept with the events, so it must
+ * be the same everywhere and for good, and the same for payloads that are equal.
+ */
+static void
+make_digest(Command *command)
+{
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+	uint8		bytes[PG_SHA256_DIGEST_LENGTH];
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendBinaryStringInfo(&text, VARDATA_ANY(command->type), VARSIZE_ANY_EXHDR(command->type));
+	appendStringInfoChar(&text, '\0');
+	append_canonical(&text, &command->payload->root);
+	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+		pg_cryptohash_update(hash, (const uint8 *) text.data, text.len) < 0 ||
+		pg_cryptohash_final(hash, bytes, sizeof(bytes)) < 0)
+		elog(ERROR, "could not compute a digest");
+	pg_cryptohash_free(hash);
+	pfree(text.data);
+	(void) hex_encode((const char *) bytes, DIGEST_CHARS / 2, command->digest);
+	command->digest[DIGEST_CHARS] = '\0';
+}
+
+/* A text that two values share when they are equal as jsonb: 1.0 is 1. */
+static void
+append_canonical(StringInfo text, JsonbContainer *json)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(json);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		char	   *number;
+
+		appendStringInfo(text, "%d", (int) token);
+		if (token == WJB_BEGIN_ARRAY && value.val.array.rawScalar)
+			appendStringInfoChar(text, 's');
+		if (token != WJB_KEY && token != WJB_VALUE && token != WJB_ELEM)
+			continue;
+		switch (value.type)
+		{
+			case jbvNull:
+				appendStringInfoChar(text, 'n');
+				break;
+			case jbvBool:
+				appendStringInfoChar(text, value.val.boolean ? 't' : 'f');
+				break;
+			case jbvNumeric:
+				number = DatumGetCString(DirectFunctionCall1(numeric_out,
+															 DirectFunctionCall1(numeric_trim_scale,
+																				 NumericGetDatum(value.val.numeric))));
+				appendStringInfo(text, "%s,", number);
+				break;
+			case jbvString:
+				appendStringInfo(text, "\"%d:", value.val.string.len);
+				appendBinaryStringInfo(text, value.val.string.val, value.val.string.len);
+				break;
+			default:
+				elog(ERROR, "unexpected jsonb value of type %d", (int) value.type);
+		}
+	}
+}
+
+/* Is the object's member just this string? */
+static bool
+is_string(JsonbContainer *object, const char *key, const char *value)
+{
+	JsonbValue	member;
+
+	return getKeyJsonValueFromContainer(object, key, strlen(key), &member) != NULL &&
+		member.type == jbvString && member.val.string.len == (int) strlen(value) &&
+		memcmp(member.val.string.val, value, member.val.string.len) == 0;
+}
+
+static void
+describe_command(void *arg)
+{
+	Command    *command = arg;
+
+	errcontext("command \"%s\" for stream \"%s\"", text_to_cstring(command->type),
+			   StreamName(&command->key));
+}

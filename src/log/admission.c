@@ -1,0 +1,251 @@
+/*-------------------------------------------------------------------------
+ * admission.c
+ *	  The guards of the log: the BEFORE ROW trigger that admits rows which did
+ *	  not come through append_event, and the refusal of every change.
+ *
+ * A plain INSERT or COPY is held to the rules of append: the right next
+ * sequence or none (then it is filled in); a taken one goes on to the unique
+ * index, which raises 23505 as clients with a table of their own expect; a hole
+ * is refused.  Waiting for a stream's end in progress happens here, in
+ * EventsTip; what still races after that is arbitrated by the index.  A table
+ * without one, or whose partitions tear streams apart, is refused
+ * (stream_index.c).
+ *
+ * A row that brings a position which this backend did not draw is a restored
+ * one (pg_restore, a move from another database).  It is let in as it stands,
+ * in any order, but only by the table's owner, and not at a position that is taken.
+ * (Two who put a row at one position in the same instant may both succeed: no
+ * unique index can guard that on a log that is partitioned or distributed by
+ * stream, so readers take such rows together anyway.)
+ *
+ * No cached oids and no table names here: on a partitioned or distributed log
+ * the trigger sees a partition or a shard.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/tenancy.h"
+#include "log/context.h"
+#include "log/event_scan.h"
+#include "log/log_end.h"
+#include "log/position.h"
+#include "log/stream_index.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_admit_event);
+PG_FUNCTION_INFO_V1(cqrs_es_refuse_change);
+
+/* The new row: all its columns, and which of them the trigger changed. */
+typedef struct NewRow
+{
+	NullableDatum columns[EVENT_NCOLUMNS];
+	bool		changed[EVENT_NCOLUMNS];
+}			NewRow;
+
+static bool check_new_row(NewRow *row, StreamKey *key);
+static void admit_restored(Relation rel, NewRow *row);
+static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip);
+static void set_column(NewRow *row, EventColumn column, Datum value);
+
+/* SQL: the BEFORE INSERT ROW trigger of the log */
+Datum
+cqrs_es_admit_event(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	EventColumns columns;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	NewRow		row = {0};
+	StreamKey	key;
+	int			nchanged = 0;
+	int			attnums[EVENT_NCOLUMNS];
+	Datum		values[EVENT_NCOLUMNS];
+	bool		nulls[EVENT_NCOLUMNS] = {false};
+	Oid			stream_index;
+	int			column;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired BEFORE INSERT FOR EACH ROW", "admit_event()")));
+
+	tuple = trigdata->tg_trigtuple;
+	desc = RelationGetDescr(trigdata->tg_relation);
+	EventsColumnsOf(trigdata->tg_relation, &columns);
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		row.columns[column].value = heap_getattr(tuple, columns.attno[column], desc,
+												 &row.columns[column].isnull);
+
+	/* a null in a column that must not have one: the table says it best */
+	if (!check_new_row(&row, &key))
+		return PointerGetDatum(tuple);
+
+	/* before anything of a stream is looked at, or waited for */
+	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
+	stream_index = StreamIndexRequire(trigdata->tg_relation, &columns);
+	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
+		admit_restored(trigdata->tg_relation, &row);
+	else
+	{
+		StreamTip	tip = EventsTip(trigdata->tg_relation, stream_index, &columns, &key);
+		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
+		Jsonb	   *merged = ContextMetadata(metadata);
+
+		settle_sequence(&row, &key, &tip);
+		if (merged != metadata)
+			set_column(&row, EVENT_METADATA, JsonbPGetDatum(merged));
+	}
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		if (!row.changed[column])
+			continue;
+		attnums[nchanged] = columns.attno[column];
+		values[nchanged] = row.columns[column].value;
+		nchanged++;
+	}
+	if (nchanged > 0)
+		tuple = heap_modify_tuple_by_cols(tuple, desc, nchanged, attnums, values, nulls);
+	return PointerGetDatum(tuple);
+}
+
+/* SQL: the BEFORE UPDATE, DELETE, TRUNCATE trigger of the log */
+Datum
+cqrs_es_refuse_change(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	const char *command;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired as a trigger", "refuse_change()")));
+	command = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ? "UPDATE" :
+		TRIGGER_FIRED_BY_DELETE(trigdata->tg_event) ? "DELETE" : "TRUNCATE";
+	ereport(ERROR,
+			(errcode(ERRCODE_APPEND_ONLY),
+			 errmsg("events are append-only: %s is refused", command),
+			 errdetail("Nobody may change or remove an event, not even the owner of the table."),
+			 errhint("Append an event that corrects the earlier one.")));
+	return PointerGetDatum(NULL);	/* not reached */
+}
+
+/*
+ * The texts of a row must be what append_event would take, its metadata an
+ * object.  Returns false when a column is null that must not be (only the
+ * sequence may), otherwise the row's key.
+ */
+static bool
+check_new_row(NewRow *row, StreamKey *key)
+{
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		if (row->columns[column].isnull && column != EVENT_SEQUENCE)
+			return false;
+	key->aggregate_type = RequiredText(row->columns[EVENT_AGGREGATE_TYPE],
+									   "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key->aggregate_id = RequiredText(row->columns[EVENT_AGGREGATE_ID],
+									 "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key->tenant_id = DatumGetTextPP(row->columns[EVENT_TENANT_ID].value);
+	if (VARSIZE_ANY_EXHDR(key->tenant_id) > TENANT_MAX_BYTES)
+		(void) RequiredText(row->columns[EVENT_TENANT_ID], "tenant_id", TENANT_MAX_BYTES);
+	(void) RequiredText(row->columns[EVENT_EVENT_TYPE], "event_type", EVENT_TYPE_MAX_BYTES);
+	(void) RequiredText(row->columns[EVENT_EVENT_VERSION], "event_version",
+						EVENT_VERSION_MAX_BYTES);
+	if (!row->columns[EVENT_SEQUENCE].isnull &&
+		DatumGetInt64(row->columns[EVENT_SEQUENCE].value) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("sequence must be greater than zero")));
+	return true;
+}
+
+/*
+ * A restored row.  Its position must not be in the log yet (23505), as far as this
+ * table is all of the log; and readers must be able to wait for it: hold the lock
+ * that drawing one would have taken.
+ */
+static void
+admit_restored(Relation rel, NewRow *row)
+{
+	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
+	char	   *stream;
+
+	if (!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to set global_position"),
+				 errdetail("Only the owner of table \"%s\" may restore events with their old positions.",
+						   RelationGetRelationName(rel)),
+				 errhint("Leave global_position out; it has a default.")));
+	if (position <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("global_position must be greater than zero")));
+	if (row->columns[EVENT_SEQUENCE].isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("an event that is restored with its global_position needs its sequence")));
+	PositionHoldReaders();
+	stream = LogStreamAt(rel, position);
+	if (stream)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("position %lld is in the log already", (long long) position),
+				 errdetail("The event at that position is one of stream \"%s\".", stream),
+				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
+	if (POSITION_NODE(position) == cqrs_es_node_id)
+		(void) PositionAdvance(POSITION_NUMBER(position));
+}
+
+/* Give the row its sequence, or check the one it brings. */
+static void
+settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
+{
+	int64		sequence = row->columns[EVENT_SEQUENCE].isnull ? tip->version + 1 :
+		DatumGetInt64(row->columns[EVENT_SEQUENCE].value);
+	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
+
+	if (tip->after_snapshot)
+		EventsReportMoved(key);
+	if (sequence > tip->version + 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SEQUENCE_HOLE),
+				 errmsg("sequence %lld would leave a hole in stream \"%s\"",
+						(long long) sequence, StreamName(key)),
+				 errdetail("The stream is at version %lld.", (long long) tip->version),
+				 errhint("Insert sequence %lld, or leave the sequence out.",
+						 (long long) tip->version + 1)));
+	if (row->columns[EVENT_SEQUENCE].isnull)
+		set_column(row, EVENT_SEQUENCE, Int64GetDatum(sequence));
+
+	/*
+	 * The column default was drawn before we waited for the stream's end.  If
+	 * that end came after, take a later position; the first is a dead gap.
+	 */
+	if (position <= tip->global_position &&
+		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
+		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position)));
+}
+
+static void
+set_column(NewRow *row, EventColumn column, Datum value)
+{
+	row->columns[column].value = value;
+	row->columns[column].isnull = false;
+	row->changed[column] = true;
+}

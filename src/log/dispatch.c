@@ -1,0 +1,539 @@
+/*-------------------------------------------------------------------------
+ * dispatch.c
+ *	  What happens in the appending transaction after an event is in the log:
+ *	  projections, snapshots, in the order in which they registered.
+ *
+ * The straight path calls DispatchEvents itself, every other path arrives
+ * through the AFTER ROW trigger.  The list, not the file that owns the
+ * trigger, knows the concepts above it.
+ *
+ * An observer may append: a projection's handler that reacts to an event.
+ * Such events wait in a queue until all observers know of those before them,
+ * so that everybody is told in the order of positions within a transaction,
+ * the order in which a rebuild replays them.  The queue is emptied before the
+ * append returns that began it all; after a plain INSERT of many rows, by the
+ * trigger at the end of the statement, since only then all its rows are through.
+ * (On a partitioned log it is emptied after each row, for rows that are inserted
+ * into a partition by its own name have no such end.)
+ *
+ * A queued event knows what caused it.  That chain is how handlers that feed
+ * each other are found out: it must not grow longer than
+ * cqrs_es.max_handler_depth.
+ *
+ * What an aborted subtransaction appended is taken out of the queue; it stands at
+ * its end.
+ *
+ * A row with a position that this transaction did not draw is a restored one:
+ * what followed from it then is restored as well, so nobody is told.
+ *
+ * While old events are replayed nothing may be appended: what followed from them
+ * is in the log.  That does not end with the replay when it has set off deferred
+ * triggers of users: they, and what they set off, run at commit or when
+ * constraints are set to immediate.  Which of the waiting triggers are the
+ * replay's cannot be told, so the transaction appends nothing until none waits.
+ * (The server's own, of foreign keys and unique constraints, append nothing.)
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/errors.h"
+#include "log/dispatch.h"
+#include "log/position.h"
+
+#define MAX_OBSERVERS 8
+
+/* A handler (or a reducer) that appended, and what it was told of when it did. */
+typedef struct Cause
+{
+	const struct Cause *parent; /* what had caused that; NULL: a client */
+	int			depth;
+	char	   *projection;		/* of a reducer that runs for a snapshot: "snapshot" */
+	char	   *event_type;
+}			Cause;
+
+/* An event that observers will be told of later. */
+typedef struct QueuedEvent
+{
+	dlist_node	node;
+	Event	   *event;
+	const Cause *cause;
+	int			nest_level;		/* of the transaction that appended it */
+	MemoryContext memory;		/* of all this */
+}			QueuedEvent;
+
+static EventObserver observers[MAX_OBSERVERS];
+static int	nobservers = 0;
+
+static int	cqrs_es_max_handler_depth = 16;
+
+/* the queue; its memory goes when it is empty */
+static MemoryContext queue_memory = NULL;
+static dlist_head queue = DLIST_STATIC_INIT(queue);
+static dlist_node *queue_looked_at = NULL;	/* see DispatchIsQueued */
+
+/* observers are being told, or an append is under way: new events queue up */
+static bool busy = false;
+static int	busy_level = 0;		/* nest level that made it so */
+
+/* nothing may be appended */
+static bool forbidden = false;
+static int	forbidden_level = 0;
+
+/* nothing may be appended while deferred triggers wait, or run */
+static bool forbidden_deferred = false;
+static int	forbidden_deferred_level = 0;
+
+/* what the observers are being told of */
+static const Event *current_event = NULL;
+static const Cause *current_cause = NULL;
+static const char *current_projection = NULL;
+
+PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
+
+static void dispatch_row(TriggerData *trigdata);
+static void check_allowed(void);
+static bool deferred_triggers_wait(void);
+static void tell(const Event *event, const Cause *cause);
+static void empty_queue(void);
+static void enqueue(const Event *event);
+static const Cause *cause_of_append(void);
+pg_noreturn static void report_depth(const Cause *cause);
+static void set_busy(bool value);
+static void forget(void);
+static void at_transaction_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+								  SubTransactionId parent, void *arg);
+
+void
+DispatchInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.max_handler_depth",
+							"How long a chain of handlers that append events may become.",
+							"A handler that appends what it handles itself would never end.",
+							&cqrs_es_max_handler_depth, 16, 0, 1000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+/* Add an observer; called by Inits only, the order of calls is the order of work. */
+void
+DispatchRegister(EventObserver observer)
+{
+	if (nobservers >= MAX_OBSERVERS)
+		elog(ERROR, "too many event observers");
+	observers[nobservers++] = observer;
+}
+
+/*
+ * Tell all observers of the new events of one append, and of what they append
+ * themselves; later, when they are being told of others.  Raises what they
+ * raise, QE202 for a chain that has become too long.
+ */
+void
+DispatchEvents(const Event *events, int nevents)
+{
+	bool		queued;
+	MemoryContext work = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+	int			i;
+
+	check_allowed();
+	queued = DispatchHold();
+	if (nevents > 1)
+		work = AllocSetContextCreate(caller, "cqrs_es observers", ALLOCSET_DEFAULT_SIZES);
+	for (i = 0; i < nevents; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (queued)
+			enqueue(&events[i]);
+		else if (nevents == 1)
+			tell(&events[i], NULL);
+		else
+		{
+			MemoryContextSwitchTo(work);
+			tell(&events[i], NULL);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(work);
+		}
+	}
+	if (work)
+		MemoryContextDelete(work);
+	DispatchRelease(queued);
+}
+
+/* Queue what is appended from now on, until DispatchRelease gets what this returned. */
+bool
+DispatchHold(void)
+{
+	bool		before = busy;
+
+	if (!busy)
+		set_busy(true);
+	return before;
+}
+
+void
+DispatchRelease(bool held_before)
+{
+	if (held_before)
+		return;
+	empty_queue();
+	busy = false;
+}
+
+static void
+check_allowed(void)
+{
+	if (forbidden)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be appended while old events are replayed"),
+				 errdetail("What followed from them may be in the log already."),
+				 errhint("A projection whose handlers append cannot be rebuilt.")));
+	if (forbidden_deferred && deferred_triggers_wait())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
+				 errdetail("What they append for old events may be in the log already."),
+				 errhint("A projection whose triggers append cannot be rebuilt. Append anything else in a transaction of its own.")));
+}
+
+/* Has this transaction deferred triggers of users that have not run to their end yet? */
+static bool
+deferred_triggers_wait(void)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(triggers, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		found = trigger->tgdeferrable && !trigger->tgisinternal &&
+			AfterTriggerPendingOnRel(trigger->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	return found;
+}
+
+/* Is this call part of what follows from an event, a new one or one that is replayed? */
+bool
+DispatchIsBusy(void)
+{
+	return busy || forbidden;
+}
+
+/*
+ * Is the event at this position one that observers will be told of later?  Asked
+ * with rising positions, since the queue is looked through from where the last
+ * answer was found.
+ */
+bool
+DispatchIsQueued(int64 position)
+{
+	dlist_node *node = queue_looked_at;
+
+	if (dlist_is_empty(&queue))
+		return false;
+	if (node == NULL ||
+		EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) > position)
+		node = dlist_head_node(&queue);
+	while (EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) < position &&
+		   dlist_has_next(&queue, node))
+		node = dlist_next_node(&queue, node);
+	queue_looked_at = node;
+	return EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) == position;
+}
+
+/*
+ * Refuse appends (55000), or allow them again: nothing may follow from old events.
+ * What deferred triggers append that wait now is refused when they run.
+ */
+void
+DispatchForbid(bool forbid)
+{
+	forbidden = forbid;
+	forbidden_level = GetCurrentTransactionNestLevel();
+	if (!forbid && !forbidden_deferred && deferred_triggers_wait())
+	{
+		forbidden_deferred = true;
+		forbidden_deferred_level = forbidden_level;
+	}
+}
+
+/* Whose handler runs now (a string that stays while it does); NULL: none. */
+void
+DispatchSetHandler(const char *projection)
+{
+	current_projection = projection;
+}
+
+/* SQL: the AFTER INSERT trigger of the log, for each row and for the statement */
+Datum
+cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired AFTER INSERT", "dispatch_event()")));
+
+	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		dispatch_row(trigdata);
+	else if (!dlist_is_empty(&queue))
+		DispatchRelease(DispatchHold());
+	return PointerGetDatum(NULL);
+}
+
+static void
+dispatch_row(TriggerData *trigdata)
+{
+	EventColumns columns;
+	Event		event = {.row = NULL,.append_version = 0};
+	int			column;
+
+	EventsColumnsOf(trigdata->tg_relation, &columns);
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		bool		isnull;
+
+		event.values[column] = slot_getattr(trigdata->tg_trigslot, columns.attno[column], &isnull);
+	}
+	if (!PositionIsOwn(EventGlobalPosition(&event)))
+		return;
+
+	check_allowed();
+	/* let observers see the rows of the INSERT that fired us */
+	CommandCounterIncrement();
+	if (trigdata->tg_relation->rd_rel->relispartition)
+		DispatchEvents(&event, 1);
+	else if (busy)
+		enqueue(&event);
+	else
+	{
+		set_busy(true);
+		tell(&event, NULL);
+		busy = false;
+	}
+}
+
+/*-------------------------------------------------------------------------
+ * telling, now or later
+ *-------------------------------------------------------------------------
+ */
+
+static void
+tell(const Event *event, const Cause *cause)
+{
+	int			i;
+
+	current_event = event;
+	current_cause = cause;
+	for (i = 0; i < nobservers; i++)
+		observers[i] (event);
+	current_event = NULL;
+	current_cause = NULL;
+}
+
+/* Tell of queued events until none is left; each may bring others. */
+static void
+empty_queue(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	while (!dlist_is_empty(&queue))
+	{
+		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&queue));
+
+		queue_looked_at = NULL;
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(item->memory);
+		tell(item->event, item->cause);
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(item->memory);
+	}
+	if (queue_memory)
+		MemoryContextDelete(queue_memory);
+	queue_memory = NULL;
+}
+
+/* Put a copy of the event at the end of the queue. */
+static void
+enqueue(const Event *event)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext memory;
+	QueuedEvent *item;
+
+	if (queue_memory == NULL)
+		queue_memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es event queue",
+											 ALLOCSET_SMALL_SIZES);
+	memory = AllocSetContextCreate(queue_memory, "cqrs_es queued event", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(memory);
+	item = palloc(sizeof(QueuedEvent));
+	item->event = EventCopy(event);
+	item->cause = cause_of_append();
+	item->nest_level = GetCurrentTransactionNestLevel();
+	item->memory = memory;
+	dlist_push_tail(&queue, &item->node);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * What makes an event be appended now; in the queue's memory, since events that
+ * follow from this one will refer to it.
+ */
+static const Cause *
+cause_of_append(void)
+{
+	Cause	   *cause;
+	text	   *event_type;
+
+	if (current_event == NULL)
+		return NULL;
+	cause = MemoryContextAlloc(queue_memory, sizeof(Cause));
+	event_type = EventText(current_event, EVENT_EVENT_TYPE);
+	cause->parent = current_cause;
+	cause->depth = current_cause ? current_cause->depth + 1 : 1;
+	cause->projection = MemoryContextStrdup(queue_memory,
+											current_projection ? current_projection : "snapshot");
+	cause->event_type = MemoryContextStrdup(queue_memory, text_to_cstring(event_type));
+	if (cause->depth > cqrs_es_max_handler_depth)
+		report_depth(cause);
+	return cause;
+}
+
+/* The chain from its beginning, or from where it began to go round. */
+static void
+report_depth(const Cause *last)
+{
+	const Cause *first = last;
+	bool		cycle = false;
+	char	   *path = psprintf("%s (%s)", last->projection, last->event_type);
+	const Cause *cause;
+
+	for (cause = last->parent; cause != NULL && !cycle; cause = cause->parent)
+	{
+		first = cause;
+		path = psprintf("%s (%s) -> %s", first->projection, first->event_type, path);
+		cycle = strcmp(first->projection, last->projection) == 0 &&
+			strcmp(first->event_type, last->event_type) == 0;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_HANDLER_DEPTH),
+			 errmsg("handlers that append events go deeper than %d", cqrs_es_max_handler_depth),
+			 cycle ? errdetail("They feed each other: %s.", path) :
+			 errdetail("Projections, and the events they handle: %s.", path),
+			 cycle ? errhint("Let one of them stop, or raise cqrs_es.max_handler_depth if one does.") :
+			 errhint("The limit is cqrs_es.max_handler_depth.")));
+}
+
+/*-------------------------------------------------------------------------
+ * the end of transactions
+ *-------------------------------------------------------------------------
+ */
+
+static void
+set_busy(bool value)
+{
+	busy = value;
+	busy_level = GetCurrentTransactionNestLevel();
+}
+
+static void
+forget(void)
+{
+	busy = false;
+	current_event = NULL;
+	current_cause = NULL;
+	current_projection = NULL;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	forget();
+	forbidden = false;
+	forbidden_deferred = false;
+	dlist_init(&queue);
+	queue_looked_at = NULL;
+	queue_memory = NULL;		/* goes with the transaction */
+}
+
+/*
+ * What a subtransaction appended is its parent's when it commits, and never was
+ * when it aborts.  Telling that was interrupted by the abort is over; telling
+ * that goes on around it is not.
+ */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+					  SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		dlist_iter	iter;
+
+		dlist_reverse_foreach(iter, &queue)
+		{
+			QueuedEvent *item = dlist_container(QueuedEvent, node, iter.cur);
+
+			if (item->nest_level < level)
+				break;
+			item->nest_level = level - 1;
+		}
+	}
+	else
+	{
+		while (!dlist_is_empty(&queue))
+		{
+			QueuedEvent *item = dlist_tail_element(QueuedEvent, node, &queue);
+
+			if (item->nest_level < level)
+				break;
+			queue_looked_at = NULL;
+			dlist_delete(&item->node);
+			MemoryContextDelete(item->memory);
+		}
+	}
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		if (busy_level >= level)
+			forget();
+		if (forbidden_level >= level)
+			forbidden = false;
+		if (forbidden_deferred_level >= level)
+			forbidden_deferred = false;
+	}
+	busy_level = Min(busy_level, level - 1);
+	forbidden_level = Min(forbidden_level, level - 1);
+	forbidden_deferred_level = Min(forbidden_deferred_level, level - 1);
+}

@@ -1,0 +1,680 @@
+/*-------------------------------------------------------------------------
+ * event_scan.c
+ *	  Reading the rows of the log: the end of a stream, the events of a stream,
+ *	  the whole log.
+ *
+ * On the straight way rows come from the heap in the order of an index
+ * (row_scan.c), and the end of a stream from the last entry of its index
+ * (last_row.c); on the generic way from a cursor.  events.c decides which.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupmacs.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/internal_query.h"
+#include "log/event_scan.h"
+#include "log/last_row.h"
+#include "log/row_scan.h"
+
+/* rows fetched at once on the generic way */
+#define GENERIC_FETCH_ROWS 128
+
+#define EVENT_COLUMN_LIST \
+	"global_position, sequence, created_at, event_id, tenant_id, aggregate_type, " \
+	"aggregate_id, event_type, event_version, payload, metadata"
+
+/* How the columns of fixed size lie in a row; those of texts and jsonb follow. */
+typedef struct FixedColumns
+{
+	int64		global_position;
+	int64		sequence;
+	TimestampTz created_at;
+	pg_uuid_t	event_id;
+}			FixedColumns;
+
+/* A scan over events, one of the two ways. */
+struct EventScan
+{
+	EventColumns columns;
+	bool		row_is_event;	/* are these all columns, in their order? */
+
+	/* straight: an ordered index scan */
+	Relation	heap;			/* NULL on the generic way */
+	Relation	index;
+	RowScan    *scan;
+	bool		until_tenant;	/* ends before the first event of a tenant */
+	Datum	   *row_values;
+	bool	   *row_nulls;
+
+	/* generic: a cursor */
+	Portal		portal;
+	SPITupleTable *rows;
+	uint64		nrows;
+	uint64		next_row;
+	bool		as_caller;		/* because row security concerns him */
+};
+
+static inline bool is_complete(HeapTuple row);
+static void event_from_row(HeapTuple row, Event *event);
+static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
+static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
+static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+						  const StreamKey *key, TupleTableSlot *slot);
+static StreamTip query_tip(const StreamKey *key, bool latest);
+static Relation open_plain_heap(EventsTable *table);
+static Datum key_is(PG_FUNCTION_ARGS);
+static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
+							 const StreamKey *key);
+static text *stream_key_value(Relation index, int i, const EventColumns *columns,
+							  const StreamKey *key);
+static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *columns,
+							 ScanKey keys, int nkeys,
+							 ScanDirection direction, Snapshot snapshot);
+static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
+									 Snapshot snapshot);
+static RoleSwitch switch_for_scan(const EventScan *scan);
+static bool scan_next_generic(EventScan *scan, Event *event);
+
+/*-------------------------------------------------------------------------
+ * the end of a stream
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The end of a stream, as of now, whatever snapshot the caller runs under: the
+ * last row that is committed or our own, the rows of the running command
+ * included (an INSERT of many rows, a COPY).  When someone else's transaction
+ * holds the end, waits for it to end and looks again.
+ *
+ * `rel` must be locked, and stream_index the one that guards its streams;
+ * nothing stays locked by this.  Above READ COMMITTED, after_snapshot tells that
+ * the end is not in the transaction's snapshot; in SERIALIZABLE the look counts
+ * as a read, where it has to (note_tip_read).  Can raise 40P01 when the wait
+ * closes a circle.
+ *
+ * It ends: who inserts speculatively holds the lock of his token from before
+ * the row is there until it stays or is gone, so each round waits in the lock
+ * manager until the row that it met has become something else.  A round without
+ * a wait has met a row that did so meanwhile.
+ */
+StreamTip
+EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
+		  const StreamKey *key)
+{
+	Relation	index = index_open(stream_index, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	SnapshotData dirty;
+	StreamTip	tip;
+	TransactionId in_progress;
+
+	InitDirtySnapshot(dirty);
+	do
+	{
+		ItemPointerData tid;
+
+		CHECK_FOR_INTERRUPTS();
+		memset(&tip, 0, sizeof(tip));
+		in_progress = InvalidTransactionId;
+		if (find_last_row(rel, index, columns, key, &dirty, slot))
+		{
+			in_progress = dirty.xmin;
+			tid = slot->tts_tid;
+			if (!TransactionIdIsValid(in_progress))
+				tip = tip_from_slot(slot, columns);
+		}
+		ExecClearTuple(slot);
+
+		/* wait without a pin on any page */
+		if (TransactionIdIsValid(in_progress))
+		{
+			if (dirty.speculativeToken != 0)
+				SpeculativeInsertionWait(in_progress, dirty.speculativeToken);
+			else
+				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
+		}
+	} while (TransactionIdIsValid(in_progress));
+	if (IsolationIsSerializable() && IsSubTransaction())
+		note_tip_read(rel, index, columns, key, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	return tip;
+}
+
+/* The stream's last row into the slot; false when there is none. */
+static bool
+find_last_row(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot)
+{
+	text	   *values[3];
+	LastRow		last;
+	ScanKeyData keys[3];
+	IndexScanDesc scan;
+	bool		found;
+	int			i;
+
+	for (i = 0; i < 3; i++)
+		values[i] = stream_key_value(index, i, columns, key);
+	last = LastRowFind(rel, index, values, 3, snapshot, slot);
+	if (last != LAST_ROW_UNKNOWN)
+		return last == LAST_ROW_FOUND;
+
+	stream_scan_keys(keys, index, columns, key);
+	scan = compat_index_beginscan(rel, index, snapshot, 3);
+	index_rescan(scan, keys, 3, NULL, 0);
+	found = index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
+}
+
+/* The row in the slot as the end of its stream. */
+static StreamTip
+tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
+{
+	StreamTip	tip;
+	bool		isnull;
+
+	tip.version = DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_SEQUENCE], &isnull));
+	tip.global_position =
+		DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
+	tip.after_snapshot = false;
+	if (IsolationUsesXactSnapshot())
+	{
+		bool		should_free;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+		/* a frozen row's xid is that of FrozenTransactionId, whatever it was */
+		tip.after_snapshot = TransactionIdIsNormal(xmin) &&
+			!TransactionIdIsCurrentTransactionId(xmin) &&
+			XidInMVCCSnapshot(xmin, GetTransactionSnapshot());
+		if (should_free)
+			heap_freetuple(tuple);
+	}
+	return tip;
+}
+
+/*
+ * SERIALIZABLE goes by what a transaction has read, and a look with a dirty
+ * snapshot leaves no trace.  It needs none where the caller then writes behind
+ * the end: nobody who is concurrent can do that as well.  But an append that
+ * failed its version check, or was undone, in a subtransaction has told its
+ * transaction where the stream ends.  So look once more, as any index scan under
+ * the transaction's snapshot does: it locks the page, for those who come, and
+ * meets the rows of those who were there already.
+ */
+static void
+note_tip_read(Relation rel, Relation index, const EventColumns *columns,
+			  const StreamKey *key, TupleTableSlot *slot)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, 3);
+	ScanKeyData keys[3];
+
+	stream_scan_keys(keys, index, columns, key);
+	index_rescan(scan, keys, 3, NULL, 0);
+	(void) index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* 40001: what after_snapshot means to whoever wants to write. */
+void
+EventsReportMoved(const StreamKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access: stream \"%s\" moved on since the transaction's snapshot",
+					StreamName(key)),
+			 errhint("Retry the transaction.")));
+}
+
+/*
+ * The same on the generic way, by SQL.  It does not see rows in progress: a
+ * race for the next sequence shows when it is inserted.
+ */
+StreamTip
+EventsTipByQuery(const StreamKey *key)
+{
+	StreamTip	tip = query_tip(key, false);
+
+	if (IsolationUsesXactSnapshot() && query_tip(key, true).version != tip.version)
+		tip.after_snapshot = true;
+	return tip;
+}
+
+/* With the newest snapshot, or with that of the isolation level. */
+static StreamTip
+query_tip(const StreamKey *key, bool latest)
+{
+	static InternalQuery query = {
+		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" ORDER BY sequence DESC LIMIT 1",
+		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id),
+	PointerGetDatum(key->tenant_id)};
+	StreamTip	tip = {0};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, values, NULL, latest ? GetLatestSnapshot() : FreshSnapshot()) > 0)
+	{
+		bool		isnull;
+		HeapTuple	row = SPI_tuptable->vals[0];
+
+		tip.version = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return tip;
+}
+
+/*-------------------------------------------------------------------------
+ * scans
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The events of one stream in the order of their sequence: from from_sequence
+ * up (forward), or from it down (backward; PG_INT64_MAX: from the end).  The caller has
+ * checked the right to read, and keeps the snapshot registered until
+ * EventsScanEnd.  Scans nest; end them in reverse order.
+ */
+EventScan *
+EventsScanStream(const StreamKey *key, int64 from_sequence,
+				 ScanDirection direction, Snapshot snapshot)
+{
+	static InternalQuery forward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND sequence OPERATOR(pg_catalog.>=) $4 ORDER BY sequence",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+	};
+	static InternalQuery backward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND sequence OPERATOR(pg_catalog.<=) $4 ORDER BY sequence DESC",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+	};
+	bool		is_forward = ScanDirectionIsForward(direction);
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
+
+	if (heap)
+	{
+		Relation	index = index_open(table.stream_index, AccessShareLock);
+		ScanKeyData keys[4];
+
+		stream_scan_keys(keys, index, &table.columns, key);
+
+		/* every key is compared with every event, so none that they all fulfil */
+		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
+		{
+			bool		tenants_follow = is_forward && VARSIZE_ANY_EXHDR(key->tenant_id) == 0 &&
+				index->rd_index->indkey.values[2] == table.columns.attno[EVENT_TENANT_ID];
+			EventScan  *scan = scan_begin(heap, index, &table.columns, keys,
+										  tenants_follow ? 2 : 3, direction, snapshot);
+
+			/* the empty tenant comes first, so its events end where others begin */
+			scan->until_tenant = tenants_follow;
+			return scan;
+		}
+		ScanKeyInit(&keys[3], 4,
+					is_forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
+					is_forward ? F_INT8GE : F_INT8LE, Int64GetDatum(from_sequence));
+		return scan_begin(heap, index, &table.columns, keys, 4, direction, snapshot);
+	}
+	else
+	{
+		Datum		values[4] = {PointerGetDatum(key->aggregate_type),
+			PointerGetDatum(key->aggregate_id),
+			PointerGetDatum(key->tenant_id),
+		Int64GetDatum(from_sequence)};
+
+		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
+	}
+}
+
+/*
+ * The stream's last event as the snapshot sees it, in so far as a StreamTip
+ * tells of it; waits for nobody.  The caller has checked the right to read.
+ */
+StreamTip
+EventsLast(const StreamKey *key, Snapshot snapshot)
+{
+	StreamTip	tip = {0};
+	EventScan  *scan;
+	Event		event;
+
+	snapshot = RegisterSnapshot(snapshot);
+	scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event))
+	{
+		tip.version = EventSequence(&event);
+		tip.global_position = EventGlobalPosition(&event);
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return tip;
+}
+
+/*
+ * The stream's version now, without what this transaction itself has appended
+ * since it was at that command; waits for nobody.
+ */
+int64
+EventsVersionWithout(const StreamKey *key, CommandId since)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		version;
+
+	snapshot->curcid = since;
+	version = EventsLast(key, snapshot).version;
+	UnregisterSnapshot(snapshot);
+	return version;
+}
+
+/*
+ * The whole log, all tenants, in the order of global positions: above the
+ * position (forward), or from it down (backward).  As EventsScanStream else.
+ */
+EventScan *
+EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
+{
+	static InternalQuery forward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.>) $1 ORDER BY global_position",
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	static InternalQuery backward = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	bool		is_forward = ScanDirectionIsForward(direction);
+	EventsTable table;
+	Relation	heap = open_plain_heap(&table);
+
+	if (heap)
+	{
+		Relation	index = index_open(table.position_index, AccessShareLock);
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1,
+					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
+					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
+		return scan_begin(heap, index, &table.columns, &key, 1, direction, snapshot);
+	}
+	else
+	{
+		Datum		value = Int64GetDatum(position);
+
+		return scan_begin_generic(is_forward ? &forward : &backward, &value, snapshot);
+	}
+}
+
+/*
+ * The next event; false at the end.  Its values belong to the scan and are
+ * good until the next call.
+ */
+bool
+EventsScanNext(EventScan *scan, Event *event)
+{
+	HeapTuple	row;
+	int			column;
+
+	CHECK_FOR_INTERRUPTS();
+	if (scan->heap == NULL)
+		return scan_next_generic(scan, event);
+	row = RowScanNext(scan->scan);
+	if (row == NULL)
+		return false;
+	event->append_version = 0;
+	event->row = NULL;
+	if (scan->row_is_event && is_complete(row))
+		event_from_row(row, event);
+	else
+	{
+		heap_deform_tuple(row, RelationGetDescr(scan->heap), scan->row_values, scan->row_nulls);
+		for (column = 0; column < EVENT_NCOLUMNS; column++)
+			event->values[column] = scan->row_values[scan->columns.attno[column] - 1];
+	}
+	return !scan->until_tenant ||
+		VARSIZE_ANY_EXHDR(DatumGetPointer(event->values[EVENT_TENANT_ID])) == 0;
+}
+
+/* End the scan and give back its locks and memory. */
+void
+EventsScanEnd(EventScan *scan)
+{
+	if (scan->heap == NULL)
+	{
+		MemoryContext caller = CurrentMemoryContext;
+
+		SPI_freetuptable(scan->rows);
+		UnpinPortal(scan->portal);
+		SPI_cursor_close(scan->portal);
+		SPI_finish();
+		MemoryContextSwitchTo(caller);
+	}
+	else
+	{
+		RowScanEnd(scan->scan);
+		index_close(scan->index, AccessShareLock);
+		table_close(scan->heap, AccessShareLock);
+		pfree(scan->row_values);
+		pfree(scan->row_nulls);
+	}
+	pfree(scan);
+}
+
+/*
+ * Is the stored key the one looked for?  A btree asks that of every entry, to
+ * see where the stream ends (where it begins, it finds by its operator class).
+ * texteq gives the same answer, for equal are only equal bytes, but looks at
+ * collation and storage first, which costs more than the comparison.
+ */
+static Datum
+key_is(PG_FUNCTION_ARGS)
+{
+	const text *stored = (const text *) PG_GETARG_POINTER(0);
+	const text *wanted = (const text *) PG_GETARG_POINTER(1);
+
+	/* a long one may be compressed */
+	if (!VARATT_IS_SHORT(stored))
+		return texteq(fcinfo);
+	return BoolGetDatum(TextEqual(stored, wanted));
+}
+
+/*
+ * Scan keys for the first three columns of the stream index, in the order the
+ * index has them.
+ */
+static void
+stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
+				 const StreamKey *key)
+{
+	static FmgrInfo equality = {
+		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
+	};
+	int			i;
+
+	for (i = 0; i < 3; i++)
+		ScanKeyEntryInitializeWithInfo(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+									   index->rd_indcollation[i], &equality,
+									   PointerGetDatum(stream_key_value(index, i, columns, key)));
+}
+
+/* The stream's part that is the index's column i, counted from 0. */
+static text *
+stream_key_value(Relation index, int i, const EventColumns *columns, const StreamKey *key)
+{
+	AttrNumber	attno = index->rd_index->indkey.values[i];
+
+	return attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
+		attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
+		key->tenant_id;
+}
+
+/*
+ * The log, locked, if it can be read straight; NULL otherwise.  Decided after
+ * the lock is there, for only then is the catalog's word up to date; *table is
+ * what that was.
+ */
+static Relation
+open_plain_heap(EventsTable *table)
+{
+	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
+
+	*table = EventsTableGet();
+	if (EventsReadStraight(table))
+		return heap;
+	table_close(heap, AccessShareLock);
+	return NULL;
+}
+
+/* Takes the open heap and index over. */
+static EventScan *
+scan_begin(Relation heap, Relation index, const EventColumns *columns,
+		   ScanKey keys, int nkeys, ScanDirection direction, Snapshot snapshot)
+{
+	EventScan  *scan = palloc0(sizeof(EventScan));
+	int			natts = RelationGetDescr(heap)->natts;
+	int			column;
+
+	scan->columns = *columns;
+	scan->row_is_event = natts == EVENT_NCOLUMNS;
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		scan->row_is_event &= scan->columns.attno[column] == column + 1;
+	scan->heap = heap;
+	scan->index = index;
+	scan->row_values = palloc(natts * sizeof(Datum));
+	scan->row_nulls = palloc(natts * sizeof(bool));
+	scan->scan = RowScanBegin(heap, index, keys, nkeys, direction, snapshot);
+	return scan;
+}
+
+/*
+ * Open a cursor, as the log's owner (the caller has been checked), or as the
+ * caller when row security of the table is to decide what he sees.  The scan
+ * holds an SPI connection until its end, but leaves the caller in his own
+ * memory context.
+ */
+static EventScan *
+scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	EventScan  *scan = palloc0(sizeof(EventScan));
+	RoleSwitch	saved;
+
+	scan->as_caller = EventsRowSecurity();
+	SPI_connect();
+	saved = switch_for_scan(scan);
+	PushActiveSnapshot(snapshot);
+	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
+	PinPortal(scan->portal);	/* against CLOSE ALL in a function of the user */
+	PopActiveSnapshot();
+	RoleSwitchBack(&saved);
+	MemoryContextSwitchTo(caller);
+	return scan;
+}
+
+static RoleSwitch
+switch_for_scan(const EventScan *scan)
+{
+	return scan->as_caller ? RoleSwitchStay() : RoleSwitchToOwner("events");
+}
+
+static bool
+scan_next_generic(EventScan *scan, Event *event)
+{
+	int			column;
+
+	if (scan->next_row >= scan->nrows)
+	{
+		MemoryContext caller = CurrentMemoryContext;
+		RoleSwitch	saved = switch_for_scan(scan);
+
+		if (scan->rows)
+			SPI_freetuptable(scan->rows);
+		SPI_cursor_fetch(scan->portal, true, GENERIC_FETCH_ROWS);
+		RoleSwitchBack(&saved);
+		MemoryContextSwitchTo(caller);
+		scan->rows = SPI_tuptable;
+		scan->nrows = SPI_processed;
+		scan->next_row = 0;
+		if (scan->nrows == 0)
+			return false;
+	}
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		bool		isnull;
+
+		event->values[column] = SPI_getbinval(scan->rows->vals[scan->next_row],
+											  scan->rows->tupdesc, column + 1, &isnull);
+	}
+	event->row = NULL;
+	event->append_version = 0;
+	scan->next_row++;
+	return true;
+}
+
+/* Has the row all columns of an event and nothing else? */
+static inline bool
+is_complete(HeapTuple row)
+{
+	return HeapTupleHeaderGetNatts(row->t_data) == EVENT_NCOLUMNS && !HeapTupleHasNulls(row);
+}
+
+/*
+ * The event in a complete row of a table with just its columns.  Does what
+ * heap_deform_tuple does, which takes four times as long to ask for the types.
+ */
+static void
+event_from_row(HeapTuple row, Event *event)
+{
+	const char *data = (const char *) row->t_data + row->t_data->t_hoff;
+	const FixedColumns *fixed = (const FixedColumns *) data;
+	Size		offset = sizeof(FixedColumns);
+	int			column;
+
+	event->row = row;
+	event->values[EVENT_GLOBAL_POSITION] =
+		fetch_att(&fixed->global_position, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_SEQUENCE] = fetch_att(&fixed->sequence, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_CREATED_AT] = fetch_att(&fixed->created_at, FLOAT8PASSBYVAL, sizeof(int64));
+	event->values[EVENT_EVENT_ID] = PointerGetDatum(&fixed->event_id);
+	for (column = EVENT_TENANT_ID; column < EVENT_NCOLUMNS; column++)
+	{
+		offset = att_align_pointer(offset, TYPALIGN_INT, -1, data + offset);
+		event->values[column] = PointerGetDatum(data + offset);
+		offset += VARSIZE_ANY(data + offset);
+	}
+}

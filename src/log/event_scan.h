@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ * event_scan.h
+ *	  Reading the rows of the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_EVENT_SCAN_H
+#define CQRS_ES_EVENT_SCAN_H
+
+#include "access/sdir.h"
+#include "utils/snapshot.h"
+
+#include "log/events.h"
+
+/* The end of a stream. */
+typedef struct StreamTip
+{
+	int64		version;		/* 0: no such stream */
+	int64		global_position;	/* of the last event, 0 when there is none */
+	bool		after_snapshot; /* committed after this transaction's snapshot */
+}			StreamTip;
+
+typedef struct EventScan EventScan;
+
+extern StreamTip EventsTip(Relation rel, Oid stream_index,
+						   const EventColumns *columns, const StreamKey *key);
+pg_noreturn extern void EventsReportMoved(const StreamKey *key);
+extern StreamTip EventsTipByQuery(const StreamKey *key);
+
+extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
+								   ScanDirection direction, Snapshot snapshot);
+extern StreamTip EventsLast(const StreamKey *key, Snapshot snapshot);
+extern int64 EventsVersionWithout(const StreamKey *key, CommandId since);
+extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
+								Snapshot snapshot);
+extern bool EventsScanNext(EventScan *scan, Event *event);
+extern void EventsScanEnd(EventScan *scan);
+
+#endif							/* CQRS_ES_EVENT_SCAN_H */

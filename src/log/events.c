@@ -1,0 +1,478 @@
+/*-------------------------------------------------------------------------
+ * events.c
+ *	  The log table: its columns and its place in the catalog.  This file and
+ *	  event_scan.c, which reads its rows, are the only ones that know where a
+ *	  column is.
+ *
+ * Two ways lead to the table.  The straight way works on the heap and its
+ * indexes and skips the SQL executor; it is several times quicker.  It is
+ * right only while the table is what we installed: a local heap without
+ * partitions, foreign triggers, rules, policies beside our own (tenancy.c), or a
+ * distributed engine that keeps the rows elsewhere; and to write, without any
+ * unique index beside the one of the streams, be it one that is being built or
+ * was left invalid (event_writer.c).  For everything else there is
+ * the generic way, ordinary SQL through kept plans.  EventsTableGet looks at the
+ * catalog and decides, once per relcache invalidation of the table;
+ * EventsWriteStraight and EventsReadStraight are the only two who ask.
+ *
+ * A look into the catalog may take in invalidations, and then the server frees
+ * what its caches hold, of an open relation, too: its triggers, for instance,
+ * which others may add without waiting for us.  So what has to be looked up is
+ * looked up first, and what belongs to a cache is looked at last, by functions
+ * that do nothing else.  For the same reason EventsTableGet hands out a copy.
+ *
+ * Columns are found by name, never by number: the owner may add, drop and
+ * reorder.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_namespace_d.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "parser/parse_func.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/internal_query.h"
+#include "base/tenancy.h"
+#include "log/events.h"
+#include "log/stream_index.h"
+
+static const char *const column_names[EVENT_NCOLUMNS] = {
+	[EVENT_GLOBAL_POSITION] = "global_position",
+	[EVENT_SEQUENCE] = "sequence",
+	[EVENT_CREATED_AT] = "created_at",
+	[EVENT_EVENT_ID] = "event_id",
+	[EVENT_TENANT_ID] = "tenant_id",
+	[EVENT_AGGREGATE_TYPE] = "aggregate_type",
+	[EVENT_AGGREGATE_ID] = "aggregate_id",
+	[EVENT_EVENT_TYPE] = "event_type",
+	[EVENT_EVENT_VERSION] = "event_version",
+	[EVENT_PAYLOAD] = "payload",
+	[EVENT_METADATA] = "metadata",
+};
+
+static bool cqrs_es_force_generic_path = false;
+
+static EventsTable events_table;
+static bool events_table_valid = false;
+static uint64 events_table_invalidations = 0;
+
+/* the type cqrs_es.event, and its entry in pg_class */
+static Oid	event_type_oid = InvalidOid;
+static Oid	event_type_relid = InvalidOid;
+static uint64 event_type_invalidations = 0;
+
+static void invalidate_events(Datum arg, Oid relid);
+static Oid	find_position_index(Relation rel, AttrNumber position);
+static bool is_plain_heap(Relation rel);
+static bool is_as_installed(Relation rel, const EventColumns *columns);
+static Oid	trigger_function(char *name);
+static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch);
+static bool is_computed(Relation rel, int att, const EventColumns *columns);
+static bool is_distributed(Oid relid);
+
+void
+EventsInit(void)
+{
+	DefineCustomBoolVariable("cqrs_es.force_generic_path",
+							 "Reads and writes the log through SQL instead of the executor's insert interface.",
+							 "A developer setting: the same tests run over both ways.",
+							 &cqrs_es_force_generic_path, false,
+							 PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	CacheRegisterRelcacheCallback(invalidate_events, (Datum) 0);
+}
+
+/*-------------------------------------------------------------------------
+ * the table in the catalog
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * What the catalog says of the log, as a copy; looked up anew after an
+ * invalidation.  Lock the table first when its indexes are to be opened: that is
+ * when invalidations arrive.  Ask once where two answers have to agree.  Raises
+ * 42P01 when the extension is gone, 42703 and 42P16 when columns are.
+ */
+EventsTable
+EventsTableGet(void)
+{
+	EventsTable fresh;
+	StreamIndexes indexes;
+	uint64		started;
+	Relation	rel;
+
+	if (events_table_valid)
+		return events_table;
+
+	started = events_table_invalidations;
+	events_table.relid = InvalidOid;
+	fresh.relid = CqrsEsRelid("events");
+	if (started == events_table_invalidations)
+		events_table.relid = fresh.relid;	/* others do not count any more */
+	rel = table_open(fresh.relid, AccessShareLock);
+	EventsColumnsOf(rel, &fresh.columns);
+	indexes = StreamIndexesOf(rel, &fresh.columns);
+	fresh.stream_index = indexes.guard;
+	fresh.deferrable = indexes.deferrable;
+	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
+	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
+		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
+	fresh.local = is_plain_heap(rel) &&
+		OidIsValid(fresh.position_index) &&
+		!is_distributed(fresh.relid);
+	fresh.plain = fresh.local &&
+		!fresh.foreign_policies &&
+		OidIsValid(fresh.stream_index);
+	fresh.straight = fresh.plain && indexes.only_unique && is_as_installed(rel, &fresh.columns);
+	table_close(rel, AccessShareLock);
+
+	/* published whole, and only as what it still is */
+	if (started == events_table_invalidations)
+	{
+		events_table = fresh;
+		events_table_valid = true;
+	}
+	return fresh;
+}
+
+/*
+ * May rows be written below the executor?  Our triggers fire on origin only,
+ * so a session that applies someone else's changes goes the generic way,
+ * where the server decides about triggers.
+ */
+bool
+EventsWriteStraight(const EventsTable *table)
+{
+	return table->straight && !cqrs_es_force_generic_path &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+}
+
+bool
+EventsReadStraight(const EventsTable *table)
+{
+	return table->plain && !cqrs_es_force_generic_path;
+}
+
+/* Is the caller subject to row security of the log beyond our own policy? */
+bool
+EventsRowSecurity(void)
+{
+	EventsTable table = EventsTableGet();
+
+	return table.foreign_policies &&
+		check_enable_rls(table.relid, InvalidOid, true) == RLS_ENABLED;
+}
+
+/*
+ * Find our columns in a table that has them all, with the types and NOT NULL
+ * that everything here relies on; else 42703 or 42P16.
+ */
+void
+EventsColumnsOf(Relation rel, EventColumns *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			column;
+	int			att;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		/* the column is nearly always where it was installed */
+		att = column;
+		if (att >= desc->natts || TupleDescAttr(desc, att)->attisdropped ||
+			strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) != 0)
+		{
+			for (att = 0; att < desc->natts; att++)
+				if (!TupleDescAttr(desc, att)->attisdropped &&
+					strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) == 0)
+					break;
+		}
+		if (att >= desc->natts)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of relation \"%s\" does not exist",
+							column_names[column], RelationGetRelationName(rel))));
+		if (TupleDescAttr(desc, att)->atttypid != EventColumnType(column) ||
+			!TupleDescAttr(desc, att)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("column \"%s\" of relation \"%s\" is not of type %s NOT NULL",
+							column_names[column], RelationGetRelationName(rel),
+							format_type_be(EventColumnType(column)))));
+		columns->attno[column] = att + 1;
+	}
+}
+
+/* The column of that name, or -1. */
+int
+EventColumnByName(const char *name)
+{
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		if (strcmp(name, column_names[column]) == 0)
+			return column;
+	return -1;
+}
+
+/* The type of a column. */
+Oid
+EventColumnType(EventColumn column)
+{
+	switch (column)
+	{
+		case EVENT_GLOBAL_POSITION:
+		case EVENT_SEQUENCE:
+			return INT8OID;
+		case EVENT_CREATED_AT:
+			return TIMESTAMPTZOID;
+		case EVENT_EVENT_ID:
+			return UUIDOID;
+		case EVENT_PAYLOAD:
+		case EVENT_METADATA:
+			return JSONBOID;
+		default:
+			return TEXTOID;
+	}
+}
+
+/* The oid of the composite type cqrs_es.event. */
+Oid
+EventsTypeOid(void)
+{
+	Oid			type = event_type_oid;
+
+	if (!OidIsValid(type))
+	{
+		uint64		started = event_type_invalidations;
+		Oid			relid = CqrsEsRelid("event");
+
+		type = get_rel_type_id(relid);
+		if (started == event_type_invalidations)
+		{
+			event_type_relid = relid;
+			event_type_oid = type;
+		}
+	}
+	return type;
+}
+
+/* While an oid is not known, every relation may be the one. */
+static void
+invalidate_events(Datum arg, Oid relid)
+{
+	/* indexes and triggers of a table invalidate the table itself, too */
+	if (relid == InvalidOid || !OidIsValid(events_table.relid) || relid == events_table.relid)
+	{
+		events_table_valid = false;
+		events_table_invalidations++;
+	}
+	if (relid == InvalidOid || !OidIsValid(event_type_oid) || relid == event_type_relid)
+	{
+		event_type_oid = InvalidOid;
+		event_type_invalidations++;
+	}
+}
+
+/* The index whose only key is the position; it may be a user's replacement. */
+static Oid
+find_position_index(Relation rel, AttrNumber position)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indisvalid &&
+			index->rd_index->indnatts >= 1 &&
+			index->rd_index->indkey.values[0] == position &&
+			(index->rd_indoption[0] & INDOPTION_DESC) == 0 &&
+			RelationGetIndexPredicate(index) == NIL)
+			found = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(found))
+			break;
+	}
+	list_free(indexes);
+	return found;
+}
+
+/* All rows in this one heap? */
+static bool
+is_plain_heap(Relation rel)
+{
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
+		!rel->rd_rel->relispartition &&
+		!rel->rd_rel->relhassubclass;
+}
+
+/*
+ * Would the executor do with an inserted row just what we do?  Not when there
+ * are rules, columns that it would compute, or INSERT triggers beside our own
+ * three enabled ones.
+ */
+static bool
+is_as_installed(Relation rel, const EventColumns *columns)
+{
+	Oid			admit = trigger_function("admit_event");
+	Oid			dispatch = trigger_function("dispatch_event");
+	int			att;
+
+	if (rel->rd_rules != NULL || !are_our_triggers(rel->trigdesc, admit, dispatch))
+		return false;
+	for (att = 0; att < RelationGetNumberOfAttributes(rel); att++)
+		if (is_computed(rel, att, columns))
+			return false;
+	return true;
+}
+
+static Oid
+trigger_function(char *name)
+{
+	Oid			none[1] = {InvalidOid};
+
+	return LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA), makeString(name)), 0, none, true);
+}
+
+/* Looks at a cache's memory: nothing in here may look into the catalog. */
+static bool
+are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch)
+{
+	int			ours = 0;
+	int			i;
+
+	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+			continue;
+		if ((trigger->tgfoid != admit && trigger->tgfoid != dispatch) ||
+			trigger->tgenabled == TRIGGER_DISABLED ||
+			trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+			return false;
+		ours++;
+	}
+	return ours == 3;
+}
+
+/* Is this a column beside ours that the executor would fill in or check? */
+static bool
+is_computed(Relation rel, int att, const EventColumns *columns)
+{
+	Form_pg_attribute form = TupleDescAttr(RelationGetDescr(rel), att);
+	Oid			type = form->atttypid;
+	int			column;
+
+	if (form->attisdropped)
+		return false;
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		if (columns->attno[column] == att + 1)
+			return false;
+	if (form->atthasdef || form->attidentity || form->attgenerated)
+		return true;
+	return get_typtype(type) == TYPTYPE_DOMAIN;
+}
+
+/*
+ * Has a distributed engine taken the table over?  Citus says so by a row in
+ * pg_dist_partition; its shell of the table would swallow a direct insert.
+ */
+static bool
+is_distributed(Oid relid)
+{
+	Oid			argtype = REGCLASSOID;
+	Datum		value = ObjectIdGetDatum(relid);
+	bool		found;
+
+	if (!OidIsValid(get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE)))
+		return false;
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT 1 FROM pg_catalog.pg_dist_partition "
+							  "WHERE logicalrelid OPERATOR(pg_catalog.=) $1",
+							  1, &argtype, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_dist_partition");
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
+/*-------------------------------------------------------------------------
+ * one event
+ *-------------------------------------------------------------------------
+ */
+
+/* A copy with values of its own, palloc'd in the current memory context. */
+Event *
+EventCopy(const Event *event)
+{
+	Event	   *copy = palloc(sizeof(Event));
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		int16		length;
+		bool		by_value;
+
+		get_typlenbyval(EventColumnType(column), &length, &by_value);
+		copy->values[column] = datumCopy(event->values[column], by_value, length);
+	}
+	copy->row = NULL;
+	copy->append_version = event->append_version;
+	return copy;
+}
+
+/* The event's stream; the texts point into the event. */
+void
+EventKey(const Event *event, StreamKey *key)
+{
+	key->aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
+	key->aggregate_id = EventText(event, EVENT_AGGREGATE_ID);
+	key->tenant_id = EventText(event, EVENT_TENANT_ID);
+}
+
+/* The event as a value of type cqrs_es.event; palloc'd. */
+Datum
+EventToComposite(const Event *event)
+{
+	static const bool nulls[EVENT_NCOLUMNS] = {false};
+	TupleDesc	desc = lookup_rowtype_tupdesc(EventsTypeOid(), -1);
+	Datum		result;
+
+	if (desc->natts != EVENT_NCOLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type cqrs_es.event has %d attributes, expected %d",
+						desc->natts, EVENT_NCOLUMNS)));
+	if (event->row)
+		result = heap_copy_tuple_as_datum(event->row, desc);
+	else
+		result = HeapTupleGetDatum(heap_form_tuple(desc, (Datum *) event->values,
+												   (bool *) nulls));
+	ReleaseTupleDesc(desc);
+	return result;
+}

@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ * events.h
+ *	  The log table: its columns and its place in the catalog.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_EVENTS_H
+#define CQRS_ES_EVENTS_H
+
+#include "executor/tuptable.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+
+/* The columns, in the order of the composite type cqrs_es.event. */
+typedef enum EventColumn
+{
+	EVENT_GLOBAL_POSITION,
+	EVENT_SEQUENCE,
+	EVENT_CREATED_AT,
+	EVENT_EVENT_ID,
+	EVENT_TENANT_ID,
+	EVENT_AGGREGATE_TYPE,
+	EVENT_AGGREGATE_ID,
+	EVENT_EVENT_TYPE,
+	EVENT_EVENT_VERSION,
+	EVENT_PAYLOAD,
+	EVENT_METADATA
+}			EventColumn;
+
+#define EVENT_NCOLUMNS	(EVENT_METADATA + 1)
+
+/* limits of the texts, in bytes; the keys share one index entry */
+#define AGGREGATE_TYPE_MAX_BYTES	255
+#define AGGREGATE_ID_MAX_BYTES		1024
+#define EVENT_TYPE_MAX_BYTES		255
+#define EVENT_VERSION_MAX_BYTES		255
+
+/* An event.  No column is ever null. */
+typedef struct Event
+{
+	Datum		values[EVENT_NCOLUMNS];
+	HeapTuple	row;			/* a row with just these values in this order, or NULL */
+	int64		append_version; /* last sequence of the append that wrote it; 0: unknown */
+}			Event;
+
+#define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])
+#define EventSequence(e)		DatumGetInt64((e)->values[EVENT_SEQUENCE])
+#define EventText(e, column)	DatumGetTextPP((e)->values[column])
+
+/* Where our columns are in a table that has them: events, a partition, a shard. */
+typedef struct EventColumns
+{
+	AttrNumber	attno[EVENT_NCOLUMNS];
+}			EventColumns;
+
+/* What the catalog said of cqrs_es.events when it was asked. */
+typedef struct EventsTable
+{
+	Oid			relid;
+	Oid			stream_index;	/* guards the streams; InvalidOid: none does */
+	Oid			position_index;
+	bool		local;			/* all rows in one heap, positions in one index? */
+	bool		deferrable;		/* a unique or exclusion constraint checked later? */
+	bool		foreign_policies;	/* row security beyond our own policy? */
+	bool		plain;			/* reads: an ordinary local heap? */
+	bool		straight;		/* writes: and exactly as we installed it? */
+	EventColumns columns;
+}			EventsTable;
+
+extern void EventsInit(void);
+extern EventsTable EventsTableGet(void);
+extern bool EventsWriteStraight(const EventsTable *table);
+extern bool EventsRowSecurity(void);
+extern bool EventsReadStraight(const EventsTable *table);
+extern void EventsColumnsOf(Relation rel, EventColumns *columns);
+extern int	EventColumnByName(const char *name);
+extern Oid	EventColumnType(EventColumn column);
+extern Oid	EventsTypeOid(void);
+
+extern Event *EventCopy(const Event *event);
+extern void EventKey(const Event *event, StreamKey *key);
+extern Datum EventToComposite(const Event *event);
+
+#endif							/* CQRS_ES_EVENTS_H */

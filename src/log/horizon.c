@@ -1,0 +1,613 @@
+/*-------------------------------------------------------------------------
+ * horizon.c
+ *	  Up to which global position is the log settled?  The only file that
+ *	  reasons about transactions in flight.
+ *
+ * A position is taken when an event is written and becomes visible at commit,
+ * so "everything after the last one I saw" silently loses events: position 8
+ * can be visible while 7 is still on its way.  A position is *settled* when it
+ * is visible or can never become so (its transaction rolled back: a dead gap).
+ * Readers get settled positions only, and no writer pays for that.
+ *
+ * A reader that meets a gap below an event it sees asks a question, once:
+ *
+ *	on a primary: who holds the lock on the position sequence at this moment?
+ *	  Whoever took or may still take the missing position is among them, or has
+ *	  ended before (position.c).  When just those have ended, a snapshot taken
+ *	  after that shows their events, or proves every gap below the highest
+ *	  position seen before the question dead.  Not "when nobody holds the
+ *	  lock": under steady load that moment never comes.
+ *
+ *	on a hot standby, which has no such locks: which xid comes next?  Whoever
+ *	  took the missing position had put its xid into the WAL before the event
+ *	  above the gap was committed (position.c), so it lies below
+ *	  that.  When a snapshot's xmin has reached the answer, all of those have
+ *	  ended.  Here any writing transaction of the primary can hold a reader back.
+ *
+ * The answer of the last question is remembered by the backend, so old dead
+ * gaps cost nothing; but only up to the last event that was visible then, for
+ * numbers above it are drawn again when somebody sets the sequence back.  And a
+ * question that ran into its time limit stays open and is taken up by the next
+ * call, so that even impatient readers get on under steady load.
+ *
+ * That a number is settled stays true, but only a snapshot taken after it was
+ * learnt is sure to show the events below it.  So a walk is told at its
+ * beginning what was known before its snapshot was taken, and goes by that
+ * alone.  What the backend learns while the walk is under way (an upcaster
+ * reads the log, too) says nothing about the walk's snapshot.
+ *
+ * What the isolation levels mean.  In READ COMMITTED a walk that has learnt
+ * more begins anew, with a new snapshot.  Above it the snapshot is that of the
+ * transaction and older than the question, so an event that settled since then
+ * is not in it: a gap is passed only if a second, newest snapshot shows it
+ * empty; else the walk ends there.
+ *
+ * A transaction's own events are not settled: it may still roll back, and its
+ * positions are not yet anybody's.  The walk ends before the first of them.
+ * Subtransactions do not matter: the lock belongs to the top-level
+ * transaction.  A prepared transaction keeps the lock until it is decided.
+ *
+ * The log is that of this node.  Positions of another one (brought here by
+ * replication) are not drawn from our sequence, so their gaps cannot be judged
+ * here; and who had gone on behind an event of a higher node would never again
+ * see one of ours.  Walks pass them by, and cursors of theirs are refused.
+ *
+ * A log that is replicated from elsewhere is judged by its publisher (published.c),
+ * and a jump after a failover by what is written of it (log_history.c).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/internal_query.h"
+#include "base/tenancy.h"
+#include "log/event_scan.h"
+#include "log/horizon.h"
+#include "log/log_history.h"
+#include "log/position.h"
+#include "log/published.h"
+
+/* sleeps while waiting for a gap: short at first, never long */
+#define MIN_SLEEP_MS	1
+#define MAX_SLEEP_MS	20
+
+/* An open question: what has to end before `number` is settled. */
+typedef struct Question
+{
+	bool		open;
+	int64		number;			/* the highest number asked for */
+	int64		visible;		/* the highest that was visible */
+	bool		on_standby;
+	VirtualTransactionId *holders;	/* primary: who held the lock, and ... */
+	int			nholders;		/* ... has not been found ended yet */
+	TransactionId next_xid;		/* standby */
+}			Question;
+
+/* May a walk go over a gap? */
+typedef enum Passage
+{
+	GAP_PASSED,
+	GAP_HOLDS,
+	GAP_NEEDS_SNAPSHOT			/* look again with a newer one */
+}			Passage;
+
+static int	cqrs_es_settle_timeout = 1000;
+
+/* what this backend knows, of the sequence with this oid */
+static Oid	known_sequence = InvalidOid;
+static int64 settled_number = 0;
+static Question question;
+
+PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
+PG_FUNCTION_INFO_V1(cqrs_es_publish_settled);
+PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
+
+static bool settle(int64 number, TimestampTz deadline);
+static bool settle_replicated(int64 number, TimestampTz deadline);
+static void ask(int64 number);
+static bool answered(void);
+static void forget_other_sequence(void);
+static int64 highest_visible_number(int64 up_to);
+static int64 last_drawn_number(void);
+static void open_scan(SettledScan *walk);
+static void close_scan(SettledScan *walk);
+static int64 first_own_number(void);
+static Passage pass_gap(const SettledScan *walk, int64 number);
+static bool is_empty_now(int64 after_position, int64 before_position);
+static void sleep_politely(int *sleep_ms);
+
+void
+HorizonInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.settle_timeout",
+							"How long a reader of the log waits for events in flight when there is nothing else to hand out.",
+							"After that it returns no rows; 0 never waits.",
+							&cqrs_es_settle_timeout, 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * SQL: settled_position().  The position of the last event of this node that
+ * read_all would hand out, 0 when there is none.  Good for statements that come
+ * after it; above READ COMMITTED for the whole transaction.
+ */
+Datum
+cqrs_es_settled_position(PG_FUNCTION_ARGS)
+{
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
+}
+
+/* SQL: publish_settled(), for subscribers of a logical replication; see published.c */
+Datum
+cqrs_es_publish_settled(PG_FUNCTION_ARGS)
+{
+	int64		position;
+
+	PreventCommandDuringRecovery("publish_settled()");
+	PreventCommandIfReadOnly("publish_settled()");
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	position = HorizonSettled(HorizonDeadline());
+	PublishedWrite(position);
+	PG_RETURN_INT64(position);
+}
+
+/*
+ * SQL: wait_for_position(position, timeout interval).  Waits until everything
+ * up to the position is settled; true when it is, false when time ran out.  A
+ * position that has not been drawn yet, or has not reached this standby, is
+ * waited for as well.  Above READ COMMITTED what one waited for would not
+ * become visible: 25001.  Our own unsettled position: 55000.
+ */
+Datum
+cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
+{
+	int64		position = PG_GETARG_INT64(0);
+	int64		number = POSITION_NUMBER(position);
+	TimestampTz deadline;
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	forget_other_sequence();
+	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) position)));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("wait_for_position() needs READ COMMITTED"),
+				 errdetail("What settles while this transaction waits cannot become visible in its snapshot.")));
+	if (first_own_number() != 0 && number >= first_own_number())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("position %lld cannot settle before this transaction ends",
+						(long long) position),
+				 errdetail("The transaction appended events itself, from position %lld on.",
+						   (long long) PositionFirstOwn())));
+
+	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													   TimestampTzGetDatum(GetCurrentTimestamp()),
+													   PG_GETARG_DATUM(1)));
+	while (last_drawn_number() < number)
+	{
+		if (GetCurrentTimestamp() >= deadline)
+			PG_RETURN_BOOL(false);
+		sleep_politely(&sleep_ms);
+	}
+	PG_RETURN_BOOL(settle(number, deadline));
+}
+
+/*-------------------------------------------------------------------------
+ * the settled walk
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The position of this node's last settled event, 0 when there is none; a
+ * snapshot taken after that shows all up to it.  Looks at the end first: when
+ * all below the last visible event is settled, or becomes so until the
+ * deadline, that is the answer; only else (a long transaction in flight, or an
+ * isolation level above READ COMMITTED) it walks.
+ */
+int64
+HorizonSettled(TimestampTz deadline)
+{
+	SettledScan walk;
+	Event		event;
+
+	forget_other_sequence();
+	if (IsolationUsesXactSnapshot())
+		SettledScanBegin(&walk, 0, deadline);
+	else
+	{
+		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
+
+		if (number == 0)
+			return 0;
+		if (settle(number, deadline))
+			return PositionOfNumber(number);
+		number = highest_visible_number(settled_number);
+		SettledScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
+	}
+	while (SettledScanNext(&walk, &event))
+		 /* to the end */ ;
+	SettledScanEnd(&walk);
+	return walk.position;
+}
+
+/*
+ * Wait until all other transactions have ended that hold positions now, however
+ * long that takes; the server's deadlock detector watches.  Writers who come
+ * later are not waited for.
+ */
+void
+HorizonAwaitWriters(void)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			n;
+	int			i;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
+	holders = GetLockConflicts(&tag, ShareLock, &n);
+	for (i = 0; i < n; i++)
+		(void) VirtualXactLock(holders[i], true);
+	pfree(holders);
+}
+
+/*
+ * 22023 unless a reader of this node's log can have come to the position.  One
+ * that no node draws is just behind everything.
+ */
+void
+HorizonCheckCursor(int64 after_position)
+{
+	if (after_position < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("after_position must not be negative")));
+	if (after_position > 0 && POSITION_NODE(after_position) != cqrs_es_node_id &&
+		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) after_position),
+				 errdetail("It is of node %d, and this is node %d.",
+						   (int) POSITION_NODE(after_position), cqrs_es_node_id),
+				 errhint("Go on after the last event of this node that was read. Events of other nodes are not read in this way.")));
+}
+
+/*
+ * Begin a walk behind after_position, which the caller has consumed, so that
+ * everything up to it counts as settled; 0 is where this node's log begins.  The
+ * walk waits for a gap until `deadline`, and only while it has nothing to hand
+ * out.
+ */
+void
+SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
+{
+	forget_other_sequence();
+	walk->position = after_position;
+	walk->before_node = PositionOfNumber(0);
+	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
+	walk->deadline = deadline;
+	walk->handed_out = false;
+	open_scan(walk);
+}
+
+/*
+ * The next settled event; false at the end or at a gap that cannot be passed.
+ * The event is good until the next call.
+ */
+bool
+SettledScanNext(SettledScan *walk, Event *event)
+{
+	while (EventsScanNext(walk->scan, event))
+	{
+		int64		position = EventGlobalPosition(event);
+		int64		number = position - walk->before_node;
+		int64		own = first_own_number();
+		Passage		passage;
+
+		if (number > POSITION_MAX_NUMBER || (own != 0 && number >= own))
+			return false;
+		walk->number = LogHistoryPassJumps(walk->before_node + walk->number, position) -
+			walk->before_node;
+		passage = pass_gap(walk, number);
+		if (passage == GAP_HOLDS)
+			return false;
+		if (passage == GAP_PASSED)
+		{
+			walk->number = number;
+			walk->position = position;
+			return true;
+		}
+		close_scan(walk);
+		open_scan(walk);
+	}
+	return false;
+}
+
+/*
+ * The next event, if it is at the same position as the one before: rows that were
+ * replicated or restored may share one.  Whoever stops in the middle of the walk
+ * takes these along, for it is behind the position that he goes on.
+ */
+bool
+SettledScanNextTied(SettledScan *walk, Event *event)
+{
+	return EventsScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
+}
+
+void
+SettledScanEnd(SettledScan *walk)
+{
+	close_scan(walk);
+}
+
+/*
+ * May the walk go on to event `number`, over the gap below it, if there is one?
+ * By what was known before the walk's snapshot; else a question is asked, and
+ * its answer is good for newer snapshots only.
+ */
+static Passage
+pass_gap(const SettledScan *walk, int64 number)
+{
+	if (number <= walk->number + 1 || number <= walk->settled_number + 1)
+		return GAP_PASSED;
+
+	/* with something to hand out, ask but do not wait */
+	if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
+		return GAP_HOLDS;
+	if (!IsolationUsesXactSnapshot())
+		return GAP_NEEDS_SNAPSHOT;
+	return is_empty_now(walk->before_node + walk->number, walk->before_node + number) ?
+		GAP_PASSED : GAP_HOLDS;
+}
+
+/* Is nothing committed between the two positions, as of now? */
+static bool
+is_empty_now(int64 after_position, int64 before_position)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan = EventsScanLog(after_position, ForwardScanDirection, snapshot);
+	Event		event;
+	bool		empty;
+
+	empty = !EventsScanNext(scan, &event) || EventGlobalPosition(&event) >= before_position;
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return empty;
+}
+
+/*
+ * First what is known, then the snapshot.  Above READ COMMITTED nothing is: the
+ * snapshot may be older than the transaction (SET TRANSACTION SNAPSHOT).
+ */
+static void
+open_scan(SettledScan *walk)
+{
+	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
+	walk->snapshot = RegisterSnapshot(FreshSnapshot());
+	walk->scan = EventsScanLog(walk->before_node + walk->number, ForwardScanDirection,
+							   walk->snapshot);
+}
+
+static void
+close_scan(SettledScan *walk)
+{
+	EventsScanEnd(walk->scan);
+	UnregisterSnapshot(walk->snapshot);
+}
+
+/*-------------------------------------------------------------------------
+ * question and answer
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Is everything up to `number` settled?  The caller knows that `number` has
+ * been drawn: he has seen it, or one above it.  Waits until `deadline`, then
+ * answers false and leaves the question open for the next call.  A snapshot
+ * taken after a true answer shows all of it.
+ */
+static bool
+settle(int64 number, TimestampTz deadline)
+{
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	/* of what is drawn elsewhere nobody's lock tells here */
+	if (settled_number < number && PublishedDecides(number))
+		return settle_replicated(number, deadline);
+	while (settled_number < number)
+	{
+		if (!question.open)
+			ask(number);
+		if (answered())
+		{
+			question.open = false;
+			settled_number = Max(settled_number, Min(question.number, question.visible));
+			if (question.number >= number)
+				return true;
+			continue;
+		}
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		sleep_politely(&sleep_ms);
+	}
+	return true;
+}
+
+/* The same of a log that is replicated from elsewhere: its publisher has to say so. */
+static bool
+settle_replicated(int64 number, TimestampTz deadline)
+{
+	int			sleep_ms = MIN_SLEEP_MS;
+
+	for (;;)
+	{
+		int64		published = PublishedNumber();
+
+		settled_number = Max(settled_number, published);
+		if (settled_number >= number)
+			return true;
+		if (published == 0)
+			PublishedWarn(number);
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		sleep_politely(&sleep_ms);
+	}
+}
+
+/*
+ * Open a question about everything that is visible now, at least `number`.  Where
+ * the log is replicated, not about what was drawn elsewhere.
+ */
+static void
+ask(int64 number)
+{
+	int64		drawn = PositionLastNumber();
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	if (visible > drawn && PublishedIsSubscriber())
+		visible = drawn;
+	question.number = Max(number, visible);
+	question.visible = visible;
+	question.on_standby = RecoveryInProgress();
+	if (question.on_standby)
+		question.next_xid = ReadNextTransactionId();
+	else
+	{
+		LOCKTAG		tag;
+		VirtualTransactionId *holders;
+		int			n;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
+		holders = GetLockConflicts(&tag, ShareLock, &n);
+		if (question.holders)
+			pfree(question.holders);
+		question.holders = NULL;
+		question.nholders = 0;
+		question.holders = MemoryContextAlloc(TopMemoryContext,
+											  Max(n, 1) * sizeof(VirtualTransactionId));
+		memcpy(question.holders, holders, n * sizeof(VirtualTransactionId));
+		question.nholders = n;
+	}
+	question.open = true;
+}
+
+/* Have all ended whom the question found? */
+static bool
+answered(void)
+{
+	int			left = 0;
+	int			i;
+
+	if (question.on_standby)
+		return TransactionIdFollowsOrEquals(GetLatestSnapshot()->xmin, question.next_xid);
+	for (i = 0; i < question.nholders; i++)
+		if (!VirtualXactLock(question.holders[i], false))
+			question.holders[left++] = question.holders[i];
+	question.nholders = left;
+	return left == 0;
+}
+
+/*
+ * What is known is known of one sequence: the extension may have been created
+ * anew, or the sequence set back.
+ */
+static void
+forget_other_sequence(void)
+{
+	if (known_sequence != PositionSequence() || settled_number > PositionLastNumber())
+	{
+		known_sequence = PositionSequence();
+		settled_number = 0;
+		question.open = false;
+	}
+}
+
+/*
+ * The number of the last visible event of this node up to a number, leaving
+ * out what this transaction has written itself; 0 when there is none.
+ */
+static int64
+highest_visible_number(int64 up_to)
+{
+	int64		own = first_own_number();
+	int64		bound = PositionOfNumber(own != 0 ? Min(up_to, own - 1) : up_to);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan;
+	Event		event;
+	int64		number = 0;
+
+	scan = EventsScanLog(bound, BackwardScanDirection, snapshot);
+	if (EventsScanNext(scan, &event) &&
+		POSITION_NODE(EventGlobalPosition(&event)) == cqrs_es_node_id)
+		number = POSITION_NUMBER(EventGlobalPosition(&event));
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return number;
+}
+
+/*
+ * The first number drawn by the current transaction, 0 when it drew none;
+ * whatever node it drew for.
+ */
+static int64
+first_own_number(void)
+{
+	return POSITION_NUMBER(PositionFirstOwn());
+}
+
+/*
+ * The last number drawn, here or where the log is replicated or restored from.  A
+ * standby sees the sequence some numbers ahead of what was drawn (the server logs
+ * them in portions), so there it is the last one with a visible event.
+ */
+static int64
+last_drawn_number(void)
+{
+	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
+
+	return RecoveryInProgress() ? visible : Max(visible, PositionLastNumber());
+}
+
+/* When a walk that starts now stops waiting: after cqrs_es.settle_timeout. */
+TimestampTz
+HorizonDeadline(void)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), cqrs_es_settle_timeout);
+}
+
+/* Sleep, longer each time; cancellable. */
+static void
+sleep_politely(int *sleep_ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 *sleep_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	*sleep_ms = Min(*sleep_ms * 2, MAX_SLEEP_MS);
+}

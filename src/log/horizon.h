@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ * horizon.h
+ *	  Up to which global position is the log settled?
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_HORIZON_H
+#define CQRS_ES_HORIZON_H
+
+#include "log/event_scan.h"
+
+/* A walk through this node's log that never passes an unsettled position. */
+typedef struct SettledScan
+{
+	int64		position;		/* everything up to here is settled and seen */
+	bool		handed_out;		/* set by the caller when it took an event */
+
+	/* private */
+	int64		before_node;	/* where the node's positions begin */
+	int64		number;			/* of the last event passed; 0 before the first */
+	int64		settled_number; /* known to be settled before the snapshot was taken */
+	TimestampTz deadline;		/* wait for a gap until then */
+	Snapshot	snapshot;
+	EventScan  *scan;
+}			SettledScan;
+
+extern void HorizonInit(void);
+extern TimestampTz HorizonDeadline(void);
+extern int64 HorizonSettled(TimestampTz deadline);
+extern void HorizonAwaitWriters(void);
+extern void HorizonCheckCursor(int64 after_position);
+extern void SettledScanBegin(SettledScan *walk, int64 after_position,
+							 TimestampTz deadline);
+extern bool SettledScanNext(SettledScan *walk, Event *event);
+extern bool SettledScanNextTied(SettledScan *walk, Event *event);
+extern void SettledScanEnd(SettledScan *walk);
+
+#endif							/* CQRS_ES_HORIZON_H */

@@ -1,0 +1,197 @@
+/*-------------------------------------------------------------------------
+ * published.c
+ *	  How far the log is settled at the publisher that it is replicated from.
+ *
+ * Native logical replication brings the rows of a log in the order of commits.
+ * The subscriber cannot tell from them whether a gap is dead or an event that
+ * will be committed yet: who may still fill it holds his lock at the publisher.
+ * So the publisher says it, in a table that belongs into the same publication:
+ * publish_settled() writes there up to where its log is settled.  All events up to
+ * it were committed before, and are applied before, so whoever sees the row at the
+ * subscriber can see them.
+ *
+ * That is so when both tables are replicated by the one apply worker.  While a new
+ * subscription copies them, each is ahead of the other at times.
+ *
+ * The row says who wrote it.  While a subscription brings the log here, and the row
+ * for our node is another database's, our sequence tells nothing: it may have come
+ * with a dump, or somebody has tried to append.  Without such a row the log may be
+ * one of several nodes, and what was drawn from our sequence counts as our own.
+ * Once the subscription is dropped, the log is our own, and horizon.c judges as ever.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_subscription_rel.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "base/cqrs_es.h"
+#include "base/internal_query.h"
+#include "log/position.h"
+#include "log/published.h"
+
+/* What subscriptions say of a table. */
+typedef struct Replication
+{
+	bool		replicated;		/* is it the target of one? */
+	bool		ready;			/* and copied, and up with the rest? */
+}			Replication;
+
+static Replication replication_of(Oid relid);
+static bool read_row(int64 *number, bool *is_ours);
+static Datum publisher_name(void);
+
+/* Does a subscription bring the rows of the log here? */
+bool
+PublishedIsSubscriber(void)
+{
+	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, parts)
+		found |= replication_of(lfirst_oid(lc)).replicated;
+	list_free(parts);
+	return found;
+}
+
+/* Is it for a publisher to say whether the log is settled up to the number? */
+bool
+PublishedDecides(int64 number)
+{
+	int64		published;
+	bool		is_ours;
+
+	return PublishedIsSubscriber() &&
+		(number > PositionLastNumber() || (read_row(&published, &is_ours) && !is_ours));
+}
+
+/*
+ * The number up to which the publisher has said that the log is settled, all of it
+ * visible to a snapshot taken after this; 0 when it is not known.
+ */
+int64
+PublishedNumber(void)
+{
+	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
+	bool		ready = replication_of(CqrsEsRelid("published_positions")).ready;
+	int64		number;
+	bool		is_ours;
+	ListCell   *lc;
+
+	foreach(lc, parts)
+	{
+		Replication part = replication_of(lfirst_oid(lc));
+
+		ready &= part.ready || !part.replicated;
+	}
+	list_free(parts);
+	return ready && read_row(&number, &is_ours) ? number : 0;
+}
+
+/* Tell whoever reads here why the events up to the number are not handed out, once a statement. */
+void
+PublishedWarn(int64 number)
+{
+	static TimestampTz warned_in = 0;
+
+	if (warned_in == GetCurrentStatementStartTimestamp())
+		return;
+	warned_in = GetCurrentStatementStartTimestamp();
+	ereport(WARNING,
+			(errmsg("reading the log stops at a gap before position %lld, which only its publisher can judge",
+					(long long) PositionOfNumber(number) + 1),
+			 errdetail("The log is replicated by a subscription, and its publisher has not said up to where it is settled."),
+			 errhint("Add table cqrs_es.published_positions to the publication, refresh the subscription, and let the publisher call cqrs_es.publish_settled() every second or so.")));
+}
+
+/* Let subscribers know that our log is settled up to the position. */
+void
+PublishedWrite(int64 position)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.published_positions AS p (node_id, \"position\", publisher) VALUES ($1, $2, $3)"
+		" ON CONFLICT (node_id) DO UPDATE SET \"position\" = EXCLUDED.\"position\", publisher = EXCLUDED.publisher"
+		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\""
+		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
+		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
+	};
+	Datum		values[3] = {Int32GetDatum(cqrs_es_node_id), Int64GetDatum(position), publisher_name()};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("published_positions");
+	(void) InternalQueryWrite(&query, values, NULL);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+static Replication
+replication_of(Oid relid)
+{
+	Relation	catalog = table_open(SubscriptionRelRelationId, AccessShareLock);
+	Replication result = {.replicated = false,.ready = true};
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_subscription_rel_srrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, InvalidOid, false, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		result.replicated = true;
+		result.ready &= ((Form_pg_subscription_rel) GETSTRUCT(tuple))->srsubstate == SUBREL_STATE_READY;
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	result.ready &= result.replicated;
+	return result;
+}
+
+/* What is published for our node, and whether this database said it; false: nothing. */
+static bool
+read_row(int64 *number, bool *is_ours)
+{
+	static InternalQuery query = {
+		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 FROM cqrs_es.published_positions"
+		" WHERE node_id OPERATOR(pg_catalog.=) $1",
+		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
+	};
+	Datum		values[2] = {Int32GetDatum(cqrs_es_node_id), publisher_name()};
+	bool		found;
+	bool		isnull;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("published_positions");
+	found = InternalQueryRead(&query, values, NULL, GetLatestSnapshot()) > 0;
+	if (found)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		*number = POSITION_NUMBER(DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)));
+		*is_ours = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return found;
+}
+
+/* This database; a copy of it on another server, or beside it, has another name. */
+static Datum
+publisher_name(void)
+{
+	return CStringGetTextDatum(psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId));
+}

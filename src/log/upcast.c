@@ -1,0 +1,315 @@
+/*-------------------------------------------------------------------------
+ * upcast.c
+ *	  Old payload version -> current one, on every way out of the log.
+ *
+ * An upcaster is a function (payload jsonb) returning jsonb that lifts the
+ * payload of one event type from one version to another.  Upcasters chain, as
+ * far as they go; a version that none knows is left alone.  A chain cannot come
+ * back to where it began: that is checked when one is defined.
+ *
+ * The log itself never changes.  Whoever hands events out calls UpcastEvent:
+ * read_stream, read_all, folds, and projections, so that a read model is the
+ * same whether its event was new or replayed.  Version checks and idempotency
+ * look at what was stored, and so does SELECT ... FROM cqrs_es.events.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/definer.h"
+#include "base/errors.h"
+#include "base/registry.h"
+#include "base/registry_function.h"
+#include "log/events.h"
+#include "log/upcast.h"
+
+/* One step of a chain. */
+typedef struct Upcaster
+{
+	text	   *event_type;
+	text	   *from_version;
+	text	   *to_version;
+	RegistryFunction function;
+}			Upcaster;
+
+/*
+ * All upcasters, which are few, read in one go: the fingerprint is of just
+ * those that UpcastEvent will use.
+ */
+typedef struct Upcasters
+{
+	char		key[REGISTRY_KEY_BYTES];	/* always empty */
+	bool		loaded;
+	int			n;
+	Upcaster   *upcasters;
+	char	   *fingerprint;
+	char	   *row_versions;
+}			Upcasters;
+
+static RegistryCache upcaster_cache = {
+	.name = "cqrs_es upcasters",.entry_size = sizeof(Upcasters)
+};
+
+PG_FUNCTION_INFO_V1(cqrs_es_define_upcaster);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_upcaster);
+
+static Upcasters *all_upcasters(void);
+static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
+static void describe_upcast(void *arg);
+pg_noreturn static void report_cycle(const text *event_type, const text *version);
+static const text *refuse_cycle(const text *event_type, const text *from_version,
+								text *to_version);
+static void tell_writers(const text *event_type, const text *from_version,
+						 const text *newest);
+
+/* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
+Datum
+cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.upcasters"
+		" (event_type, from_version, to_version, function, search_path)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (event_type, from_version) DO UPDATE SET"
+		" to_version = excluded.to_version, function = excluded.function,"
+		" search_path = excluded.search_path",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	static const Oid argtypes[] = {JSONBOID};
+	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
+	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
+	const text *newest;
+	Datum		values[5];
+
+	/* two who define one each must not make a cycle together */
+	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
+	values[0] = PointerGetDatum(event_type);
+	values[1] = PointerGetDatum(from_version);
+	values[2] = PointerGetDatum(to_version);
+	values[4] = CStringGetTextDatum(DefinerSearchPath());
+	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
+										  "An upcaster is a function (payload jsonb) that returns jsonb.");
+	newest = refuse_cycle(event_type, from_version, to_version);
+	tell_writers(event_type, from_version, newest);
+	(void) RegistryWrite(&query, values, NULL);
+	PG_RETURN_VOID();
+}
+
+/* SQL: drop_upcaster(event_type, from_version) */
+Datum
+cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.upcasters WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND from_version OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
+	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
+
+	if (RegistryWrite(&query, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("upcaster of event type \"%s\" from version \"%s\" does not exist",
+						text_to_cstring(event_type), text_to_cstring(from_version))));
+	PG_RETURN_VOID();
+}
+
+/*
+ * Lift the event to its newest version; the new payload is palloc'd in the
+ * current memory context.  Raises what an upcaster raises.
+ */
+void
+UpcastEvent(Event *event, FunctionCalls *calls)
+{
+	static uint64 none_in_generation = 0;
+	uint64		generation = RegistryGeneration();
+	Upcasters  *all;
+	Upcaster   *upcaster;
+	text	   *event_type;
+	int			steps = 0;
+
+	/* most databases have no upcasters: find that out once per generation */
+	if (none_in_generation == generation)
+		return;
+	all = all_upcasters();
+	if (all->n == 0)
+	{
+		none_in_generation = generation;
+		return;
+	}
+
+	event_type = EventText(event, EVENT_EVENT_TYPE);
+	while ((upcaster = find_upcaster(all, event_type, EventText(event, EVENT_EVENT_VERSION))) != NULL)
+	{
+		NullableDatum args[1] = {{.value = event->values[EVENT_PAYLOAD],.isnull = false}};
+		ErrorContextCallback callback = {error_context_stack, describe_upcast, event};
+
+		CHECK_FOR_INTERRUPTS();
+		if (steps++ >= all->n)
+			report_cycle(event_type, upcaster->from_version);
+		error_context_stack = &callback;
+		event->values[EVENT_PAYLOAD] = RegistryFunctionCall(&upcaster->function, calls, args, 1);
+		error_context_stack = callback.previous;
+		event->values[EVENT_EVENT_VERSION] = PointerGetDatum(upcaster->to_version);
+		event->row = NULL;
+	}
+}
+
+/*
+ * All upcasters with the source of their functions as one text, for the
+ * fingerprint of folds; "" when there are none.  *row_versions becomes a text of
+ * which rows they were read from.  Both last to the end of the transaction.
+ */
+const char *
+UpcastFingerprint(const char **row_versions)
+{
+	Upcasters  *all = all_upcasters();
+
+	*row_versions = all->row_versions;
+	return all->fingerprint;
+}
+
+/* The registry, cached. */
+static Upcasters *
+all_upcasters(void)
+{
+	static InternalQuery query = {
+		.sql = "SELECT u.event_type, u.from_version, u.to_version,"
+		" u.function, p.oid, u.search_path,"
+		" ROW(u.event_type, u.from_version, u.to_version, u.function, u.search_path, "
+		FUNCTION_SOURCE ")::pg_catalog.text, " ROW_VERSIONS("u")
+		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
+		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
+		" ORDER BY u.event_type, u.from_version",
+		.nargs = 0
+	};
+	text	   *key = cstring_to_text("");
+	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key);
+	MemoryContext memory = upcaster_cache.memory;
+	StringInfoData fingerprint;
+	StringInfoData row_versions;
+	uint64		n;
+	uint64		i;
+
+	pfree(key);
+	if (all->loaded)
+		return all;
+	SPI_connect();
+	n = RegistryRead(&query, NULL);
+	initStringInfo(&fingerprint);
+	initStringInfo(&row_versions);
+	all->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
+	for (i = 0; i < n; i++)
+	{
+		Upcaster   *upcaster = &all->upcasters[i];
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MemoryContext spi = MemoryContextSwitchTo(memory);
+
+		upcaster->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
+		upcaster->from_version = cstring_to_text(SPI_getvalue(row, desc, 2));
+		upcaster->to_version = cstring_to_text(SPI_getvalue(row, desc, 3));
+		RegistryFunctionInit(&upcaster->function, row, desc, 4, "upcaster");
+		MemoryContextSwitchTo(spi);
+		appendStringInfoString(&fingerprint, SPI_getvalue(row, desc, 7));
+		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 8));
+	}
+	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
+	all->row_versions = MemoryContextStrdup(memory, row_versions.data);
+	all->n = (int) n;
+	SPI_finish();
+	all->loaded = true;
+	return all;
+}
+
+static Upcaster *
+find_upcaster(const Upcasters *all, const text *event_type, const text *version)
+{
+	int			i;
+
+	for (i = 0; i < all->n; i++)
+		if (TextEqual(all->upcasters[i].event_type, event_type) &&
+			TextEqual(all->upcasters[i].from_version, version))
+			return &all->upcasters[i];
+	return NULL;
+}
+
+/*
+ * Follow the chain that would begin with the new upcaster; 22023 when it comes
+ * back.  Returns the version that it leads to; a copy.
+ */
+static const text *
+refuse_cycle(const text *event_type, const text *from_version, text *to_version)
+{
+	Upcasters  *all = all_upcasters();
+	const text *version = to_version;
+	int			steps;
+
+	for (steps = 0; steps <= all->n; steps++)
+	{
+		Upcaster   *next;
+
+		if (TextEqual(version, from_version))
+			report_cycle(event_type, from_version);
+		next = find_upcaster(all, event_type, version);
+		if (next == NULL)
+			break;
+		version = next->to_version;
+	}
+	return cstring_to_text_with_len(VARDATA_ANY(version), VARSIZE_ANY_EXHDR(version));
+}
+
+/*
+ * NOTICE for those who write events of the type: one that names no version has
+ * version 1 and would be lifted, although it may have the new shape.
+ */
+static void
+tell_writers(const text *event_type, const text *from_version, const text *newest)
+{
+	text	   *unnamed = cstring_to_text("1");
+	char	   *type = text_to_cstring(event_type);
+	char	   *version = text_to_cstring(newest);
+
+	if (!TextEqual(from_version, unnamed) &&
+		find_upcaster(all_upcasters(), event_type, unnamed) == NULL)
+		return;
+	ereport(NOTICE,
+			(errmsg("new events of type \"%s\" must name their version", type),
+			 errdetail("An append that names none writes version \"1\", which is lifted whenever it is read."),
+			 errhint("Append the new shape with event_version => '%s'; in append_events and in what deciders return it is the member \"version\": \"%s\".",
+					 version, version)));
+}
+
+static void
+report_cycle(const text *event_type, const text *version)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upcasters of event type \"%s\" would lead from version \"%s\" back to it",
+					text_to_cstring(event_type), text_to_cstring(version))));
+}
+
+static void
+describe_upcast(void *arg)
+{
+	Event	   *event = arg;
+	StreamKey	key;
+
+	EventKey(event, &key);
+	errcontext("upcasting event %lld of stream \"%s\"", (long long) EventSequence(event),
+			   StreamName(&key));
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ * upcast.h
+ *	  Old payload version -> current one, on every way out of the log.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_UPCAST_H
+#define CQRS_ES_UPCAST_H
+
+#include "base/registry_function.h"
+#include "log/events.h"
+
+extern void UpcastEvent(Event *event, FunctionCalls * calls);
+extern const char *UpcastFingerprint(const char **row_versions);
+
+#endif							/* CQRS_ES_UPCAST_H */

@@ -1,0 +1,727 @@
+/*-------------------------------------------------------------------------
+ * projection_rebuild.c
+ *	  Rebuild, pause and resume projections: replay of old events, exact with
+ *	  writers at work.
+ *
+ * All three rest on the lock of a projection (projection.c): who holds it
+ * against writers knows that each visible event has been told of, and that
+ * each other one will be dealt with by the registry as he leaves it.
+ *
+ * rebuild	of a live projection: wait for those who may not know of the projection
+ *	  or a handler yet; lock, empty the read models, replay all that is visible.
+ *	  Writers whose events concern the projection wait for the end; others do
+ *	  not, and readers see the old content until it is committed.
+ * pause	: lock, remember which events have been handled, say so in the
+ *	  registry.  From then on writers pass the projection by.
+ * resume	: replay what was missed while writers still pass by; wait for those
+ *	  who may not know of the projection or a handler yet, and replay what they
+ *	  had; lock; replay the little that has come meanwhile; say in the registry
+ *	  that it is live.  So writers are held up by the last step alone.
+ *
+ * Those who may not know yet are the open transactions that have appended
+ * something.  When this transaction has itself written what nobody else can
+ * know (it has created the projection or defined a handler), it locks the log
+ * against all writers instead; so it is better done in two transactions.
+ *
+ * A rebuild of a paused projection needs no lock: it replays what is visible
+ * and remembers that.  So pause, rebuild, resume is the way to rebuild while
+ * writers go on; and a projection that is created to be filled from the log is
+ * a paused one that has handled nothing.
+ *
+ * Which events have been handled is remembered as a position and the gaps below
+ * it, for at any moment positions are missing that in-flight transactions hold.
+ * Gaps that are settled (horizon.c) are dead and need not be remembered.
+ *
+ * Rows are deleted, not truncated: that would lock out readers.
+ *
+ * Handlers that append cannot be rebuilt, for what followed from old events is in
+ * the log already; nor can tables whose triggers append, deferred ones among them
+ * (dispatch.c).  A resume handles events for the first time, so there they
+ * may; what they append is queued (dispatch.c), and told of when the projection
+ * is live again.  It stays uncommitted until then, so writers of the same
+ * streams wait for the resume, and a deadlock with one of them is possible.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
+#include "commands/progress.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/backend_progress.h"
+#include "utils/backend_status.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/definer.h"
+#include "base/internal_query.h"
+#include "base/registry.h"
+#include "base/registry_name.h"
+#include "base/settings.h"
+#include "base/tenancy.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
+#include "log/horizon.h"
+#include "log/position.h"
+#include "projection/projection.h"
+
+/*
+ * What others see of a replay: the server's own progress reports.  It looks like
+ * a COPY into cqrs_es.projections, which nobody runs; the view
+ * projection_progress knows these places.
+ */
+#define PROGRESS_EVENTS			PROGRESS_COPY_TUPLES_PROCESSED
+#define PROGRESS_PROJECTION		16	/* hash of the name */
+#define PROGRESS_POSITION		17
+#define PROGRESS_LAST_POSITION	18
+#define PROGRESS_IS_REBUILD		19
+
+/* logs with fewer events than this are through before anybody asks */
+#define EVENTS_WORTH_A_NOTICE	1000
+
+/* Positions without a visible event, both ends included. */
+typedef struct Gap
+{
+	int64		first;
+	int64		last;
+}			Gap;
+
+/* Handled: all events up to a position, but for those in gaps. */
+typedef struct Coverage
+{
+	int64		position;
+	int			ngaps;
+	int			allocated;
+	Gap		   *gaps;
+}			Coverage;
+
+/* A projection, its row in the registry locked. */
+typedef struct Projection
+{
+	char	   *name;
+	Oid			owner;
+	char	   *owner_name;
+	bool		paused;
+	Coverage	handled;		/* when it is paused */
+	bool		has_read_models;
+	int			nlocks;
+	Oid		   *locks;			/* its read models, if it has any */
+	bool		written_here;	/* by this transaction: others see an older row */
+	bool		unresolved;		/* others may have found less of what it names */
+	char	   *missing_table;	/* a read model that is not there, or NULL */
+}			Projection;
+
+PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_last_position);
+
+static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
+static bool read_projection(Projection *projection, const text *name);
+static void read_handled(Coverage *handled, const text *name);
+static void require_read_committed(const char *function);
+static void require_whole_log(const char *function);
+static void await_the_ignorant(const Projection *projection);
+static void lock_against_writers(const Projection *projection);
+static void empty_read_models(const Projection *projection);
+static void refuse_shared_read_models(const Projection *projection);
+static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
+static Coverage visible_events(void);
+static void cover(Coverage *coverage, int64 position, int64 settled);
+static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
+static int64 first_uncovered(const Coverage *coverage);
+static void save_state(const Projection *projection, const Coverage *handled);
+static int64 last_position(Snapshot snapshot);
+static void report_progress(const Projection *projection, int64 last, bool rebuild,
+							int64 events, int64 position);
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: rebuild_projection(name); returns how many events it handled. */
+Datum
+cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection;
+	Coverage	handled = {.position = 0};
+	int64		events;
+
+	require_read_committed("rebuild_projection()");
+	projection = projection_arg(fcinfo, "rebuild_projection()");
+	if (!projection->has_read_models)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
+				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
+	if (projection->missing_table)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("read model %s of projection \"%s\" does not exist",
+						projection->missing_table, projection->name),
+				 errhint("Create it, or drop the projection.")));
+	RegistryRequireRole(projection->owner, projection->owner_name, "owns the projection");
+	refuse_shared_read_models(projection);
+	if (!projection->paused)
+	{
+		await_the_ignorant(projection);
+		lock_against_writers(projection);
+	}
+	DispatchForbid(true);		/* triggers of the tables must not append either */
+	empty_read_models(projection);
+	events = replay(projection, &handled, true);
+	DispatchForbid(false);
+	if (projection->paused)
+		save_state(projection, &handled);
+	ereport(NOTICE,
+			(errmsg("projection \"%s\" has been rebuilt from %lld events",
+					projection->name, (long long) events)));
+	PG_RETURN_INT64(events);
+}
+
+/* SQL: pause_projection(name) */
+Datum
+cqrs_es_pause_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection = projection_arg(fcinfo, "pause_projection()");
+	Coverage	handled;
+
+	if (projection->paused)
+	{
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" is paused already", projection->name)));
+		PG_RETURN_VOID();
+	}
+	/* what is settled before the lock is a gap less to remember, and delays nobody */
+	(void) HorizonSettled(HorizonDeadline());
+	if (projection->unresolved)
+		await_the_ignorant(projection);
+	lock_against_writers(projection);
+	handled = visible_events();
+	save_state(projection, &handled);
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: last_position(); null when the log is empty.  With the rights of the log's
+ * owner, as a view on it has them: who may see projection_status need not see
+ * events.
+ */
+Datum
+cqrs_es_last_position(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
+	};
+	Datum		position = 0;
+	bool		isnull = true;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
+		position = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(DatumGetInt64(position));
+}
+
+/* SQL: resume_projection(name); returns how many missed events it handled. */
+Datum
+cqrs_es_resume_projection(PG_FUNCTION_ARGS)
+{
+	Projection *projection;
+	int64		events;
+	bool		held;
+
+	require_read_committed("resume_projection()");
+	projection = projection_arg(fcinfo, "resume_projection()");
+	if (!projection->paused)
+	{
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" is not paused", projection->name)));
+		PG_RETURN_INT64(0);
+	}
+	held = DispatchHold();		/* what its handlers append is for later */
+	events = replay(projection, &projection->handled, false);
+	await_the_ignorant(projection);
+	/* what those had appended, so that the last replay looks at the end of the log alone */
+	events += replay(projection, &projection->handled, false);
+	lock_against_writers(projection);
+	events += replay(projection, &projection->handled, false);
+	save_state(projection, NULL);
+	DispatchRelease(held);		/* ... when it is told of it itself */
+	ereport(NOTICE,
+			(errmsg("projection \"%s\" has caught up with %lld events",
+					projection->name, (long long) events)));
+	PG_RETURN_INT64(events);
+}
+
+/*-------------------------------------------------------------------------
+ * the projection
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The projection that the argument names, which must be the caller's own.  Its
+ * row is locked, so that only one does such a thing to it at a time.
+ */
+static Projection *
+projection_arg(FunctionCallInfo fcinfo, const char *function)
+{
+	static InternalQuery resolve = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	Projection *projection = palloc0(sizeof(Projection));
+	bool		resolved;
+
+	PreventCommandIfReadOnly(function);
+	if (DispatchIsBusy())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called by a handler", function)));
+
+	resolved = read_projection(projection, name);
+	require_whole_log(function);
+	if (!resolved)
+	{
+		Datum		value = PointerGetDatum(name);
+
+		/* what was missing is there now: the row trigger finds it */
+		(void) RegistryWrite(&resolve, &value, NULL);
+		(void) read_projection(projection, name);
+		projection->unresolved = true;
+	}
+	if (projection->paused)
+		read_handled(&projection->handled, name);
+	return projection;
+}
+
+/*
+ * Lock and read the row of a projection; false when it names a read model that
+ * it does not know by oid yet.  Raises 42704, 42501.
+ */
+static bool
+read_projection(Projection *projection, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") ", p.paused, " REGISTRY_READ_MODELS ","
+		" p.xmin::pg_catalog.text::pg_catalog.int8, p.owner_name, p.read_model_names,"
+		" p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
+		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[]"
+		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+	Datum		read_models;
+	Datum		names;
+	int			next = 0;
+	bool		resolved;
+
+	SPI_connect();
+	ProjectionLockRow(&query, name);
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	spi = MemoryContextSwitchTo(caller);
+	projection->name = text_to_cstring(name);
+	projection->owner = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	projection->paused = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+	read_models = SPI_getbinval(row, desc, 3, &isnull);
+	projection->locks = ProjectionLocks(read_models, &projection->nlocks);
+	projection->has_read_models = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(read_models)),
+												 ARR_DIMS(DatumGetArrayTypeP(read_models))) > 0;
+	projection->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
+																   DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)));
+	projection->owner_name = SPI_getvalue(row, desc, 5);
+	names = SPI_getbinval(row, desc, 6, &isnull);
+	projection->missing_table = RegistryMissingTable(read_models, names, isnull, &next);
+	resolved = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)) && !isnull;
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
+	return resolved;
+}
+
+/* What a paused projection has handled. */
+static void
+read_handled(Coverage *handled, const text *name)
+{
+	static InternalQuery query = {
+		.sql = "SELECT p.handled_position, pg_catalog.lower(gap), pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
+		" FROM cqrs_es.projections AS p LEFT JOIN LATERAL pg_catalog.unnest(p.handled_gaps) AS gap ON true"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1 ORDER BY 2",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+	MemoryContext caller = CurrentMemoryContext;
+	uint64		n;
+	uint64		i;
+
+	SPI_connect();
+	n = RegistryRead(&query, &value);
+	handled->gaps = MemoryContextAlloc(caller, Max(n, 1) * sizeof(Gap));
+	handled->ngaps = 0;
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Gap			gap;
+
+		handled->position = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+		gap.first = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
+		if (isnull)
+			continue;
+		gap.last = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
+		handled->gaps[handled->ngaps++] = gap;
+	}
+	handled->allocated = (int) Max(n, 1);
+	SPI_finish();
+}
+
+/*
+ * What was handled is told from what is seen, so the whole log must be: 42501 for
+ * one who may not read it, or whom row security would show a part.
+ */
+static void
+require_whole_log(const char *function)
+{
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	if (EventsRowSecurity())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("%s needs to see all events", function),
+				 errdetail("Row security of table \"%s\" may hide some of them.", "events")));
+}
+
+/* A replay must see what is committed now, not when its transaction began. */
+static void
+require_read_committed(const char *function)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s needs READ COMMITTED", function)));
+}
+
+/*
+ * Wait for writers who may not know of the projection as it is in the registry.
+ * Those who come later do, or are locked out until we commit.
+ */
+static void
+await_the_ignorant(const Projection *projection)
+{
+	if (projection->written_here)
+		LockRelationOid(EventsTableGet().relid, ShareLock);
+	else
+		HorizonAwaitWriters();
+}
+
+/*
+ * Take the lock of the projection: waits for all who have written with it.  Its
+ * owner must still have what LOCK TABLE would ask for, on a read model (42501);
+ * where that role is gone, who calls, which only a superuser can then.
+ */
+static void
+lock_against_writers(const Projection *projection)
+{
+	Oid			owner = projection->owner;
+	int			i;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		owner = GetUserId();
+	for (i = 0; i < projection->nlocks; i++)
+	{
+		Oid			table = projection->locks[i];
+		bool		is_missing = false;
+
+		if (projection->has_read_models &&
+			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
+			!is_missing)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
+		LockRelationOid(table, ShareRowExclusiveLock);
+	}
+}
+
+/* With somebody else's rows in it a table cannot be emptied for us alone. */
+static void
+refuse_shared_read_models(const Projection *projection)
+{
+	static InternalQuery query = {
+		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
+		" FROM cqrs_es.projections AS p)"
+		" SELECT o.name, t::pg_catalog.regclass FROM kept AS p"
+		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
+		" LATERAL pg_catalog.unnest(p.read_models) AS t"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1"
+		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
+		" ORDER BY 1 LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(projection->name);
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot be rebuilt alone", projection->name),
+				 errdetail("Projection \"%s\" keeps table %s, too.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+	SPI_finish();
+}
+
+/*
+ * Delete all rows of the read models, with the rights of the projection's owner;
+ * in one statement, so that foreign keys among them are content.  Row security
+ * that would leave some behind is an error.
+ */
+static void
+empty_read_models(const Projection *projection)
+{
+	StringInfoData sql;
+	RoleSwitch	saved;
+	int			rc;
+	int			i;
+
+	initStringInfo(&sql);
+	for (i = 0; i < projection->nlocks; i++)
+	{
+		Oid			table = projection->locks[i];
+		char	   *name;
+
+		LockRelationOid(table, RowExclusiveLock);
+		name = get_rel_name(table);
+		if (name == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("a read model of projection \"%s\" does not exist any more",
+							projection->name),
+					 errhint("Drop the projection, and create it anew with the tables that there are.")));
+		if (i < projection->nlocks - 1)
+			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
+		appendStringInfo(&sql, " DELETE FROM %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+													name));
+		if (i < projection->nlocks - 1)
+			appendStringInfoChar(&sql, ')');
+	}
+
+	SPI_connect();
+	saved = RoleSwitchToDefiner(projection->owner, "pg_catalog, pg_temp");
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	rc = SPI_execute(sql.data, false, 0);
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/*-------------------------------------------------------------------------
+ * replay
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Handle every visible event that is not among the handled ones, nor queued, in the
+ * order of positions, and make *handled what is visible.  Returns how many concerned the
+ * projection.
+ */
+static int64
+replay(const Projection *projection, Coverage *handled, bool rebuild)
+{
+	int64		settled = HorizonSettled(0);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		after = first_uncovered(handled) - 1;
+	int64		last = last_position(snapshot);
+	EventScan  *scan = EventsScanLog(after, ForwardScanDirection, snapshot);
+	Coverage	visible = {.position = after};
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	int			cursor = 0;
+	int			quarter = 1;
+	int64		seen = 0;
+	int64		concerned = 0;
+	int			guc_level = 0;
+	Event		event;
+
+	SettingsFix(&guc_level);	/* once for all that runs in it */
+	while (EventsScanNext(scan, &event))
+	{
+		int64		position = EventGlobalPosition(&event);
+		MemoryContext caller;
+
+		CHECK_FOR_INTERRUPTS();
+		cover(&visible, position, settled);
+		caller = MemoryContextSwitchTo(work);
+		if (!is_covered(handled, position, &cursor) && !DispatchIsQueued(position))
+		{
+			seen++;
+			concerned += ProjectionReplay(projection->name, &event);
+		}
+		report_progress(projection, last, rebuild, seen, position);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
+		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
+			position - after >= (last - after) / 4 * quarter)
+			ereport(NOTICE,
+					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
+							projection->name, 25 * quarter++, (long long) seen)));
+	}
+	SettingsRestore(guc_level);
+	pgstat_progress_end_command();
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	MemoryContextDelete(work);
+	visible.position = Max(visible.position, handled->position);
+	*handled = visible;
+	return concerned;
+}
+
+/*
+ * All events that are visible now.  Looks with the newest snapshot in every
+ * isolation level, for that is what has been told of when the lock is held.
+ */
+static Coverage
+visible_events(void)
+{
+	int64		settled = HorizonSettled(0);
+	Coverage	visible = {.position = settled};
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);
+	Event		event;
+
+	while (EventsScanNext(scan, &event))
+		cover(&visible, EventGlobalPosition(&event), settled);
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return visible;
+}
+
+/* The next visible event, behind the coverage; a gap before it that may yet be filled. */
+static void
+cover(Coverage *coverage, int64 position, int64 settled)
+{
+	Gap			gap = {Max(coverage->position, settled) + 1, position - 1};
+
+	if (gap.first <= gap.last)
+	{
+		if (coverage->ngaps == coverage->allocated)
+		{
+			coverage->allocated = Max(16, 2 * coverage->allocated);
+			coverage->gaps = coverage->gaps ?
+				repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
+				palloc(coverage->allocated * sizeof(Gap));
+		}
+		coverage->gaps[coverage->ngaps++] = gap;
+	}
+	coverage->position = position;
+}
+
+/* Asked with rising positions; *cursor begins at 0. */
+static bool
+is_covered(const Coverage *coverage, int64 position, int *cursor)
+{
+	if (position > coverage->position)
+		return false;
+	while (*cursor < coverage->ngaps && coverage->gaps[*cursor].last < position)
+		(*cursor)++;
+	return *cursor == coverage->ngaps || position < coverage->gaps[*cursor].first;
+}
+
+static int64
+first_uncovered(const Coverage *coverage)
+{
+	return coverage->ngaps > 0 ? coverage->gaps[0].first : coverage->position + 1;
+}
+
+/* Paused, with what has been handled; or live again, when that is NULL. */
+static void
+save_state(const Projection *projection, const Coverage *handled)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET paused = $2 IS NOT NULL,"
+		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
+		" WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
+	};
+	StringInfoData gaps;
+	Datum		values[3] = {CStringGetTextDatum(projection->name)};
+	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};
+	int			i;
+
+	if (handled)
+	{
+		initStringInfo(&gaps);
+		for (i = 0; i < handled->ngaps; i++)
+			appendStringInfo(&gaps, "%s[%lld,%lld]", i == 0 ? "{" : ",",
+							 (long long) handled->gaps[i].first, (long long) handled->gaps[i].last);
+		appendStringInfoChar(&gaps, '}');
+		values[1] = Int64GetDatum(handled->position);
+		values[2] = CStringGetTextDatum(gaps.data);
+	}
+	(void) RegistryWrite(&query, values, nulls);
+}
+
+static int64
+last_position(Snapshot snapshot)
+{
+	EventScan  *scan = EventsScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Event		event;
+	int64		position = 0;
+
+	if (EventsScanNext(scan, &event))
+		position = EventGlobalPosition(&event);
+	EventsScanEnd(scan);
+	return position;
+}
+
+/*
+ * Say to others how far we are.  A subtransaction of a handler that is rolled
+ * back, or a command of its own, ends the server's report: then it begins anew
+ * after that event.
+ */
+static void
+report_progress(const Projection *projection, int64 last, bool rebuild, int64 events, int64 position)
+{
+	Oid			relid = CqrsEsRelid("projections");
+
+	if (MyBEEntry && (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
+					  MyBEEntry->st_progress_command_target != relid))
+	{
+		Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
+												   CStringGetTextDatum(projection->name),
+												   Int64GetDatum(0));
+
+		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, relid);
+		pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
+		pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
+		pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
+	}
+	pgstat_progress_update_param(PROGRESS_EVENTS, events);
+	pgstat_progress_update_param(PROGRESS_POSITION, position);
+}
