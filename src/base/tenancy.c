@@ -15,8 +15,8 @@
  * anywhere in PostgreSQL: dumps and rebuilds need all rows, hence no FORCE.
  *
  * All of it hangs on who may set cqrs_es.tenant_id: superusers, and those who
- * were granted SET on the parameter.  So ALTER ROLE ... SET binds a role.  (What
- * a session set before this library was loaded is checked in cqrs_es.c.)
+ * were granted SET on the parameter.  So ALTER ROLE ... SET binds a role.  What
+ * a session set before this library was loaded is checked when it is.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -42,10 +42,37 @@ static char *cqrs_es_tenant_id = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_current_tenant);
 
+static bool could_set(const char *name, GucContext context, Oid role);
 static bool check_tenant_id(char **newval, void **extra, GucSource source);
 static bool is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id,
 							 Oid current_tenant);
 static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant);
+
+/*
+ * Do not load while a setting that not everyone may set (PGC_SUSET) has a value
+ * from somebody who may not set it.  Before the library is loaded, which may be in the middle of a session, the
+ * server knows no better than to let anybody set it, by SET or in the
+ * connection's options.  When the setting is defined it would drop such a value
+ * with a warning, and go on with another one than the client believes; with the
+ * default even, when the value came with the connection and so kept out what
+ * ALTER ROLE or postgresql.conf say.  An error here leaves the library unloaded:
+ * the next use comes here again.  Raises 42501.
+ */
+void
+TenancyRefuseForgedSetting(const char *name)
+{
+	struct config_generic *setting = compat_find_setting(name);
+
+	if (setting == NULL ||
+		(could_set(name, setting->scontext, setting->srole) &&
+		 could_set(name, setting->reset_scontext, setting->reset_srole)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set parameter \"%s\"", name),
+			 errdetail("It was set in this session or with the connection's options."),
+			 errhint("Reset it, or connect without it.")));
+}
 
 void
 TenancyInit(void)
@@ -165,4 +192,12 @@ is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant)
 		linitial_node(Var, comparison->args)->varattno == tenant_id &&
 		IsA(lsecond(comparison->args), FuncExpr) &&
 		lsecond_node(FuncExpr, comparison->args)->funcid == current_tenant;
+}
+
+/* As the server will judge it when it knows that the setting is PGC_SUSET. */
+static bool
+could_set(const char *name, GucContext context, Oid role)
+{
+	return (context != PGC_USERSET && context != PGC_BACKEND) ||
+		pg_parameter_aclcheck(name, role, ACL_SET) == ACLCHECK_OK;
 }

@@ -11,6 +11,7 @@
 
 #define TENANT_MAX_BYTES 255
 
+extern void TenancyRefuseForgedSetting(const char *name);
 extern void TenancyInit(void);
 extern text *TenancyCurrent(void);
 extern void TenancyRequireEvents(Oid events_relid, AclMode mode);

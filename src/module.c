@@ -1,0 +1,83 @@
+/*-------------------------------------------------------------------------
+ * module.c
+ *	  Module entry: the table of contents.
+ *
+ * cqrs_es turns PostgreSQL into an event store.  The house has five rooms, one
+ * above the other; a file uses the headers of its own room and of those below
+ * it, and names no table of a room above it, which a test checks.  What must happen
+ * above at an event registers itself below (DispatchRegister).
+ *
+ *	projection	read models that handlers keep in the appending transaction
+ *	command		deciders: state + command -> events
+ *	aggregate	events -> state: reducers, replay, snapshots
+ *	log			the events: append, positions, reading, what happens at an append
+ *	base		who calls, declarations (registries), with whose rights code runs
+ *
+ * Following an event:
+ *
+ *	append.c (version check, idempotency) -> event_writer.c (straight path or
+ *	SQL) -> events.c (the table) -> dispatch.c (the AFTER trigger) ->
+ *	projection.c, fold.c (snapshot due?) -> commit -> horizon.c (settled?) ->
+ *	read.c hands it out.
+ *
+ * A plain INSERT or COPY takes the same way through admission.c, the one
+ * BEFORE ROW trigger.  The SQL of a concept stands in the same room of sql/; the
+ * parts are loaded in the order of their numbers.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/guc.h"
+
+#include "base/cqrs_es.h"
+#include "base/definer.h"
+#include "base/registry.h"
+#include "base/tenancy.h"
+#include "log/append.h"
+#include "log/context.h"
+#include "log/dispatch.h"
+#include "log/events.h"
+#include "log/horizon.h"
+#include "log/log_history.h"
+#include "log/position.h"
+#include "log/stream_index.h"
+#include "aggregate/fold.h"
+#include "command/command.h"
+#include "command/decider.h"
+#include "projection/handler.h"
+#include "projection/projection.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+/*
+ * One Init per concept that has settings, callbacks or something to do after an
+ * append (in the order called).
+ */
+void
+_PG_init(void)
+{
+	/* before any of them is defined: then the server has dropped what is refused */
+	TenancyRefuseForgedSetting("cqrs_es.node_id");
+	TenancyRefuseForgedSetting("cqrs_es.tenant_id");
+
+	TenancyInit();
+	ContextInit();
+	RegistryInit();
+	PositionInit();
+	StreamIndexInit();
+	EventsInit();
+	DispatchInit();
+	AppendInit();
+	LogHistoryInit();
+	HorizonInit();
+	DefinerInit();
+	HandlerInit();
+	ProjectionInit();
+	FoldInit();
+	DeciderInit();
+	CommandInit();
+	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
+}
