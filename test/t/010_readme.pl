@@ -74,7 +74,7 @@ sub plays_sql
 	my ($page, $database, @blocks) = @_;
 	return if !@blocks;
 
-	my $script = "\\set VERBOSITY default\n\\set SHOW_CONTEXT never\n";
+	my $script = "\\set VERBOSITY default\n";
 	foreach my $block (@blocks)
 	{
 		my $line = $block->{line};
@@ -102,7 +102,7 @@ sub plays_sql
 		my @tables = tables($out // '');
 		splice(@tables, 0, @tables - @expected) if @tables > @expected;
 		is(join("\n\n", @tables), join("\n\n", @expected), 'and its result') if @expected;
-		foreach ($block->{output} =~ /^(?:ERROR|DETAIL|HINT|WARNING|NOTICE): .*$/mg)
+		foreach ($block->{output} =~ /^(?:ERROR|DETAIL|HINT|CONTEXT|WARNING|NOTICE): .*$/mg)
 		{
 			ok(index($messages // '', "$_\n") >= 0, "and says $_") || diag($messages);
 		}
