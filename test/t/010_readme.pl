@@ -29,10 +29,12 @@ my $node = PostgreSQL::Test::Cluster->new('readme');
 $node->init;
 $node->start;
 
+my $sql_blocks = 0;
 foreach my $page ('README.md', sort map { s{.*/}{docs/}r } glob("$ENV{TESTDIR}/docs/*.md"))
 {
 	my $database = lc($page =~ s{^docs/|\.md$}{}gr =~ s/\W/_/gr);
 	my @blocks = blocks_of("$ENV{TESTDIR}/$page");
+	$sql_blocks += grep { $_->{language} eq 'sql' } @blocks;
 	next if !grep { $_->{language} =~ /^(sql|python|js)$/ } @blocks;
 
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
@@ -42,6 +44,8 @@ foreach my $page ('README.md', sort map { s{.*/}{docs/}r } glob("$ENV{TESTDIR}/d
 	plays_program($page, $database, 'python', grep { $_->{language} eq 'python' } @blocks);
 	plays_program($page, $database, 'js', grep { $_->{language} eq 'js' } @blocks);
 }
+
+cmp_ok($sql_blocks, '>', 50, 'the pages have SQL blocks');
 
 $node->stop;
 done_testing();
