@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * errors.h
- *	  Every SQLSTATE of our own.  The README's table is this list.
+ *	  Every SQLSTATE of our own.  docs/reference.md has the list, with causes.
  *
  * Class "QE" lies in the range the SQL standard leaves to implementations
  * (5-9, I-Z) and is used neither by PostgreSQL nor by its contrib modules.

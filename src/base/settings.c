@@ -11,7 +11,7 @@
  *
  * The values are the server's own defaults, as far as those are the same
  * everywhere: not those of the definer's session, which would be one more thing
- * to keep, to dump and to look up.  README.md has the list.
+ * to keep, to dump and to look up.  docs/reference.md has the list.
  *
  * Left to the session is what cannot change a result (time limits, memory, the
  * planner), what speaks to its client (client_encoding, lc_messages), and what

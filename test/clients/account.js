@@ -36,25 +36,42 @@ async function execute(client, account, command, payload, commandId = randomUUID
   }
 }
 
-// Decisions that are made here: load, decide, append with the version that was
-// loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
-// came, call it again with the same eventId.
+// A transaction that is done again when somebody was quicker.  What failed has ended
+// it, so it is done again as a whole, with whatever belongs to it.
 
-async function update(client, account, decide, eventId = randomUUID()) {
-  for (;;) {
+async function retry(pool, work, tries = 10) {
+  const client = await pool.connect()
+  try {
+    for (;;) {
+      try {
+        await client.query('BEGIN')
+        const result = await work(client)
+        await client.query('COMMIT')
+        return result
+      } catch (e) {
+        await client.query('ROLLBACK').catch(() => {})
+        if (!['QE001', '40001', '40P01'].includes(e.code) || --tries === 0) throw e
+      }
+    }
+  } finally {
+    client.release()
+  }
+}
+
+// Decisions that are made here: load, decide, append with the version that was
+// loaded.  When no answer came, call it again with the same eventId.
+
+function update(pool, account, decide, eventId = randomUUID()) {
+  return retry(pool, async (client) => {
     const loaded = await client.query(
       "SELECT version, state FROM cqrs_es.load_aggregate('account', $1)", [account])
     const { version, state } = loaded.rows[0]
     const [eventType, payload] = await decide(state)
-    try {
-      const { rows } = await client.query(
-        "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4, event_id => $5)",
-        [account, eventType, payload, version, eventId])
-      return rows[0].version
-    } catch (e) {
-      if (e.code !== 'QE001') throw e
-    }
-  }
+    const { rows } = await client.query(
+      "SELECT version FROM cqrs_es.append_event('account', $1, $2, $3, $4, event_id => $5)",
+      [account, eventType, payload, version, eventId])
+    return rows[0].version
+  })
 }
 
 // A worker that reads the log, one page at a time.  The cursor moves with the page,
@@ -73,7 +90,7 @@ async function work(client, reader, eventTypes, handle) {
     await client.query('COMMIT')
     return events.length > 0
   } catch (e) {
-    await client.query('ROLLBACK')
+    await client.query('ROLLBACK').catch(() => {})
     throw e
   }
 }
@@ -138,18 +155,10 @@ async function main() {
 
   // What every event of a transaction carries, and none after it.  A transaction
   // needs a connection of its own, not the pool.
-  const transaction = await pool.connect()
-  try {
-    await transaction.query('BEGIN')
-    await transaction.query("SELECT set_config('cqrs_es.context', $1, true)", [{ user: 'ada' }])
-    await transaction.query("SELECT cqrs_es.append_event('account', 'a1', 'Reviewed', '{}')")
-    await transaction.query('COMMIT')
-  } catch (e) {
-    await transaction.query('ROLLBACK')
-    throw e
-  } finally {
-    transaction.release()
-  }
+  await retry(pool, async (client) => {
+    await client.query("SELECT set_config('cqrs_es.context', $1, true)", [{ user: 'ada' }])
+    await client.query("SELECT cqrs_es.append_event('account', 'a1', 'Reviewed', '{}')")
+  })
   await pool.query("SELECT cqrs_es.append_event('account', 'a1', 'Reviewed', '{}')")
   const events = await pool.query(
     "SELECT sequence, metadata FROM cqrs_es.read_stream('account', $1, from_sequence => $2)", ['a1', version + 1])

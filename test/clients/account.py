@@ -35,23 +35,34 @@ def execute(connection, account, command, payload, command_id=None):
         raise
 
 
+# A transaction that is done again when somebody was quicker.  What failed has ended
+# it, so it is done again as a whole, with whatever belongs to it.
+
+def retry(connection, work, tries=10):
+    for tries_left in reversed(range(tries)):
+        try:
+            with connection.transaction():
+                return work(connection)
+        except psycopg.Error as e:
+            if e.sqlstate not in ("QE001", "40001", "40P01") or tries_left == 0:
+                raise
+
+
 # Decisions that are made here: load, decide, append with the version that was
-# loaded.  When somebody was quicker, that is QE001: decide again.  When no answer
-# came, call it again with the same event_id.
+# loaded.  When no answer came, call it again with the same event_id.
 
 def update(connection, account, decide, event_id=None):
     event_id = event_id or uuid4()
-    while True:
+
+    def work(connection):
         version, state = connection.execute(
             "SELECT version, state FROM cqrs_es.load_aggregate('account', %s)", (account,)).fetchone()
         event_type, payload = decide(state)
-        try:
-            return connection.execute(
-                "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s, event_id => %s)",
-                (account, event_type, Jsonb(payload), version, event_id)).fetchone()[0]
-        except psycopg.Error as e:
-            if e.sqlstate != "QE001":
-                raise
+        return connection.execute(
+            "SELECT version FROM cqrs_es.append_event('account', %s, %s, %s, %s, event_id => %s)",
+            (account, event_type, Jsonb(payload), version, event_id)).fetchone()[0]
+
+    return retry(connection, work)
 
 
 # A worker that reads the log, one page at a time.  The cursor moves with the page,

@@ -82,7 +82,7 @@ BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE;
 SELECT is(pg_temp.rows($$, event_types => '{a}'$$), '1:1 3:8', 'a serializable read-only transaction');
 COMMIT;
 
--- the loop of README.md, in pages of each size: every event once, wherever it stops
+-- the loop of docs/append-and-read.md, in pages of each size: every event once, wherever it stops
 CREATE FUNCTION pg_temp.consume(size bigint, types text[], stop_after integer DEFAULT NULL) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	cursor_position bigint := current_setting('cursor.start');

@@ -1,5 +1,5 @@
 \i test/include/setup.sql
--- Who may do what: the table of grants in README.md, as each of its roles; what a
+-- Who may do what: the table of grants in docs/tenants-and-rights.md, as each of its roles; what a
 -- handler or a decider of somebody else lets one do; and that our own policy costs
 -- an ordinary role nothing. Roles of this file outlive its transactions: they are
 -- dropped at its end.

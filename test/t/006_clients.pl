@@ -4,14 +4,14 @@
 
 use strict;
 use warnings FATAL => 'all';
-use File::Copy qw(copy);
-use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use lib "$ENV{TESTDIR}/test/include";
+use Clients qw(python_with_psycopg node_with_pg);
+
 my $clients = "$ENV{TESTDIR}/test/clients";
-my $work = PostgreSQL::Test::Utils::tempdir();
 
 my $story = <<'END';
 opened: version 1, owner Ada, balance 0
@@ -33,15 +33,17 @@ no such account
 mails of two workers: 104
 END
 
-# What README.md shows of the programs stands in them.
-my $readme = slurp_file("$ENV{TESTDIR}/README.md");
+# What docs/clients.md shows of them stands in them, just as it is.
+my $page = slurp_file("$ENV{TESTDIR}/docs/clients.md");
 foreach my $language ([ 'python', 'account.py' ], [ 'js', 'account.js' ])
 {
 	my ($tag, $file) = @$language;
 	my $program = slurp_file("$clients/$file");
-	my @blocks = $readme =~ /^```$tag\n(.*?)^```$/msg;
-	cmp_ok(scalar @blocks, '>', 0, "README.md shows $file");
-	ok(index($program, $_) >= 0, "and just as it is") || diag($_) foreach @blocks;
+	foreach my $function ('retry', 'update', 'work')
+	{
+		my ($block) = $page =~ /^```$tag\n((?:def|(?:async )?function) $function\(.*?)^```$/ms;
+		ok($block && index($program, $block) >= 0, "$function() of docs/clients.md is that of $file") || diag($block);
+	}
 }
 
 my $node = PostgreSQL::Test::Cluster->new('clients');
@@ -85,38 +87,4 @@ sub plays
 		$node->safe_psql('postgres', "DROP DATABASE $name");
 		$node->safe_psql('postgres', 'DROP ROLE shop');
 	}
-}
-
-# A Python that has psycopg and its pool: Debian's packages are those of its own.
-sub python_with_psycopg
-{
-	foreach my $python ('python3', '/usr/bin/python3')
-	{
-		return $python if runs($python, '-c', 'import psycopg, psycopg_pool');
-	}
-	return (undef, 'psycopg 3 and psycopg_pool are not installed (Debian: python3-psycopg, python3-psycopg-pool)');
-}
-
-# Where node-postgres is: the one that node finds by itself, as Debian's
-# (node-pg), else what npm brings into a directory that goes away.
-sub node_with_pg
-{
-	return (undef, 'Node.js is not installed (Debian: nodejs, node-pg)') if !runs('node', '--version');
-	return $ENV{NODE_PATH} // '' if runs('node', '-e', 'require("pg")');
-	return (undef, 'neither node-postgres nor npm is installed (Debian: node-pg)') if !runs('npm', '--version');
-
-	copy("$clients/package.json", $work) or die "could not copy package.json: $!";
-	my $output = '';
-	my $installed = eval {
-		IPC::Run::run([ 'npm', 'install', '--prefix', $work, '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error' ],
-			'<', \undef, '>&', \$output, IPC::Run::timeout(120));
-	};
-	return "$work/node_modules" if $installed;
-	return (undef, "npm could not install node-postgres: " . (split /\n/, $output || $@)[0]);
-}
-
-sub runs
-{
-	my @command = @_;
-	return eval { IPC::Run::run(\@command, '<', \undef, '>&', \my $output) };
 }

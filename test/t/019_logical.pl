@@ -42,10 +42,10 @@ sub poll
 	return join ' ', @seen;
 }
 
-# The statements of the README, for the publisher and for the subscriber.
-my $readme = slurp_file("$ENV{TESTDIR}/README.md");
-my ($on_publisher) = $readme =~ /^```sql\n(CREATE PUBLICATION .*?)^```$/ms;
-my ($on_subscriber) = $readme =~ /^```text\n(CREATE SUBSCRIPTION .*?)^```$/ms;
+# The statements of docs/operations.md, for the publisher and for the subscriber.
+my $page = slurp_file("$ENV{TESTDIR}/docs/operations.md");
+my ($on_publisher) = $page =~ /^```sql\n(CREATE PUBLICATION .*?)^```$/ms;
+my ($on_subscriber) = $page =~ /^```text\n(CREATE SUBSCRIPTION .*?)^```$/ms;
 
 # what is there when the subscription begins, with a dead gap in it
 publish(append('a1') . rolled_back('dead') . append('a2'));
@@ -63,7 +63,7 @@ is(scalar(@warnings), 1, 'once');
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION log');
 publish('DROP PUBLICATION events_alone');
 $subscriber->safe_psql('postgres', 'DROP EXTENSION cqrs_es; CREATE EXTENSION cqrs_es');
-is(publish($on_publisher), 3, 'as the README says it');
+is(publish($on_publisher), 3, 'as docs/operations.md says it');
 $on_subscriber =~ s/CONNECTION '.*?'/CONNECTION '$connection'/;
 $subscriber->safe_psql('postgres', $on_subscriber);
 $subscriber->poll_query_until('postgres', q{SELECT count(*) = 2 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel});

@@ -46,7 +46,7 @@ sub writes { return write_script('writes', '\set kind random(1, 16)' . "\n\\if :
 	. "\\elif :kind <= 5\nBEGIN;\n" . append('mail') . "\nROLLBACK;\n"
 	. "\\elif :kind = 6\nBEGIN;\n" . append('mail') . "\n\\sleep 10 ms\nROLLBACK;\n"
 	. "\\else\n" . append('other') . "\n\\endif\n\\sleep 5 ms\n") }
-# What README.md says: the cursor moves to read_to of the last row.
+# What docs/append-and-read.md says: the cursor moves to read_to of the last row.
 sub works
 {
 	my ($reader, $count, $filter) = @_;

@@ -1,4 +1,4 @@
-# The log is partitioned in place, by the script that README names, with sessions
+# The log is partitioned in place, by the script that docs/operations.md names, with sessions
 # that go on: everything works as before, nothing is changed or removed by the name
 # of a partition either, and dump and restore bring it back.
 
