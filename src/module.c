@@ -42,7 +42,9 @@
 #include "log/log_history.h"
 #include "log/position.h"
 #include "log/stream_index.h"
+#include "log/upcast.h"
 #include "aggregate/fold.h"
+#include "aggregate/reducer.h"
 #include "command/command.h"
 #include "command/decider.h"
 #include "projection/handler.h"
@@ -73,9 +75,11 @@ _PG_init(void)
 	AppendInit();
 	LogHistoryInit();
 	HorizonInit();
+	UpcastInit();
 	DefinerInit();
 	HandlerInit();
 	ProjectionInit();
+	ReducerInit();
 	FoldInit();
 	DeciderInit();
 	CommandInit();

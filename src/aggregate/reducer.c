@@ -35,8 +35,10 @@
 /* changes when the fold itself changes what it makes of the same declarations */
 #define FOLD_RULES "cqrs_es fold 2"
 
+static void load_aggregate(void *entry, const text *aggregate_type, MemoryContext memory);
+
 static RegistryCache aggregate_cache = {
-	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate)
+	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load_aggregate
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer);
@@ -49,10 +51,16 @@ static Datum check_function(NullableDatum function);
 static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
 						 const char *search_path);
 pg_noreturn static void report_undeclared(const text *aggregate_type);
-static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
-static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
+static void load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
 						  pg_cryptohash_ctx *hash, StringInfo row_versions);
 static void hash_text(pg_cryptohash_ctx *hash, const char *value);
+
+void
+ReducerInit(void)
+{
+	RegistryRegister("aggregates");
+	RegistryRegister("reducers");
+}
 
 /* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
 Datum
@@ -170,10 +178,8 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 Aggregate *
 AggregateGet(const text *aggregate_type)
 {
-	Aggregate  *aggregate = RegistryCacheLookup(&aggregate_cache, aggregate_type);
+	Aggregate  *aggregate = RegistryLookup(&aggregate_cache, aggregate_type);
 
-	if (!aggregate->loaded)
-		load_aggregate(aggregate, aggregate_type);
 	return aggregate->declared ? aggregate : NULL;
 }
 
@@ -198,9 +204,9 @@ AggregateIsCurrent(const Aggregate *aggregate)
 {
 	const Aggregate *now;
 
-	if (aggregate->generation == RegistryGeneration())
+	if (aggregate->entry.generation == RegistryGeneration())
 		return true;
-	now = AggregateGet(cstring_to_text(aggregate->aggregate_type));
+	now = AggregateGet(cstring_to_text(aggregate->entry.key));
 	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
 }
 
@@ -262,66 +268,61 @@ ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state, const Event *e
  */
 
 static void
-load_aggregate(Aggregate *aggregate, const text *aggregate_type)
+load_aggregate(void *entry, const text *aggregate_type, MemoryContext memory)
 {
 	static InternalQuery query = {
-		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, " ROW_VERSION("a") ", a.created_at"
+		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, a.created_at, "
+		ROW_VERSION("a") " AS row_version"
 		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
+	Aggregate  *aggregate = entry;
 	Datum		value = PointerGetDatum(aggregate_type);
-	MemoryContext memory = aggregate_cache.memory;
-	uint64		generation = RegistryGeneration();
+	QueryRow	row;
+	Jsonb	   *initial;
+	pg_cryptohash_ctx *hash;
+	StringInfoData row_versions;
+	const char *upcaster_rows;
 
-	SPI_connect();
 	aggregate->declared = RegistryRead(&query, &value) > 0;
-	if (aggregate->declared)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-		StringInfoData row_versions;
-		const char *upcaster_rows;
-		bool		isnull;
-		Jsonb	   *initial = DatumGetJsonbP(SPI_getbinval(row, desc, 1, &isnull));
+	if (!aggregate->declared)
+		return;
+	row = InternalQueryRow(0);
+	initial = DatumGetJsonbP(InternalQueryDatum(&row, "initial_state", NULL));
+	aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
+	memcpy(aggregate->initial_state, initial, VARSIZE(initial));
+	aggregate->snapshot_every = DatumGetInt32(InternalQueryDatum(&row, "snapshot_every", NULL));
+	aggregate->keep_snapshots = DatumGetInt32(InternalQueryDatum(&row, "keep_snapshots", NULL));
 
-		aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
-		memcpy(aggregate->initial_state, initial, VARSIZE(initial));
-		aggregate->snapshot_every = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull));
-		aggregate->keep_snapshots = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
-
-		if (hash == NULL || pg_cryptohash_init(hash) < 0)
-			elog(ERROR, "could not compute a fingerprint");
-		hash_text(hash, FOLD_RULES);
-		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
-		hash_text(hash, psprintf(INT64_FORMAT,
-								 DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull))));
-		initStringInfo(&row_versions);
-		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 4));
-		load_reducers(aggregate, aggregate_type, hash, &row_versions);
-		hash_text(hash, UpcastFingerprint(&upcaster_rows));
-		appendStringInfoString(&row_versions, upcaster_rows);
-		aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
-		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-		SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-		if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
-								PG_SHA256_DIGEST_LENGTH) < 0)
-			elog(ERROR, "could not compute a fingerprint");
-		pg_cryptohash_free(hash);
-	}
-	SPI_finish();
-	aggregate->generation = generation;
-	aggregate->loaded = true;
+	hash = pg_cryptohash_create(PG_SHA256);
+	if (hash == NULL || pg_cryptohash_init(hash) < 0)
+		elog(ERROR, "could not compute a fingerprint");
+	hash_text(hash, FOLD_RULES);
+	hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
+	hash_text(hash, psprintf(INT64_FORMAT,
+							 DatumGetTimestampTz(InternalQueryDatum(&row, "created_at", NULL))));
+	initStringInfo(&row_versions);
+	appendStringInfoString(&row_versions, InternalQueryText(&row, "row_version"));
+	load_reducers(aggregate, aggregate_type, memory, hash, &row_versions);
+	hash_text(hash, UpcastFingerprint(&upcaster_rows));
+	appendStringInfoString(&row_versions, upcaster_rows);
+	aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
+	aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
+							PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute a fingerprint");
+	pg_cryptohash_free(hash);
 }
 
 static void
-load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash,
-			  StringInfo row_versions)
+load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
+			  pg_cryptohash_ctx *hash, StringInfo row_versions)
 {
 	static InternalQuery query = {
-		.sql = "SELECT r.event_type, r.function, p.oid, r.search_path, r.operations,"
-		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text,"
-		" " ROW_VERSIONS("r")
+		.sql = "SELECT r.event_type, r.function, p.oid AS function_oid, r.search_path, r.operations,"
+		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text AS source,"
+		" " ROW_VERSIONS("r") " AS row_versions"
 		" FROM cqrs_es.reducers AS r LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
@@ -329,28 +330,26 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ct
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
 	uint64		n = RegistryRead(&query, &value);
-	TupleDesc	desc = SPI_tuptable->tupdesc;
 	uint64		i;
 
 	aggregate->nreducers = (int) n;
-	aggregate->reducers = MemoryContextAllocZero(aggregate_cache.memory,
-												 Max(n, 1) * sizeof(Reducer));
+	aggregate->reducers = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Reducer));
 	for (i = 0; i < n; i++)
 	{
 		Reducer    *reducer = &aggregate->reducers[i];
-		HeapTuple	row = SPI_tuptable->vals[i];
-		MemoryContext caller = MemoryContextSwitchTo(aggregate_cache.memory);
+		QueryRow	row = InternalQueryRow(i);
+		MemoryContext caller = MemoryContextSwitchTo(memory);
 		bool		isnull;
-		Datum		operations = SPI_getbinval(row, desc, 5, &isnull);
+		Datum		operations = InternalQueryDatum(&row, "operations", &isnull);
 
-		reducer->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
+		reducer->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
 		if (!isnull)
 			reducer->program = ReducerProgramCompile(DatumGetJsonbPCopy(operations));
 		else
-			RegistryFunctionInit(&reducer->function, row, desc, 2, "reducer");
+			RegistryFunctionInit(&reducer->function, &row, "reducer");
 		MemoryContextSwitchTo(caller);
-		hash_text(hash, SPI_getvalue(row, desc, 6));
-		appendStringInfoString(row_versions, SPI_getvalue(row, desc, 7));
+		hash_text(hash, InternalQueryText(&row, "source"));
+		appendStringInfoString(row_versions, InternalQueryText(&row, "row_versions"));
 	}
 }
 

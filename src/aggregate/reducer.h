@@ -26,19 +26,18 @@ typedef struct Reducer
 /* A declared aggregate.  Lives in the registry cache, until the transaction ends. */
 typedef struct Aggregate
 {
-	char		aggregate_type[REGISTRY_KEY_BYTES];
-	bool		loaded;
+	RegistryEntry entry;		/* its key is the aggregate type */
 	bool		declared;
 	Jsonb	   *initial_state;
 	int32		snapshot_every; /* 0: never */
 	int32		keep_snapshots;
-	uint64		generation;		/* of the registries, when it was loaded */
 	bytea	   *fingerprint;	/* of all that decides what a fold results in */
 	char	   *row_versions;	/* of the rows that all that was read from */
 	int			nreducers;
 	Reducer    *reducers;
 }			Aggregate;
 
+extern void ReducerInit(void);
 extern Aggregate * AggregateGet(const text *aggregate_type);
 extern Aggregate * AggregateRequire(const text *aggregate_type);
 extern bool AggregateIsCurrent(const Aggregate *aggregate);

@@ -2,8 +2,10 @@
  * registry.c
  *	  Declarations: aggregates, and how every registry is cached.
  *
- * A registry is a small table: aggregates here, reducers, projections and
- * handlers in files of their own.  Every backend caches what it read.  A
+ * A registry is a small table of declarations: aggregates, reducers, handlers ...
+ * Each belongs to a file of its own, which says so at Init (RegistryRegister),
+ * knows how to read it (a RegistryCache with a loader), and finds what is
+ * declared with RegistryLookup.  Every backend caches what it read.  A
  * statement trigger on each registry table sends a relcache invalidation for
  * it, which reaches other sessions at commit and this one at its next command;
  * at rollback the server replays it here, so that no cache remembers what
@@ -75,9 +77,13 @@
 #include "base/settings.h"
 #include "log/events.h"
 
-static const char *const registry_tables[] = {
-	"aggregates", "reducers", "upcasters", "commands", "projections", "handlers"
-};
+#define MAX_REGISTRIES 16
+
+/* their tables, and oids once these have been looked up */
+static const char *tables[MAX_REGISTRIES];
+static Oid	relids[MAX_REGISTRIES];
+static int	nregistries = 0;
+static bool relids_known = false;
 
 /* a cache that has grown to this, mostly by names that mean nothing, starts anew */
 #define MAX_CACHE_ENTRIES 4096
@@ -88,9 +94,6 @@ static uint64 registry_generation = 1;
 static MemoryContext retired = NULL;
 static int	users = 0;
 static bool used_to_the_end = false;
-
-static Oid	registry_relids[lengthof(registry_tables)];
-static bool registry_relids_known = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 PG_FUNCTION_INFO_V1(cqrs_es_create_aggregate);
@@ -108,9 +111,11 @@ typedef struct AggregateArgs
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
 static bool lock_aggregate(InternalQuery *query, const text *type);
 pg_noreturn static void report_undeclared(const char *type);
+static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
 static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
-static void learn_registry_relids(void);
+static RoleSwitch act_as_owner(void);
+static void learn_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
 static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
 
@@ -121,6 +126,15 @@ RegistryInit(void)
 	CacheRegisterRelcacheCallback(invalidate_registry, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_derived, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_derived, (Datum) 0);
+}
+
+/* This table of ours is a registry, with the trigger registry_changed; called by Inits only. */
+void
+RegistryRegister(const char *table)
+{
+	if (nregistries >= MAX_REGISTRIES)
+		elog(ERROR, "too many registries");
+	tables[nregistries++] = table;
 }
 
 /* SQL: the statement trigger of every registry table */
@@ -305,35 +319,55 @@ report_undeclared(const char *type)
 }
 
 /*
- * The cache's entry for a key of at most 255 bytes.  A new one is all zero behind
- * its key: the caller fills it, allocating in cache->memory, and marks it as
- * loaded when nothing can fail any more.  The entry is good until the outermost
- * RegistryLeave, or without one until the end of the transaction.
+ * The cache's entry for a key of at most 255 bytes (22001), loaded if need be;
+ * NULL is the key of a cache with one entry alone.  Raises what the loader raises;
+ * then there is no entry.  It is good until the outermost RegistryLeave, or
+ * without one until the end of the transaction.
  */
 void *
-RegistryCacheLookup(RegistryCache *cache, const text *key)
+RegistryLookup(RegistryCache *cache, const text *key)
+{
+	RegistryEntry *entry = find_entry(cache, key);
+	MemoryContext memory = cache->memory;
+
+	if (entry->is_loaded)
+		return entry;
+	/* another attempt may have failed half-way */
+	memset((char *) entry + sizeof(RegistryEntry), 0, cache->entry_size - sizeof(RegistryEntry));
+	entry->generation = cache->generation;
+	SPI_connect();
+	cache->load(entry, key, memory);
+	SPI_finish();
+	entry->is_loaded = true;
+	return entry;
+}
+
+/* The entry for a key in the cache as it has to be now, loaded or not. */
+static RegistryEntry *
+find_entry(RegistryCache *cache, const text *key)
 {
 	bool		found;
-	char	   *entry;
+	RegistryEntry *entry;
 	char		name[REGISTRY_KEY_BYTES] = {0};
 
 	/* a transaction that holds all its locks already would not hear of changes */
 	AcceptInvalidationMessages();
-	learn_registry_relids();
+	learn_relids();
 	if (users == 0)
 		used_to_the_end = true;
 	if (cache->memory == NULL || cache->generation != registry_generation ||
 		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
 		start_anew(cache);
-	if (VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
+	if (key != NULL && VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("name \"%.32s...\" is too long", VARDATA_ANY(key)),
 				 errdetail("At most %d bytes are possible.", REGISTRY_KEY_BYTES - 1)));
-	memcpy(name, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	if (key != NULL)
+		memcpy(name, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	entry = hash_search(cache->entries, name, HASH_ENTER, &found);
 	if (!found)
-		memset(entry + REGISTRY_KEY_BYTES, 0, cache->entry_size - REGISTRY_KEY_BYTES);
+		entry->is_loaded = false;
 	return entry;
 }
 
@@ -398,7 +432,7 @@ at_transaction_end(XactEvent event, void *arg)
 uint64
 RegistryGeneration(void)
 {
-	learn_registry_relids();
+	learn_relids();
 	return registry_generation;
 }
 
@@ -435,10 +469,9 @@ RegistryForget(void)
 uint64
 RegistryRead(InternalQuery *query, Datum *values)
 {
-	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
+	RoleSwitch	saved = act_as_owner();
 	uint64		n;
 
-	SettingsFix(&saved.guc_level);
 	n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	return n;
@@ -464,46 +497,55 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 uint64
 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
 {
-	RoleSwitch	saved = RoleSwitchToOwner("aggregates");
+	RoleSwitch	saved = act_as_owner();
 	uint64		n;
 
-	SettingsFix(&saved.guc_level);
 	n = InternalQueryWriteNewest(query, values, nulls);
 	RoleSwitchBack(&saved);
 	return n;
 }
 
+/* The registries belong to one role, the owner of the extension. */
+static RoleSwitch
+act_as_owner(void)
+{
+	RoleSwitch	saved = RoleSwitchToOwner(tables[0]);
+
+	SettingsFix(&saved.guc_level);
+	return saved;
+}
+
 /* The callback can not look oids up, so every lookup makes sure they are known. */
 static void
-learn_registry_relids(void)
+learn_relids(void)
 {
 	uint64		started = registry_generation;
-	size_t		i;
+	int			i;
 
-	if (registry_relids_known)
+	if (relids_known)
 		return;
-	for (i = 0; i < lengthof(registry_tables); i++)
-		registry_relids[i] = CqrsEsRelid(registry_tables[i]);
+	for (i = 0; i < nregistries; i++)
+		relids[i] = CqrsEsRelid(tables[i]);
 	/* until they are, every invalidation counts */
-	registry_relids_known = started == registry_generation;
+	relids_known = started == registry_generation;
 }
 
 static void
 invalidate_registry(Datum arg, Oid relid)
 {
-	size_t		i;
+	int			i;
 
-	if (relid == InvalidOid || !registry_relids_known)
+	if (relid == InvalidOid || !relids_known)
 	{
 		registry_generation++;
-		registry_relids_known = false;
+		relids_known = false;
 		return;
 	}
-	for (i = 0; i < lengthof(registry_tables); i++)
-		if (relid == registry_relids[i])
+	for (i = 0; i < nregistries; i++)
+		if (relid == relids[i])
 		{
 			registry_generation++;
-			registry_relids_known = false;
+			relids_known = false;
 		}
 }
 

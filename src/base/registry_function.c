@@ -182,20 +182,19 @@ RegistryFunctionName(const char *signature)
 }
 
 /*
- * Fill in a function from a row of a registry, in the current memory context:
- * from first_column on stand the signature, the oid or null, the search_path.
+ * Fill in a function from a row of a registry, in the current memory context: from
+ * its columns function (the signature), function_oid (perhaps null), search_path.
  */
 void
-RegistryFunctionInit(RegistryFunction *function, HeapTuple row, TupleDesc desc,
-					 int first_column, const char *role)
+RegistryFunctionInit(RegistryFunction *function, const QueryRow *row, const char *role)
 {
 	bool		isnull;
-	Datum		oid = SPI_getbinval(row, desc, first_column + 1, &isnull);
+	Datum		oid = InternalQueryDatum(row, "function_oid", &isnull);
 
 	function->role = role;
-	function->signature = SPI_getvalue(row, desc, first_column);
+	function->signature = InternalQueryText(row, "function");
 	function->oid = isnull ? InvalidOid : DatumGetObjectId(oid);
-	function->search_path = SPI_getvalue(row, desc, first_column + 2);
+	function->search_path = InternalQueryText(row, "search_path");
 }
 
 /*

@@ -6,9 +6,9 @@
 #ifndef CQRS_ES_REGISTRY_FUNCTION_H
 #define CQRS_ES_REGISTRY_FUNCTION_H
 
-#include "access/htup.h"
-#include "access/tupdesc.h"
 #include "fmgr.h"
+
+#include "base/internal_query.h"
 
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
@@ -46,8 +46,8 @@ extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);
 extern char *RegistryFunctionName(const char *signature);
-extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
-								 int first_column, const char *role);
+extern void RegistryFunctionInit(RegistryFunction * function, const QueryRow * row,
+								 const char *role);
 extern void FunctionCallsInit(FunctionCalls * calls);
 extern Datum RegistryFunctionCall(RegistryFunction * function, FunctionCalls * calls,
 								  const NullableDatum *args, int nargs);

@@ -67,14 +67,15 @@ typedef struct Decider
 /* The commands of an aggregate type. */
 typedef struct AggregateCommands
 {
-	char		aggregate_type[REGISTRY_KEY_BYTES];
-	bool		loaded;
+	RegistryEntry entry;		/* its key is the aggregate type */
 	int			n;
 	Decider   **deciders;
 }			AggregateCommands;
 
+static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
+
 static RegistryCache command_cache = {
-	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands)
+	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands),.load = load_commands
 };
 
 /* The error context around the decider that is running; NULL when none is. */
@@ -88,7 +89,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_reject);
 static char *begin_definition(FunctionCallInfo fcinfo);
 static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
 static Decider *find_decider(Aggregate *aggregate, const text *command_type);
-static void load_commands(AggregateCommands *entry, const text *aggregate_type);
 static SPIPlanPtr compile(const char *expression);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
@@ -98,6 +98,7 @@ static Jsonb *as_array(Jsonb *events);
 void
 DeciderInit(void)
 {
+	RegistryRegister("commands");
 	DefinerRegisterParser(resolve_name);
 }
 
@@ -343,57 +344,48 @@ as_array(Jsonb *events)
 static Decider *
 find_decider(Aggregate *aggregate, const text *command_type)
 {
-	text	   *aggregate_type = cstring_to_text(aggregate->aggregate_type);
-	AggregateCommands *entry = RegistryCacheLookup(&command_cache, aggregate_type);
+	AggregateCommands *commands = RegistryLookup(&command_cache, cstring_to_text(aggregate->entry.key));
 	int			i;
 
-	if (!entry->loaded)
-		load_commands(entry, aggregate_type);
-	for (i = 0; i < entry->n; i++)
-		if (TextEqual(entry->deciders[i]->command_type, command_type))
-			return entry->deciders[i];
+	for (i = 0; i < commands->n; i++)
+		if (TextEqual(commands->deciders[i]->command_type, command_type))
+			return commands->deciders[i];
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COMMAND),
 			 errmsg("command \"%s\" of aggregate type \"%s\" is not defined",
-					text_to_cstring(command_type), aggregate->aggregate_type),
+					text_to_cstring(command_type), aggregate->entry.key),
 			 errhint("Define it with define_command().")));
 }
 
 static void
-load_commands(AggregateCommands *entry, const text *aggregate_type)
+load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 {
 	static InternalQuery query = {
-		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name")
-		", search_path, definer_name FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
+		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
+	AggregateCommands *commands = entry;
 	Datum		value = PointerGetDatum(aggregate_type);
-	MemoryContext spi;
-	uint64		n;
+	uint64		n = RegistryRead(&query, &value);
+	MemoryContext spi = MemoryContextSwitchTo(memory);
 	uint64		i;
 
-	SPI_connect();
-	n = RegistryRead(&query, &value);
-	spi = MemoryContextSwitchTo(command_cache.memory);
-	entry->deciders = palloc(Max(n, 1) * sizeof(Decider *));
+	commands->deciders = palloc(Max(n, 1) * sizeof(Decider *));
 	for (i = 0; i < n; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		QueryRow	row = InternalQueryRow(i);
 		Decider    *decider = palloc0(sizeof(Decider));
-		bool		isnull;
 
-		decider->command_type = cstring_to_text(SPI_getvalue(row, desc, 1));
-		decider->expression = SPI_getvalue(row, desc, 2);
-		decider->definer = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-		decider->search_path = SPI_getvalue(row, desc, 4);
-		decider->definer_name = SPI_getvalue(row, desc, 5);
-		entry->deciders[i] = decider;
+		decider->command_type = cstring_to_text(InternalQueryText(&row, "command_type"));
+		decider->expression = InternalQueryText(&row, "decider");
+		decider->definer = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL));
+		decider->definer_name = InternalQueryText(&row, "definer_name");
+		decider->search_path = InternalQueryText(&row, "search_path");
+		commands->deciders[i] = decider;
 	}
-	entry->n = (int) n;
+	commands->n = (int) n;
 	MemoryContextSwitchTo(spi);
-	SPI_finish();
-	entry->loaded = true;
 }
 
 /*-------------------------------------------------------------------------

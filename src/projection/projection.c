@@ -74,14 +74,15 @@ typedef struct TypedHandler
 /* What happens for an event type. */
 typedef struct EventTypeHandlers
 {
-	char		event_type[REGISTRY_KEY_BYTES];
-	bool		loaded;
+	RegistryEntry entry;		/* its key is the event type */
 	int			n;
 	TypedHandler **handlers;	/* each its own chunk: plans hang on it */
 }			EventTypeHandlers;
 
+static void load_handlers(void *entry, const text *event_type, MemoryContext memory);
+
 static RegistryCache handler_cache = {
-	.name = "cqrs_es handlers",.entry_size = sizeof(EventTypeHandlers)
+	.name = "cqrs_es handlers",.entry_size = sizeof(EventTypeHandlers),.load = load_handlers
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
@@ -102,7 +103,6 @@ static Oid	next_lock(const EventTypeHandlers *entry, const text *aggregate_type,
 static bool run_handlers(EventTypeHandlers *entry, const text *aggregate_type,
 						 const char *only, const Event *event);
 static EventTypeHandlers *handlers_of(const text *event_type);
-static void load_handlers(EventTypeHandlers *entry, const text *event_type);
 static uint64 read_handlers(bool by_event_type, Datum value);
 static TypedHandler *make_handler(HeapTuple row, TupleDesc desc);
 static void set_types(TypedHandler *typed, Datum types);
@@ -112,6 +112,8 @@ static bool concerns(const TypedHandler *handler, const text *aggregate_type);
 void
 ProjectionInit(void)
 {
+	RegistryRegister("projections");
+	RegistryRegister("handlers");
 	DispatchRegister(project);
 }
 
@@ -568,7 +570,7 @@ project(const Event *event)
 				locked = lappend_oid(locked, lock);
 				waited = true;
 			}
-	} while (waited && handler_cache.generation != RegistryGeneration());
+	} while (waited && entry->entry.generation != RegistryGeneration());
 	(void) run_handlers(entry, aggregate_type, NULL, event);
 	RegistryLeave();
 }
@@ -659,30 +661,22 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 static EventTypeHandlers *
 handlers_of(const text *event_type)
 {
-	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type);
-
-	if (!entry->loaded)
-		load_handlers(entry, event_type);
-	return entry;
+	return RegistryLookup(&handler_cache, event_type);
 }
 
 static void
-load_handlers(EventTypeHandlers *entry, const text *event_type)
+load_handlers(void *entry, const text *event_type, MemoryContext memory)
 {
-	uint64		n;
+	EventTypeHandlers *handlers = entry;
+	uint64		n = read_handlers(true, PointerGetDatum(event_type));
+	MemoryContext spi = MemoryContextSwitchTo(memory);
 	uint64		i;
-	MemoryContext spi;
 
-	SPI_connect();
-	n = read_handlers(true, PointerGetDatum(event_type));
-	spi = MemoryContextSwitchTo(handler_cache.memory);
-	entry->handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
+	handlers->handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
 	for (i = 0; i < n; i++)
-		entry->handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-	entry->n = (int) n;
+		handlers->handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	handlers->n = (int) n;
 	MemoryContextSwitchTo(spi);
-	SPI_finish();
-	entry->loaded = true;
 }
 
 /*
