@@ -20,20 +20,19 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/subtransaction.h"
 #include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
@@ -472,27 +471,20 @@ is_due(const Aggregate *aggregate, const Event *event)
 static bool
 try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		*folded = FoldStream(aggregate, key, sequence);
-		ReleaseCurrentSubTransaction();
+		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	if (error == NULL)
 		return true;
 	if (ErrorIsNotUsers(error->sqlerrcode))

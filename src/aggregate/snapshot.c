@@ -27,11 +27,11 @@
 #include "executor/spi.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/subtransaction.h"
 #include "log/events.h"
 #include "aggregate/snapshot.h"
 
@@ -105,13 +105,11 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
 	RoleSwitchBack(&saved);
 	if (found)
 	{
-		bool		isnull;
-		HeapTuple	row = SPI_tuptable->vals[0];
-		MemoryContext spi;
+		QueryRow	row = InternalQueryRow(0);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
 
-		*last_sequence = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-		spi = MemoryContextSwitchTo(caller);
-		*state = DatumGetJsonbPCopy(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		*last_sequence = DatumGetInt64(InternalQueryDatum(&row, "last_sequence", NULL));
+		*state = DatumGetJsonbPCopy(InternalQueryDatum(&row, "payload", NULL));
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
@@ -177,8 +175,7 @@ SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequen
 static void
 write_unless_moved(InternalQuery *query, Datum *values)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
 
 	if (!IsolationUsesXactSnapshot())
@@ -186,23 +183,17 @@ write_unless_moved(InternalQuery *query, Datum *values)
 		(void) InternalQueryWrite(query, values, NULL);
 		return;
 	}
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		(void) InternalQueryWrite(query, values, NULL);
-		ReleaseCurrentSubTransaction();
+		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
 		ReThrowError(error);
 }

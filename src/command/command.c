@@ -62,7 +62,6 @@
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
@@ -70,6 +69,7 @@
 #include "base/cqrs_es.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/subtransaction.h"
 #include "base/tenancy.h"
 #include "log/append.h"
 #include "log/context.h"
@@ -131,7 +131,6 @@ static bool decide_and_append(const Command *command, Aggregate *aggregate,
 							  CommandId loaded_at, int64 *version);
 static bool append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
 						  CommandResult *result, int64 *version);
-static void end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner);
 static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
 					  int64 *version);
 static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
@@ -271,15 +270,12 @@ static bool
 decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,
 				  CommandResult *result, CommandId loaded_at, int64 *version)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
-	volatile bool inside = true;	/* the subtransaction */
 	volatile bool decided = false;
 	volatile bool done = false;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		Jsonb	   *events = Decide(aggregate, command->type, result->folded.state,
@@ -289,26 +285,16 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 		decided = true;
 		CommandQueueDecided(queue);
 		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
-		{
-			end_subtransaction(true, caller, owner);
-			inside = false;
-		}
+			SubtransactionEnd(&subtransaction, true);
 		done = JB_ROOT_COUNT(events) > 0 ?
 			append_events(command, aggregate, events, result, version) :
 			!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command);
-		if (inside)
-		{
-			end_subtransaction(done, caller, owner);
-			inside = false;
-		}
+		if (subtransaction.is_open)
+			SubtransactionEnd(&subtransaction, done);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (inside)
-			end_subtransaction(false, caller, owner);
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
 
@@ -345,17 +331,6 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
 		result->folded = FoldStream(aggregate, &command->key, appended.version);
 	result->global_position = appended.global_position;
 	return true;
-}
-
-static void
-end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
-{
-	if (commit)
-		ReleaseCurrentSubTransaction();
-	else
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 }
 
 /*
