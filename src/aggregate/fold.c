@@ -40,7 +40,7 @@
 #include "aggregate/fold.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_state.h"
-#include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_aggregate_state);
 PG_FUNCTION_INFO_V1(cqrs_es_load_aggregate);

@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * snapshot.c
+ * snapshot_store.c
  *	  Stored states of aggregates: load the newest usable one, save one.
  *	  Storage only; fold.c decides when, and never trusts more than it asked.
  *
@@ -33,7 +33,7 @@
 #include "base/internal_query.h"
 #include "base/subtransaction.h"
 #include "log/events.h"
-#include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 

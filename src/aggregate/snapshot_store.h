@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
- * snapshot.h
+ * snapshot_store.h
  *	  Stored states of aggregates: load the newest usable one, save one.
  *-------------------------------------------------------------------------
  */
-#ifndef CQRS_ES_SNAPSHOT_H
-#define CQRS_ES_SNAPSHOT_H
+#ifndef CQRS_ES_SNAPSHOT_STORE_H
+#define CQRS_ES_SNAPSHOT_STORE_H
 
 #include "base/cqrs_es.h"
 #include "aggregate/reducer.h"
@@ -15,4 +15,4 @@ extern bool SnapshotLoad(const StreamKey *key, const Aggregate *aggregate,
 extern void SnapshotSave(const StreamKey *key, const Aggregate *aggregate,
 						 int64 last_sequence, Jsonb *state);
 
-#endif							/* CQRS_ES_SNAPSHOT_H */
+#endif							/* CQRS_ES_SNAPSHOT_STORE_H */
