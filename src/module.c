@@ -43,8 +43,10 @@
 #include "log/position.h"
 #include "log/stream_index.h"
 #include "log/upcast.h"
+#include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
 #include "aggregate/reducer.h"
+#include "aggregate/snapshot_store.h"
 #include "command/command.h"
 #include "command/decider.h"
 #include "projection/handler.h"
@@ -79,7 +81,9 @@ _PG_init(void)
 	DefinerInit();
 	HandlerInit();
 	ProjectionInit();
+	AggregateInit();
 	ReducerInit();
+	SnapshotStoreInit();
 	FoldInit();
 	DeciderInit();
 	CommandInit();

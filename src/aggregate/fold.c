@@ -38,7 +38,6 @@
 #include "log/event_scan.h"
 #include "log/read.h"
 #include "aggregate/fold.h"
-#include "aggregate/reducer.h"
 #include "aggregate/reducer_state.h"
 #include "aggregate/snapshot_store.h"
 

@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_FOLD_H
 #define CQRS_ES_FOLD_H
 
-#include "aggregate/reducer.h"
+#include "aggregate/aggregate.h"
 
 /* A stream's state after the event with sequence `version`. */
 typedef struct FoldedState

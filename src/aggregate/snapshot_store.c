@@ -37,7 +37,16 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 
+static void drop_snapshots(const text *aggregate_type);
 static void write_unless_moved(InternalQuery *query, Datum *values);
+
+void
+SnapshotStoreInit(void)
+{
+	static const AggregatePart part = {.drop = drop_snapshots};
+
+	AggregateRegister(&part);
+}
 
 /*
  * The BEFORE ROW trigger for an UPDATE that gives a snapshot another number and
@@ -165,6 +174,20 @@ SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequen
 	write_unless_moved(&clean, values);
 	RoleSwitchBack(&saved);
 	SPI_finish();
+}
+
+/* Those that we made go with the aggregate type; a client's own are not ours. */
+static void
+drop_snapshots(const text *aggregate_type)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.snapshots"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND fingerprint IS NOT NULL",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+
+	(void) RegistryWrite(&query, &value, NULL);
 }
 
 /*

@@ -7,8 +7,9 @@
 #define CQRS_ES_SNAPSHOT_STORE_H
 
 #include "base/cqrs_es.h"
-#include "aggregate/reducer.h"
+#include "aggregate/aggregate.h"
 
+extern void SnapshotStoreInit(void);
 extern bool SnapshotLoad(const StreamKey *key, const Aggregate *aggregate,
 						 int64 up_to_sequence, Snapshot snapshot,
 						 int64 *last_sequence, Jsonb **state);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry.c
- *	  Declarations: aggregates, and how every registry is cached.
+ *	  Declarations: how every registry is cached, read and written.
  *
  * A registry is a small table of declarations: aggregates, reducers, handlers ...
  * Each belongs to a file of its own, which says so at Init (RegistryRegister),
@@ -56,14 +56,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/jsonb.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -71,11 +66,9 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
-#include "base/errors.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/settings.h"
-#include "log/events.h"
 
 #define MAX_REGISTRIES 16
 
@@ -96,21 +89,7 @@ static int	users = 0;
 static bool used_to_the_end = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
-PG_FUNCTION_INFO_V1(cqrs_es_create_aggregate);
-PG_FUNCTION_INFO_V1(cqrs_es_alter_aggregate);
-PG_FUNCTION_INFO_V1(cqrs_es_drop_aggregate);
 
-/* Arguments of create_aggregate and alter_aggregate. */
-typedef struct AggregateArgs
-{
-	char	   *type;
-	Datum		values[4];
-	char		nulls[4];
-}			AggregateArgs;
-
-static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
-static bool lock_aggregate(InternalQuery *query, const text *type);
-pg_noreturn static void report_undeclared(const char *type);
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
 static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
@@ -147,175 +126,6 @@ cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 				 errmsg("%s must be fired as a trigger", "registry_changed()")));
 	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
 	return PointerGetDatum(NULL);
-}
-
-/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots) */
-Datum
-cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.aggregates"
-		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-	};
-	AggregateArgs args = aggregate_args(fcinfo);
-	int			i;
-
-	for (i = 1; i < 4; i++)
-		if (args.nulls[i] != ' ')
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null",
-							i == 1 ? "initial_state" : i == 2 ? "snapshot_every" : "keep_snapshots")));
-	if (RegistryWrite(&query, args.values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("aggregate type \"%s\" already exists", args.type),
-				 errhint("Change it with alter_aggregate().")));
-	PG_RETURN_VOID();
-}
-
-/* SQL: alter_aggregate, the same arguments; null leaves a property as it is. */
-Datum
-cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.aggregates SET"
-		" initial_state = coalesce($2, initial_state),"
-		" snapshot_every = coalesce($3, snapshot_every),"
-		" keep_snapshots = coalesce($4, keep_snapshots)"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-	};
-	AggregateArgs args = aggregate_args(fcinfo);
-
-	if (RegistryWrite(&query, args.values, args.nulls) == 0)
-		report_undeclared(args.type);
-	PG_RETURN_VOID();
-}
-
-/*
- * SQL: drop_aggregate(aggregate_type).  Its reducers and commands go with it,
- * and the snapshots that they made; its events stay.  2BP01 while a projection
- * keeps its states.
- */
-Datum
-cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
-{
-	static InternalQuery lock = {
-		.sql = "SELECT FROM cqrs_es.aggregates"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery drop_reducers = {
-		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery drop_commands = {
-		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery drop_snapshots = {
-		.sql = "DELETE FROM cqrs_es.snapshots"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND fingerprint IS NOT NULL",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery drop = {
-		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery kept_by = {
-		.sql = "SELECT name FROM cqrs_es.projections"
-		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	Datum		value = PointerGetDatum(type);
-
-	/* who declares something of it meanwhile has done so, or will find it gone */
-	if (!lock_aggregate(&lock, type))
-		report_undeclared(text_to_cstring(type));
-	SPI_connect();
-	if (RegistryRead(&kept_by, &value) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop aggregate type \"%s\" because a projection keeps its states",
-						text_to_cstring(type)),
-				 errdetail("It is projection \"%s\".",
-						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
-				 errhint("Drop that first.")));
-	SPI_finish();
-	(void) RegistryWrite(&drop, &value, NULL);
-	(void) RegistryWrite(&drop_reducers, &value, NULL);
-	(void) RegistryWrite(&drop_commands, &value, NULL);
-	(void) RegistryWrite(&drop_snapshots, &value, NULL);
-	PG_RETURN_VOID();
-}
-
-/* The arguments that create and alter share, as parameters of their statements. */
-static AggregateArgs
-aggregate_args(FunctionCallInfo fcinfo)
-{
-	AggregateArgs args;
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	int			i;
-
-	args.type = text_to_cstring(type);
-	args.values[0] = PointerGetDatum(type);
-	for (i = 1; i < 4; i++)
-		args.values[i] = fcinfo->args[i].value;
-	for (i = 0; i < 4; i++)
-		args.nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
-	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("snapshot_every must not be negative"),
-				 errhint("0 takes no snapshots.")));
-	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("keep_snapshots must be greater than zero")));
-	return args;
-}
-
-/*
- * Keep an aggregate type declared until the end of the transaction, and, to
- * change what is declared of it, keep others from doing so; false when it is not
- * declared.  40001 above READ COMMITTED when it is dropped meanwhile.
- */
-bool
-RegistryLockAggregate(const text *type, bool change)
-{
-	static InternalQuery to_keep = {
-		.sql = "SELECT FROM cqrs_es.aggregates"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static InternalQuery to_change = {
-		.sql = "SELECT FROM cqrs_es.aggregates"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-
-	return lock_aggregate(change ? &to_change : &to_keep, type);
-}
-
-/* Lock the row of an aggregate type with a query; is it there? */
-static bool
-lock_aggregate(InternalQuery *query, const text *type)
-{
-	Datum		value = PointerGetDatum(type);
-
-	return RegistryWrite(query, &value, NULL) > 0;
-}
-
-static void
-report_undeclared(const char *type)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-			 errmsg("aggregate type \"%s\" is not declared", type)));
 }
 
 /*

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry.h
- *	  Declarations: aggregates, and how every registry is cached.
+ *	  Declarations: how every registry is cached, read and written.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REGISTRY_H
@@ -59,6 +59,5 @@ extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
 extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
-extern bool RegistryLockAggregate(const text *type, bool change);
 
 #endif							/* CQRS_ES_REGISTRY_H */

@@ -86,6 +86,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
+static void drop_commands(const text *aggregate_type);
 static char *begin_definition(FunctionCallInfo fcinfo);
 static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
 static Decider *find_decider(Aggregate *aggregate, const text *command_type);
@@ -98,7 +99,10 @@ static Jsonb *as_array(Jsonb *events);
 void
 DeciderInit(void)
 {
+	static const AggregatePart part = {.drop = drop_commands};
+
 	RegistryRegister("commands");
+	AggregateRegister(&part);
 	DefinerRegisterParser(resolve_name);
 }
 
@@ -172,13 +176,26 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
 
-	(void) RegistryLockAggregate(type, true);
+	(void) AggregateLockIfDeclared(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("command \"%s\" of aggregate type \"%s\" does not exist",
 						text_to_cstring(command_type), text_to_cstring(type))));
 	PG_RETURN_VOID();
+}
+
+/* They go with the aggregate type. */
+static void
+drop_commands(const text *aggregate_type)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+
+	(void) RegistryWrite(&query, &value, NULL);
 }
 
 /* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */

@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_DECIDER_H
 #define CQRS_ES_DECIDER_H
 
-#include "aggregate/reducer.h"
+#include "aggregate/aggregate.h"
 
 #define COMMAND_TYPE_MAX_BYTES	255
 

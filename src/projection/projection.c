@@ -48,7 +48,7 @@
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "log/upcast.h"
-#include "aggregate/reducer.h"
+#include "aggregate/aggregate.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/state_projection.h"
@@ -91,6 +91,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
+static void refuse_drop_of_aggregate(const text *type);
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static bool is_signature(const char *given);
@@ -112,9 +113,38 @@ static bool concerns(const TypedHandler *handler, const text *aggregate_type);
 void
 ProjectionInit(void)
 {
+	static const AggregatePart part = {.refuse_drop = refuse_drop_of_aggregate};
+
 	RegistryRegister("projections");
 	RegistryRegister("handlers");
+	AggregateRegister(&part);
 	DispatchRegister(project);
+}
+
+/* An aggregate type stays while a projection keeps its states: 2BP01. */
+static void
+refuse_drop_of_aggregate(const text *type)
+{
+	static InternalQuery query = {
+		.sql = "SELECT name FROM cqrs_es.projections"
+		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(type);
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop aggregate type \"%s\" because a projection keeps its states",
+						text_to_cstring(type)),
+				 errdetail("It is projection \"%s\".", InternalQueryText(&row, "name")),
+				 errhint("Drop that first.")));
+	}
+	SPI_finish();
 }
 
 /*-------------------------------------------------------------------------
