@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * snapshot_store.c
  *	  Stored states of aggregates: load the newest usable one, save one.
- *	  Storage only; fold.c decides when, and never trusts more than it asked.
+ *	  When that is done, and of what, is up to others: snapshot.c saves, fold.c loads.
  *
  * The newest few per stream are kept, one by default, in a shape that the
  * statements of the Rust crate postgres-es work on.  Usable is a snapshot with
@@ -86,7 +86,7 @@ cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
  * `snapshot` sees it.  The state is palloc'd in the current memory context.
  */
 bool
-SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
+SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
 			 Snapshot snapshot, int64 *last_sequence, Jsonb **state)
 {
 	static InternalQuery query = {
@@ -131,7 +131,7 @@ SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_seque
  * transaction did so since this one's snapshot.
  */
 void
-SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
+SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
 			 Jsonb *state)
 {
 #define OF_STREAM \

@@ -10,10 +10,10 @@
 #include "aggregate/aggregate.h"
 
 extern void SnapshotStoreInit(void);
-extern bool SnapshotLoad(const StreamKey *key, const Aggregate *aggregate,
+extern bool SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate,
 						 int64 up_to_sequence, Snapshot snapshot,
 						 int64 *last_sequence, Jsonb **state);
-extern void SnapshotSave(const StreamKey *key, const Aggregate *aggregate,
+extern void SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate,
 						 int64 last_sequence, Jsonb *state);
 
 #endif							/* CQRS_ES_SNAPSHOT_STORE_H */

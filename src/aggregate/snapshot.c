@@ -1,0 +1,157 @@
+/*-------------------------------------------------------------------------
+ * snapshot.c
+ *	  When a snapshot is taken: whenever one is due, and on request.
+ *
+ * Snapshots are taken in the appending transaction: every event whose sequence
+ * is a multiple of the aggregate's snapshot_every folds the stream up to
+ * itself (fold.c) and saves the result (snapshot_store.c).  They commit or roll
+ * back with the event, so a snapshot never speaks of events that are not there.  A
+ * reducer that fails leaves no snapshot, and a warning.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/registry.h"
+#include "base/subtransaction.h"
+#include "base/tenancy.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
+#include "log/events.h"
+#include "aggregate/fold.h"
+#include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
+
+static void snapshot_if_due(const Event *event);
+static bool is_due(const Aggregate *aggregate, const Event *event);
+static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
+					 FoldedState *folded);
+static void save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded);
+
+void
+SnapshotInit(void)
+{
+	DispatchRegister(snapshot_if_due);
+}
+
+/*
+ * SQL: take_snapshot(aggregate_type, aggregate_id).  Saves the state as of now
+ * and returns the version it stands for, 0 when the stream has no events (then
+ * nothing is saved).
+ */
+Datum
+cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	FoldedState folded;
+
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("take_snapshot()");
+	PreventCommandIfReadOnly("take_snapshot()");
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
+	RegistryEnter();
+	aggregate = FoldStreamArgs(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
+	if (folded.version > 0)
+		save(&key, aggregate, &folded);
+	RegistryLeave();
+	PG_RETURN_INT64(folded.version);
+}
+
+/*
+ * The observer: save a snapshot when the event is one that is due, and not one
+ * that later events of the same append would push out again.
+ */
+static void
+snapshot_if_due(const Event *event)
+{
+	StreamKey	key;
+	Aggregate  *aggregate;
+	MemoryContext work;
+	MemoryContext caller;
+	FoldedState folded;
+
+	RegistryEnter();
+	EventKey(event, &key);
+	aggregate = AggregateGet(key.aggregate_type);
+	if (!is_due(aggregate, event))
+	{
+		RegistryLeave();
+		return;
+	}
+
+	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(work);
+	if (try_fold(aggregate, &key, EventSequence(event), &folded))
+		save(&key, aggregate, &folded);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
+	RegistryLeave();
+}
+
+static bool
+is_due(const Aggregate *aggregate, const Event *event)
+{
+	int64		sequence = EventSequence(event);
+	int64		later;
+
+	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
+		sequence % aggregate->snapshot_every != 0)
+		return false;
+	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
+	return later < aggregate->keep_snapshots;
+}
+
+/*
+ * Fold for a snapshot.  A reducer that fails must not keep facts out of the log,
+ * so its error becomes a warning and there is no snapshot; whoever asks for the
+ * state will get the error.  What is not the reducer's fault is thrown on.
+ */
+static bool
+try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
+{
+	Subtransaction subtransaction;
+	ErrorData  *volatile error = NULL;
+
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		*folded = FoldStream(aggregate, key, sequence);
+		SubtransactionEnd(&subtransaction, true);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return true;
+	if (ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	return false;
+}
+
+/*
+ * Save a state, unless declarations changed while it was folded: it may then be
+ * a mixture, which no fingerprint stands for.
+ */
+static void
+save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
+{
+	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
+		SnapshotStoreSave(key, aggregate, folded->version, folded->state);
+}
