@@ -40,6 +40,9 @@ ReducerInit(void)
 	static const AggregatePart part = {.load = load_reducers,.drop = drop_reducers};
 
 	RegistryRegister("reducers");
+	RegistryFunctionRegister("reducers",
+							 "SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"',"
+							 " aggregate_type, event_type) AS used_as FROM cqrs_es.reducers WHERE function IS NOT NULL");
 	AggregateRegister(&part);
 }
 

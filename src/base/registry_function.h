@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry_function.h
- *	  A user's function that a registry names: reducer, upcaster, handler.
+ *	  A user's function that a registry names: a reducer, an upcaster, a handler.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REGISTRY_FUNCTION_H
@@ -42,6 +42,7 @@ typedef struct FunctionCalls
 	int			guc_level;		/* 0: all settings are still the caller's */
 }			FunctionCalls;
 
+extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);

@@ -79,6 +79,9 @@ void
 UpcastInit(void)
 {
 	RegistryRegister("upcasters");
+	RegistryFunctionRegister("upcasters",
+							 "SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"',"
+							 " event_type, from_version) AS used_as FROM cqrs_es.upcasters");
 }
 
 /* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */

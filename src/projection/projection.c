@@ -117,6 +117,9 @@ ProjectionInit(void)
 
 	RegistryRegister("projections");
 	RegistryRegister("handlers");
+	RegistryFunctionRegister("handlers",
+							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
+							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");
 	AggregateRegister(&part);
 	DispatchRegister(project);
 }
