@@ -1,7 +1,6 @@
 /*-------------------------------------------------------------------------
  * decider.c
- *	  Deciders: state + command -> events.  The registry of commands, and the
- *	  SQL expressions that decide them.
+ *	  Deciders: state + command -> events.  SQL expressions, checked and run.
  *
  * An expression names state, command, aggregate_id, metadata and version; a
  * parser hook makes parameters of them, so it is parsed and planned once and
@@ -53,43 +52,11 @@ static const struct
 	{"version", INT8OID},
 };
 
-/* A command's expression; each its own chunk: the plan hangs on it. */
-typedef struct Decider
-{
-	text	   *command_type;
-	char	   *expression;
-	Oid			definer;
-	char	   *definer_name;
-	char	   *search_path;
-	SPIPlanPtr	plan;			/* NULL until first used */
-}			Decider;
-
-/* The commands of an aggregate type. */
-typedef struct AggregateCommands
-{
-	RegistryEntry entry;		/* its key is the aggregate type */
-	int			n;
-	Decider   **deciders;
-}			AggregateCommands;
-
-static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
-
-static RegistryCache command_cache = {
-	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands),.load = load_commands
-};
-
 /* The error context around the decider that is running; NULL when none is. */
 static ErrorContextCallback *decision_context = NULL;
 
-PG_FUNCTION_INFO_V1(cqrs_es_define_command);
-PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
-PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
-static void drop_commands(const text *aggregate_type);
-static char *begin_definition(FunctionCallInfo fcinfo);
-static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
-static Decider *find_decider(Aggregate *aggregate, const text *command_type);
 static SPIPlanPtr compile(const char *expression);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
@@ -99,46 +66,7 @@ static Jsonb *as_array(Jsonb *events);
 void
 DeciderInit(void)
 {
-	static const AggregatePart part = {.drop = drop_commands};
-
-	RegistryRegister("commands");
-	AggregateRegister(&part);
 	DefinerRegisterParser(resolve_name);
-}
-
-/*-------------------------------------------------------------------------
- * SQL
- *-------------------------------------------------------------------------
- */
-
-/* SQL: define_command(aggregate_type, command_type, decider text) */
-Datum
-cqrs_es_define_command(PG_FUNCTION_ARGS)
-{
-	char	   *search_path = begin_definition(fcinfo);
-
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("decider must not be null")));
-	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)), search_path);
-	PG_RETURN_VOID();
-}
-
-/* SQL: define_command(aggregate_type, command_type, decider regprocedure) */
-Datum
-cqrs_es_define_command_function(PG_FUNCTION_ARGS)
-{
-	static const Oid argtypes[] = {JSONBOID, JSONBOID};
-	char	   *search_path = begin_definition(fcinfo);
-	Datum		signature;
-
-	signature = RegistryFunctionSignature(fcinfo->args[2], JSONBOID, argtypes, lengthof(argtypes),
-										  "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
-	save_command(fcinfo,
-				 psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature))),
-				 search_path);
-	PG_RETURN_VOID();
 }
 
 /*
@@ -163,66 +91,34 @@ cqrs_es_reject(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();			/* not reached */
 }
 
-/* SQL: drop_command(aggregate_type, command_type) */
-Datum
-cqrs_es_drop_command(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
-		" AND command_type OPERATOR(pg_catalog.=) $2",
-		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
-	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
+/*-------------------------------------------------------------------------
+ * defining
+ *-------------------------------------------------------------------------
+ */
 
-	(void) AggregateLockIfDeclared(type, true);
-	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("command \"%s\" of aggregate type \"%s\" does not exist",
-						text_to_cstring(command_type), text_to_cstring(type))));
-	PG_RETURN_VOID();
+/*
+ * The expression that calls a function (state jsonb, command jsonb), palloc'd.  The
+ * function is locked to the end of the transaction.  Raises what
+ * RegistryFunctionSignature does.
+ */
+char *
+DeciderCall(NullableDatum function)
+{
+	static const Oid argtypes[] = {JSONBOID, JSONBOID};
+	Datum		signature = RegistryFunctionSignature(function, JSONBOID, argtypes, lengthof(argtypes),
+													  "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
+
+	return psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature)));
 }
 
-/* They go with the aggregate type. */
-static void
-drop_commands(const text *aggregate_type)
+/*
+ * Parse and check an expression that the current role defines.  Raises the parser's
+ * errors, 42804, 42P17, and 42501 when the role has not the rights that it would
+ * run with.
+ */
+void
+DeciderValidate(const char *expression, const char *search_path)
 {
-	static InternalQuery query = {
-		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = PointerGetDatum(aggregate_type);
-
-	(void) RegistryWrite(&query, &value, NULL);
-}
-
-/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
-static char *
-begin_definition(FunctionCallInfo fcinfo)
-{
-	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
-	return DefinerSearchPath();
-}
-
-/* Check an expression and store it, in place of an earlier one. */
-static void
-save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
-{
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.commands"
-		" (aggregate_type, command_type, decider, definer, search_path)"
-		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, command_type) DO UPDATE SET"
-		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
-		" search_path = excluded.search_path",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
-	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
-		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-	CStringGetTextDatum(search_path)};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -230,8 +126,6 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 	RequirePlanRights(compile(expression));
 	RoleSwitchBack(&saved);
 	SPI_finish();
-	RequireRole(GetUserId());
-	(void) RegistryWrite(&query, values, NULL);
 }
 
 /*-------------------------------------------------------------------------
@@ -241,15 +135,13 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 
 /*
  * The events that follow from a command, as a JSON array; palloc'd in the
- * current memory context.  Raises QE302 for an unknown command, 22004 for a
- * null result, 21000 for several rows, and what the decider raises, QE301
+ * current memory context.  Raises 22004 for a null result, 21000 for several rows, and what the decider raises, QE301
  * among it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
-Decide(Aggregate *aggregate, const text *command_type, Jsonb *state, Jsonb *command,
-	   const text *aggregate_id, Jsonb *metadata, int64 version)
+DeciderRun(Decider *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,
+		   Jsonb *metadata, int64 version)
 {
-	Decider    *decider = find_decider(aggregate, command_type);
 	ErrorContextCallback *outer = decision_context;
 	MemoryContext caller = CurrentMemoryContext;
 	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer);
@@ -351,58 +243,6 @@ as_array(Jsonb *events)
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	pushJsonbValue(&state, WJB_ELEM, &value);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
-}
-
-/*-------------------------------------------------------------------------
- * registry
- *-------------------------------------------------------------------------
- */
-
-static Decider *
-find_decider(Aggregate *aggregate, const text *command_type)
-{
-	AggregateCommands *commands = RegistryLookup(&command_cache, cstring_to_text(aggregate->entry.key));
-	int			i;
-
-	for (i = 0; i < commands->n; i++)
-		if (TextEqual(commands->deciders[i]->command_type, command_type))
-			return commands->deciders[i];
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_COMMAND),
-			 errmsg("command \"%s\" of aggregate type \"%s\" is not defined",
-					text_to_cstring(command_type), aggregate->entry.key),
-			 errhint("Define it with define_command().")));
-}
-
-static void
-load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
-{
-	static InternalQuery query = {
-		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
-		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	AggregateCommands *commands = entry;
-	Datum		value = PointerGetDatum(aggregate_type);
-	uint64		n = RegistryRead(&query, &value);
-	MemoryContext spi = MemoryContextSwitchTo(memory);
-	uint64		i;
-
-	commands->deciders = palloc(Max(n, 1) * sizeof(Decider *));
-	for (i = 0; i < n; i++)
-	{
-		QueryRow	row = InternalQueryRow(i);
-		Decider    *decider = palloc0(sizeof(Decider));
-
-		decider->command_type = cstring_to_text(InternalQueryText(&row, "command_type"));
-		decider->expression = InternalQueryText(&row, "decider");
-		decider->definer = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL));
-		decider->definer_name = InternalQueryText(&row, "definer_name");
-		decider->search_path = InternalQueryText(&row, "search_path");
-		commands->deciders[i] = decider;
-	}
-	commands->n = (int) n;
-	MemoryContextSwitchTo(spi);
 }
 
 /*-------------------------------------------------------------------------
