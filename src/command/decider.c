@@ -135,8 +135,9 @@ DeciderValidate(const char *expression, const char *search_path)
 
 /*
  * The events that follow from a command, as a JSON array; palloc'd in the
- * current memory context.  Raises 22004 for a null result, 21000 for several rows, and what the decider raises, QE301
- * among it, of which somebody without the definer's rights sees less.
+ * current memory context.  Raises 42704 when the definer is gone, 22004 for a null
+ * result, 21000 for several rows, and what the decider raises, QE301 among it, of
+ * which somebody without the definer's rights sees less.
  */
 Jsonb *
 DeciderRun(Decider *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,
