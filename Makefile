@@ -15,8 +15,8 @@
 #
 #	make && make install && make installcheck
 #
-# installcheck needs the extension pgTAP in that server, and for the isolation
-# specs max_prepared_transactions of at least 10. PG_CONFIG=... chooses
+# installcheck compares what plain tests and the isolation specs print; for the
+# specs it needs max_prepared_transactions of at least 10. PG_CONFIG=... chooses
 # among several PostgreSQL versions, for all of the above.
 #
 # With a server that was built with --enable-cassert the tests find more, and
@@ -48,8 +48,8 @@ DATA = $(patsubst $(SOURCES)%,%,$(sort $(wildcard $(SOURCES)sql/$(EXTENSION)--*-
 # The expected output of both kinds of tests is in ./expected. For pg_regress
 # that takes --inputdir alone; for the isolation tester PGXS has set another
 # --outputdir, which has to be set back.
-REGRESS = $(patsubst $(SOURCES)test/sql/%.sql,%,$(sort $(wildcard $(SOURCES)test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test
+REGRESS = $(patsubst $(SOURCES)test/regress/sql/%.sql,%,$(sort $(wildcard $(SOURCES)test/regress/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test/regress --load-extension=$(EXTENSION)
 ISOLATION = $(patsubst $(SOURCES)test/specs/%.spec,%,$(sort $(wildcard $(SOURCES)test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
 

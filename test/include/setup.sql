@@ -1,18 +1,26 @@
-\set ECHO none
 -- What every file of test/sql begins with, as its first line:
 --
 --	\i test/include/setup.sql
 --
--- (\i and not \ir, and from the root of the checkout: pg_regress feeds the
--- file to psql as standard input, where \ir has nothing to be relative to.)
+-- (\i and not \ir, and from the root of the checkout, as for all that is included.)
 --
--- It makes psql behave alike under pg_regress and pg_prove: bare rows, no echo
--- of the statements, and an error does not end the script. After it, pgTAP (in
--- schema public) and cqrs_es are there. A test may write as it likes, within
--- BEGIN ... ROLLBACK or not, but finds what earlier files have committed.
+-- pg_prove judges the file: what it prints is TAP and nothing else, strictly. So
+-- a row, a warning or an error outside of an assertion fails it, and an error
+-- ends it. What is to be seen outside (an error at commit, say) is fetched from a
+-- session of its own: test/include/session.sql.
+--
+-- After it, pgTAP (in schema public) and cqrs_es are there. A test may write as it
+-- likes, within BEGIN ... ROLLBACK or not, but finds what earlier files have
+-- committed.
+\if :{?tap}
+\else
+\set tap strict
+\echo TAP version 13
+\echo pragma +strict
+\endif
 \set QUIET on
 \set ON_ERROR_ROLLBACK off
-\set ON_ERROR_STOP off
+\set ON_ERROR_STOP on
 \set VERBOSITY default
 \pset format unaligned
 \pset tuples_only on
