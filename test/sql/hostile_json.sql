@@ -4,8 +4,11 @@ BEGIN;
 SELECT plan(168);
 CREATE FUNCTION pg_temp.outcome(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN EXECUTE statement; RETURN 'works'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
--- like is(), but does not print values of many megabytes
-CREATE FUNCTION pg_temp.same(a jsonb, b jsonb, description text) RETURNS text LANGUAGE sql AS 'SELECT ok(a IS NOT DISTINCT FROM b, description)';
+-- like is(), but prints only the beginning of values of many megabytes
+CREATE FUNCTION pg_temp.same(a jsonb, b jsonb, description text) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE WHEN a IS NOT DISTINCT FROM b THEN pass(description) ELSE fail(description)
+		|| E'\n' || diag(format('have %s characters: %s', length(a::text), left(a::text, 1000)))
+		|| E'\n' || diag(format('want %s characters: %s', length(b::text), left(b::text, 1000))) END $$;
 CREATE SEQUENCE pg_temp.streams;
 SELECT cqrs_es.create_aggregate('op', '{}', 0) IS NULL AS x \gset
 CREATE FUNCTION pg_temp.fold(initial jsonb, operations jsonb, payload jsonb DEFAULT '{}', metadata jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE plpgsql AS $$
