@@ -40,3 +40,28 @@ BEGIN
 	EXECUTE statement;
 	PERFORM set_config('role', 'none', true);
 END $$;
+-- The SQLSTATE with which a statement fails; 'none' if it does not.
+CREATE FUNCTION pg_temp.state_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE statement;
+	RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+-- What is said of the error of a statement, in these fields; NULL if there is none.
+-- "where" is the line of the context that is ours.
+CREATE FUNCTION pg_temp.error_of(statement text, fields text[] DEFAULT '{state,message,detail,hint}') RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+	said jsonb;
+	message text; detail text; hint text; context text; of_schema text; of_table text; of_column text; of_datatype text;
+BEGIN
+	EXECUTE statement;
+	RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT,
+		of_schema = SCHEMA_NAME, of_table = TABLE_NAME, of_column = COLUMN_NAME, of_datatype = PG_DATATYPE_NAME;
+	said := jsonb_build_object('state', SQLSTATE, 'message', message, 'detail', detail, 'hint', hint,
+		'where', substring(context from '(?n)^(?:folding event|projection).*$'),
+		'schema', of_schema, 'table', of_table, 'column', of_column, 'datatype', of_datatype);
+	RETURN ARRAY(SELECT said ->> field FROM unnest(fields) WITH ORDINALITY AS f (field, n) ORDER BY n);
+END $$;

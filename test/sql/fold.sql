@@ -2,8 +2,6 @@
 -- Replay: the state of an aggregate from its events.
 
 -- What transactions of other kinds see, to be looked at below.
-CREATE FUNCTION pg_temp.state_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN EXECUTE statement; RETURN 'none'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
 BEGIN;
 SELECT cqrs_es.create_aggregate('fold committed', '{"start": 1}', 2) IS NULL AS x \gset
 SELECT cqrs_es.append_events('fold committed', 'a', '[{"type": "e", "payload": {"n": 1}}, {"type": "e", "payload": {"n": 2}}, {"type": "e", "payload": {"n": 3}}]') IS NULL AS x \gset

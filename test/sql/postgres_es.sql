@@ -13,19 +13,6 @@ CREATE TABLE public.account_query (view_id text PRIMARY KEY, version int8 NOT NU
 CREATE FUNCTION public.balance(type text, id text) RETURNS numeric LANGUAGE sql AS
 	$$SELECT sum((payload->>'amount')::numeric) FROM cqrs_es.events WHERE aggregate_type = type AND aggregate_id = id$$;
 
--- what a client is told of an error
-CREATE FUNCTION pg_temp.told(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE statement;
-	RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws('; ', SQLSTATE || ': ' || SQLERRM, nullif(detail, ''), nullif(hint, ''));
-END $$;
-
 CREATE ROLE cqrs_es_rust;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_rust;
 GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_rust;
@@ -92,12 +79,12 @@ SELECT results_eq($$EXECUTE load_events('crate account', 'a')$$, $$VALUES
 
 BEGIN;
 EXECUTE insert_event('crate account', 'a', 3, 'Deposited', '1.0', '{"amount": 7}', '{}');
-SELECT is(pg_temp.told($$EXECUTE insert_event('crate account', 'a', 2, 'Deposited', '1.0', '{"amount": 7}', '{}')$$),
-	'23505: duplicate key value violates unique constraint "events_pkey"', 'a taken sequence is a 23505');
+SELECT is(pg_temp.error_of($$EXECUTE insert_event('crate account', 'a', 2, 'Deposited', '1.0', '{"amount": 7}', '{}')$$),
+	ARRAY['23505', 'duplicate key value violates unique constraint "events_pkey"', '', ''], 'a taken sequence is a 23505');
 ROLLBACK;
 SELECT is(stream_version('crate account', 'a'), 2::bigint, 'and the rollback took the event before it along');
-SELECT is(pg_temp.told($$EXECUTE insert_event('crate account', 'a', 4, 'Deposited', '1.0', '{"amount": 7}', '{}')$$),
-	'QE003: sequence 4 would leave a hole in stream "crate account/a"; The stream is at version 2.; Insert sequence 3, or leave the sequence out.',
+SELECT is(pg_temp.error_of($$EXECUTE insert_event('crate account', 'a', 4, 'Deposited', '1.0', '{"amount": 7}', '{}')$$),
+	ARRAY['QE003', 'sequence 4 would leave a hole in stream "crate account/a"', 'The stream is at version 2.', 'Insert sequence 3, or leave the sequence out.'],
 	'a hole in the stream is refused, and is no conflict');
 SELECT results_eq($$EXECUTE load_events('crate account', 'none')$$,
 	$$SELECT aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata FROM events WHERE false$$,
@@ -106,8 +93,8 @@ SELECT results_eq($$EXECUTE load_events('crate account', 'none')$$,
 -- our functions on the same stream: whoever is late is told in his own way
 
 SELECT is((SELECT version FROM append_event('crate account', 'a', 'Deposited', '{"amount": 10}', 2)), 3::bigint, 'append_event goes on behind the crate');
-SELECT is(pg_temp.told($$EXECUTE insert_event('crate account', 'a', 3, 'Deposited', '1.0', '{"amount": 8}', '{}')$$),
-	'23505: duplicate key value violates unique constraint "events_pkey"', 'the crate decided on version 2 and is told of the conflict');
+SELECT is(pg_temp.error_of($$EXECUTE insert_event('crate account', 'a', 3, 'Deposited', '1.0', '{"amount": 8}', '{}')$$),
+	ARRAY['23505', 'duplicate key value violates unique constraint "events_pkey"', '', ''], 'the crate decided on version 2 and is told of the conflict');
 EXECUTE insert_event('crate account', 'a', 4, 'Deposited', '1.0', '{"amount": 8}', '{}');
 SELECT is(:'SQLSTATE'::text, '00000', 'it loads again and writes the next');
 SELECT throws_ok($$SELECT append_event('crate account', 'a', 'Deposited', '{"amount": 1}', 3)$$, 'QE001',
@@ -160,8 +147,8 @@ SELECT is(:'SQLSTATE' || ' ' || :ROW_COUNT, '00000 1', 'an update of the snapsho
 COMMIT;
 EXECUTE update_snapshot('crate account', 's', 6, 2, 1, '{"of": "a loser"}');
 SELECT is(:'SQLSTATE' || ' ' || :ROW_COUNT, '00000 0', 'one that is late meets none');
-SELECT is(pg_temp.told($$EXECUTE insert_snapshot('crate account', 's', 6, 1, '{"of": "a loser"}')$$),
-	'23505: duplicate key value violates unique constraint "snapshots_pkey"', 'a second first one of the same event is a 23505');
+SELECT is(pg_temp.error_of($$EXECUTE insert_snapshot('crate account', 's', 6, 1, '{"of": "a loser"}')$$),
+	ARRAY['23505', 'duplicate key value violates unique constraint "snapshots_pkey"', '', ''], 'a second first one of the same event is a 23505');
 BEGIN;
 EXECUTE insert_event('crate account', 's', 7, 'Deposited', '1.0', '{"amount": 7}', '{}');
 EXECUTE update_snapshot('crate account', 's', 7, 3, 2, '{"of": "nobody"}');
@@ -198,8 +185,8 @@ SELECT results_eq($$SELECT last_sequence, current_snapshot, payload FROM snapsho
 BEGIN;
 EXECUTE insert_event('crate both', 'c', 1, 'Deposited', '1.0', '{"amount": 1}', '{}');
 EXECUTE insert_event('crate both', 'c', 2, 'Deposited', '1.0', '{"amount": 2}', '{}');
-SELECT is(pg_temp.told($$EXECUTE insert_snapshot('crate both', 'c', 2, 1, '{"balance": -1}')$$),
-	'23505: duplicate key value violates unique constraint "snapshots_pkey"', 'a snapshot of just the event of which we took one is a conflict for the crate');
+SELECT is(pg_temp.error_of($$EXECUTE insert_snapshot('crate both', 'c', 2, 1, '{"balance": -1}')$$),
+	ARRAY['23505', 'duplicate key value violates unique constraint "snapshots_pkey"', '', ''], 'a snapshot of just the event of which we took one is a conflict for the crate');
 ROLLBACK;
 SELECT is((SELECT version FROM append_events('crate both', 'b',
 	(SELECT jsonb_agg(jsonb_build_object('type', 'Deposited', 'payload', jsonb_build_object('amount', n)) ORDER BY n) FROM generate_series(5, 9) AS n), 4)), 9::bigint, 'a batch');
@@ -224,8 +211,8 @@ SELECT is((SELECT string_agg(sequence::text, ' ') FROM replayed), '1 1 2 2 3 3 4
 
 EXECUTE insert_view('{"balance": 1}', 1, 'a', 0);
 SELECT is(:'SQLSTATE' || ' ' || :ROW_COUNT, '00000 1', 'a view');
-SELECT is(pg_temp.told($$EXECUTE insert_view('{"balance": 1}', 1, 'a', 0)$$),
-	'23505: duplicate key value violates unique constraint "account_query_pkey"; Key (view_id)=(a) already exists.', 'that is there already');
+SELECT is(pg_temp.error_of($$EXECUTE insert_view('{"balance": 1}', 1, 'a', 0)$$),
+	ARRAY['23505', 'duplicate key value violates unique constraint "account_query_pkey"', 'Key (view_id)=(a) already exists.', ''], 'that is there already');
 EXECUTE update_view('{"balance": 2}', 2, 'a', 1);
 SELECT is(:'SQLSTATE' || ' ' || :ROW_COUNT, '00000 1', 'its update');
 EXECUTE update_view('{"balance": 3}', 2, 'a', 1);
