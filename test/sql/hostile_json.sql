@@ -7,16 +7,7 @@ CREATE FUNCTION pg_temp.same(a jsonb, b jsonb, description text) RETURNS text LA
 	SELECT CASE WHEN a IS NOT DISTINCT FROM b THEN pass(description) ELSE fail(description)
 		|| E'\n' || diag(format('have %s characters: %s', length(a::text), left(a::text, 1000)))
 		|| E'\n' || diag(format('want %s characters: %s', length(b::text), left(b::text, 1000))) END $$;
-CREATE SEQUENCE pg_temp.streams;
-SELECT cqrs_es.create_aggregate('op', '{}', 0) IS NULL AS x \gset
-CREATE FUNCTION pg_temp.fold(initial jsonb, operations jsonb, payload jsonb DEFAULT '{}', metadata jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE id text := 's' || nextval('pg_temp.streams');
-BEGIN
-	PERFORM cqrs_es.alter_aggregate('op', initial);
-	PERFORM cqrs_es.define_reducer('op', 'done', operations);
-	PERFORM cqrs_es.append_event('op', id, 'done', payload, NULL, metadata);
-	RETURN cqrs_es.aggregate_state('op', id);
-END $$;
+\i test/include/fold.sql
 
 -- payloads of every size: stored plain, compressed, out of line
 

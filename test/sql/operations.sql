@@ -3,17 +3,8 @@
 BEGIN;
 SELECT plan(303);
 
--- The state that operations make of an initial one, given an event; or the error: state, message, detail, context.
-CREATE SEQUENCE pg_temp.streams;
-SELECT cqrs_es.create_aggregate('op', '{}', 0) IS NULL AS x \gset
-CREATE FUNCTION pg_temp.fold(initial jsonb, operations jsonb, payload jsonb DEFAULT '{}', metadata jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE id text := 's' || nextval('pg_temp.streams');
-BEGIN
-	PERFORM cqrs_es.alter_aggregate('op', initial);
-	PERFORM cqrs_es.define_reducer('op', 'done', operations);
-	PERFORM cqrs_es.append_event('op', id, 'done', payload, NULL, metadata);
-	RETURN cqrs_es.aggregate_state('op', id);
-END $$;
+\i test/include/fold.sql
+-- the error of it: state, message, detail, context
 CREATE FUNCTION pg_temp.error(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE state text; message text; detail text; context text;
 BEGIN
