@@ -15,9 +15,10 @@
 #
 #	make && make install && make installcheck
 #
-# installcheck needs the extension pgTAP in that server, and for the isolation
-# specs max_prepared_transactions of at least 10. PG_CONFIG=... chooses
-# among several PostgreSQL versions, for all of the above.
+# installcheck runs what needs no other extension: the tests of test/regress and
+# the isolation specs, in databases of their own, as a superuser. Where the server
+# has max_prepared_transactions = 0, the specs that prepare are left out.
+# PG_CONFIG=... chooses among several PostgreSQL versions, for all of the above.
 #
 # With a server that was built with --enable-cassert the tests find more, and
 # with SETTINGS=debug_discard_caches=1, which takes a hundred times as long,
@@ -47,11 +48,11 @@ DATA = $(patsubst $(SOURCES)%,%,$(sort $(wildcard $(SOURCES)sql/$(EXTENSION)--*-
 
 # The expected output of both kinds of tests is in ./expected. For pg_regress
 # that takes --inputdir alone; for the isolation tester PGXS has set another
-# --outputdir, which has to be set back.
-REGRESS = $(patsubst $(SOURCES)test/sql/%.sql,%,$(sort $(wildcard $(SOURCES)test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test
+# --outputdir, which has to be set back. Built elsewhere, a link leads there.
+REGRESS = $(patsubst $(SOURCES)test/regress/sql/%.sql,%,$(sort $(wildcard $(SOURCES)test/regress/sql/*.sql)))
+REGRESS_OPTS = --inputdir=$(SOURCES)test/regress --load-extension=$(EXTENSION)
 ISOLATION = $(patsubst $(SOURCES)test/specs/%.spec,%,$(sort $(wildcard $(SOURCES)test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
+ISOLATION_OPTS = --inputdir=$(SOURCES)test --outputdir=. --load-extension=$(EXTENSION)
 
 PG_CONFIG ?= pg_config
 
@@ -73,6 +74,17 @@ endif
 
 # The tests of the examples start a psql; it is that of pg_regress.
 installcheck: export PATH := $(bindir):$(PATH)
+installcheck: | $(CURDIR)/expected
+$(CURDIR)/expected:
+	ln -s $(abspath $(SOURCES)expected) $@
+
+ifneq ($(filter installcheck,$(MAKECMDGOALS)),)
+ifeq ($(shell $(bindir)/psql -XAtc 'SHOW max_prepared_transactions' postgres 2>/dev/null),0)
+PREPARE := $(notdir $(basename $(shell grep -l 'PREPARE TRANSACTION' $(ISOLATION:%=$(SOURCES)test/specs/%.spec))))
+ISOLATION := $(filter-out $(PREPARE),$(ISOLATION))
+$(info left out, for max_prepared_transactions = 0: $(PREPARE))
+endif
+endif
 
 # Dependency tracking is off in PGXS: every object depends on every header.
 $(OBJS): $(wildcard $(SOURCES)src/*/*.h)

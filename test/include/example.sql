@@ -1,6 +1,5 @@
--- Runs one of the examples as a newcomer would: psql reads it into a new and
--- empty database of its own. All that it prints is part of the test's output.
--- Afterwards the test is connected there and goes on with assertions:
+-- Runs one of the examples in a new and empty database of its own, and connects
+-- the test there, which goes on with assertions:
 --
 --	\i test/include/setup.sql
 --	\set example todo
@@ -8,17 +7,14 @@
 --	...
 --	\i test/include/example_end.sql
 --
--- With < and not -f psql puts no line numbers before errors. With no_plan() and
--- not plan() the file is not run once more by pg_prove (test/rings), which would
--- show all that the example prints.
+-- What the example prints is compared elsewhere: test/regress/printed.sql.
 \set home :DBNAME
-\set database contrib_regression_:example
+\set database pgtap_ :example
 DROP DATABASE IF EXISTS :database;
 CREATE DATABASE :database TEMPLATE template0;
-ALTER DATABASE :database SET lc_messages = 'C';
 \setenv EXAMPLE :example
-\setenv EXAMPLE_DATABASE :database
-\! psql -X -d "$EXAMPLE_DATABASE" < "examples/$EXAMPLE.sql" 2>&1
+\setenv DATABASE :database
+\! psql -X -d "$DATABASE" < "examples/$EXAMPLE.sql" >/dev/null 2>&1
 \connect :database
 \i test/include/setup.sql
 

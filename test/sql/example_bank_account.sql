@@ -1,9 +1,9 @@
 \i test/include/setup.sql
--- The bank account as printed; then what must hold in its database.
+-- The bank account: what must hold in its database.
 \set example bank_account
 \i test/include/example.sql
 BEGIN;
-SELECT no_plan();
+SELECT plan(49);
 
 SELECT is(pg_temp.refusal('account', 'ACCT-1', 'DepositMoney', '{"amount": 100}'), NULL, 'money is needed');
 INSERT INTO checks VALUES ('ACCT-1', '1172');

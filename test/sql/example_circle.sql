@@ -1,9 +1,9 @@
 \i test/include/setup.sql
--- The circles as printed; then what must hold in their database.
+-- The circles: what must hold in their database.
 \set example circle
 \i test/include/example.sql
 BEGIN;
-SELECT no_plan();
+SELECT plan(19);
 
 SELECT is(pg_temp.refusal('circle', id, command, payload::jsonb), refusal, command || ' ' || payload)
 FROM (VALUES (1, 'new', 'CreateCircle', '{"circle_name": "x", "capacity": 2}', 'QE301 CAPACITY_TOO_SMALL Circle capacity must be 3 or more'),

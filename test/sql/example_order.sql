@@ -1,9 +1,9 @@
 \i test/include/setup.sql
--- The orders as printed; then what must hold in their database.
+-- The orders: what must hold in their database.
 \set example order
 \i test/include/example.sql
 BEGIN;
-SELECT no_plan();
+SELECT plan(25);
 SET LOCAL cqrs_es.tenant_id = 'TENANT001';
 \set order '20240101-001'
 \set none '20240101-009'

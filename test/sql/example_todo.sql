@@ -1,9 +1,9 @@
 \i test/include/setup.sql
--- The to-do list as printed; then what must hold in its database.
+-- The to-do list: what must hold in its database.
 \set example todo
 \i test/include/example.sql
 BEGIN;
-SELECT no_plan();
+SELECT plan(13);
 \set milk '0a8f8a52-0f6c-4d0e-9a44-000000000001'
 \set none '0a8f8a52-0f6c-4d0e-9a44-00000000dead'
 

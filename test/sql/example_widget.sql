@@ -1,9 +1,9 @@
 \i test/include/setup.sql
--- The widgets as printed; then what must hold in their database.
+-- The widgets: what must hold in their database.
 \set example widget
 \i test/include/example.sql
 BEGIN;
-SELECT no_plan();
+SELECT plan(23);
 \set widget '01H42K4ABWQ5V2XQEP3A48VE0Z'
 \set none '01H42K4ABWQ5V2XQEP3A48VE99'
 

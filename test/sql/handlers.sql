@@ -4,15 +4,6 @@ BEGIN;
 SELECT plan(116);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'h') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
-CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE state text; message text; detail text; hint text;
-BEGIN
-	EXECUTE statement;
-	RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN ARRAY[state, message, detail, hint];
-END $$;
 -- what every projection below notes: who saw which event
 CREATE TABLE seen (n serial, projection text, event_type text, position bigint, note text);
 CREATE FUNCTION note(e cqrs_es.event) RETURNS void LANGUAGE sql AS $$

@@ -3,8 +3,6 @@
 -- isolation tests have the rest.
 SELECT plan(37);
 SET cqrs_es.settle_timeout = '200ms';
-CREATE FUNCTION pg_temp.state_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN EXECUTE statement; RETURN 'none'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
 
 SELECT (cqrs_es.append_event('horizon', 'a', 'e', '1')).global_position AS first \gset
 SELECT is(cqrs_es.settled_position(), :first::bigint, 'a committed event is settled');

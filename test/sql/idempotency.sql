@@ -2,7 +2,7 @@
 -- Sending again: an append with ids of its own whose answer was lost, with the
 -- version that it had itself led to; a command with its id.
 BEGIN;
-SELECT plan(80);
+SELECT plan(81);
 
 CREATE FUNCTION pg_temp.id(n integer) RETURNS uuid LANGUAGE sql AS $$
 	SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid $$;
@@ -73,7 +73,7 @@ SELECT is(pg_temp.stream('batch'), '1:0 2:1 3:2 4:3 5:4 6:5', 'nothing else was 
 
 -- how far it looks
 
-SHOW cqrs_es.retry_window;
+SELECT is(current_setting('cqrs_es.retry_window'), '100', 'a hundred events, unless one says otherwise');
 SELECT is((cqrs_es.append_event('idempotency', 'far', 'e', '1', 0, event_id => pg_temp.id(1))).version, 1::bigint, 'an event');
 SELECT is(pg_temp.fill('far', 99), 100::bigint, 'which is the hundredth from the end');
 SELECT is((cqrs_es.append_event('idempotency', 'far', 'e', '1', 100, event_id => pg_temp.id(1))).version, 1::bigint, 'is found');

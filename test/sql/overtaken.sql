@@ -12,8 +12,8 @@ BEGIN
 END $$;
 CREATE TRIGGER overtake BEFORE INSERT ON cqrs_es.events
 	FOR EACH ROW WHEN (new.event_type = 'Slow') EXECUTE FUNCTION overtake();
-SELECT cqrs_es.create_aggregate('o');
-SELECT cqrs_es.define_command('o', 'Go', $$'{"type": "Slow", "payload": 1}'::jsonb$$);
+SELECT cqrs_es.create_aggregate('o') IS NULL AS x \gset
+SELECT cqrs_es.define_command('o', 'Go', $$'{"type": "Slow", "payload": 1}'::jsonb$$) IS NULL AS x \gset
 
 PREPARE slow(text, bigint) AS SELECT cqrs_es.append_event('o', $1, 'Slow', '1', $2);
 

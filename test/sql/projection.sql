@@ -4,15 +4,6 @@ BEGIN;
 SELECT plan(66);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'projection') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
-CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE state text; message text; detail text; context text;
-BEGIN
-	EXECUTE statement;
-	RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, context = PG_EXCEPTION_CONTEXT;
-	RETURN ARRAY[state, message, detail, substring(context from '(?n)^projection.*$')];
-END $$;
 
 -- a read model from start to finish
 
@@ -141,7 +132,7 @@ SELECT cqrs_es.define_handler('failing', 'raise', 'INSERT INTO never VALUES (rai
 SELECT cqrs_es.define_handler('failing', 'duplicate', 'INSERT INTO never VALUES (''x'')') IS NULL AS x \gset
 SELECT cqrs_es.define_handler('failing', 'check', 'INSERT INTO never VALUES (event.aggregate_id, (event.payload->>''n'')::int)') IS NULL AS x \gset
 INSERT INTO never VALUES ('x', 1);
-SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_event('failing', 'f', 'duplicate', '{}')$$), ARRAY['QE201',
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_event('failing', 'f', 'duplicate', '{}')$$, '{state,message,detail,where}'), ARRAY['QE201',
 	'projection "failing" failed on event 1 (duplicate) of stream "failing/f"',
 	E'duplicate key value violates unique constraint "never_pkey" (SQLSTATE 23505)\nKey (id)=(x) already exists.',
 	'projection "failing" handling event 1 of stream "failing/f"'], 'a failing handler fails the append, and says what failed');

@@ -1,9 +1,11 @@
 \i test/include/setup.sql
 -- Rebuild, pause and resume: what comes out is what an undisturbed projection has.
+-- (No finish() here: it does not know of assertions that were rolled back; pg_prove counts.)
 
 -- Pairs of projections, one of which is paused, resumed and rebuilt at random while events are appended. Their tables
 -- remember in which order events came.
 
+SELECT plan(130);
 CREATE SCHEMA rebuild;
 SET search_path = rebuild, public;
 CREATE FUNCTION rebuild.create_twin(twin text) RETURNS void LANGUAGE plpgsql AS $body$
@@ -112,14 +114,14 @@ BEGIN
 END $$;
 SELECT setseed(0.25) IS NULL AS x \gset
 CALL rebuild.go(60, true);
-SELECT projection, rows > 1 AS has_rows, differences FROM rebuild.differences();
+SELECT is(format('has rows: %s, differences: %s', rows > 1, differences), 'has rows: t, differences: 0', projection || ', disturbed or not: with commits between') FROM rebuild.differences();
 BEGIN;
 CALL rebuild.go(60, false);
-SELECT projection, rows > 1 AS has_rows, differences FROM rebuild.differences();
+SELECT is(format('has rows: %s, differences: %s', rows > 1, differences), 'has rows: t, differences: 0', projection || ', disturbed or not: in one transaction') FROM rebuild.differences();
 ROLLBACK;
-SELECT projection, rows > 1 AS has_rows, differences FROM rebuild.differences();
-SELECT cqrs_es.rebuild_projection(name) > 0 AS rebuilt FROM cqrs_es.projections WHERE name LIKE '% b';
-SELECT projection, rows > 1 AS has_rows, differences FROM rebuild.differences();
+SELECT is(format('has rows: %s, differences: %s', rows > 1, differences), 'has rows: t, differences: 0', projection || ', disturbed or not: which is rolled back') FROM rebuild.differences();
+SELECT cmp_ok(cqrs_es.rebuild_projection(name), '>', 0::bigint, 'events are handled by a rebuild of ' || name) FROM cqrs_es.projections WHERE name LIKE '% b' ORDER BY name;
+SELECT is(format('has rows: %s, differences: %s', rows > 1, differences), 'has rows: t, differences: 0', projection || ', disturbed or not: rebuilt once more') FROM rebuild.differences();
 SELECT cqrs_es.drop_projection(name) IS NULL AS x FROM cqrs_es.projections WHERE name LIKE '% a' OR name LIKE '% b' OR name = 'a reactor'
 \g /dev/null
 SELECT cqrs_es.drop_upcaster('moved', '1') IS NULL AS x, cqrs_es.drop_aggregate('rebuild') IS NULL AS y \gset
@@ -132,18 +134,8 @@ SET client_min_messages = warning;
 -- One thing after the other, in one transaction.
 
 BEGIN;
-SELECT plan(96);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'rb') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
-CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE state text; message text; detail text;
-BEGIN
-	EXECUTE statement;
-	RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-	RETURN ARRAY[state, message, detail];
-END $$;
 CREATE TABLE rb_log (n serial, position bigint, event_type text);
 SELECT cqrs_es.create_projection('rb', '{rb}', '{rb_log}') IS NULL AS x,
 	cqrs_es.define_handler('rb', 'a', 'INSERT INTO rb_log (position, event_type) VALUES (event.global_position, event.event_type)') IS NULL AS y \gset
@@ -264,7 +256,7 @@ SELECT cqrs_es.create_projection('rb none', '{rb}') IS NULL AS x \gset
 SELECT throws_ok($$SELECT cqrs_es.rebuild_projection('rb none')$$, '55000', NULL, 'without read models there is nothing to rebuild');
 SELECT lives_ok($$SELECT cqrs_es.pause_projection('rb none'), cqrs_es.resume_projection('rb none')$$, 'though it can be paused');
 SELECT cqrs_es.drop_projection('rb none') IS NULL AS x, cqrs_es.create_projection('rb shared', '{rb}', '{rb_log}') IS NULL AS y \gset
-SELECT is(pg_temp.error_of($$SELECT cqrs_es.rebuild_projection('rb')$$), ARRAY['55000', 'projection "rb" cannot be rebuilt alone', 'Projection "rb shared" keeps table rb_log, too.'], 'a shared read model');
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.rebuild_projection('rb')$$))[1:3], ARRAY['55000', 'projection "rb" cannot be rebuilt alone', 'Projection "rb shared" keeps table rb_log, too.'], 'a shared read model');
 SELECT lives_ok($$SELECT cqrs_es.drop_projection('rb shared')$$, 'is no more');
 CREATE TABLE rb_parent (id text PRIMARY KEY);
 CREATE TABLE rb_child (n serial PRIMARY KEY, parent text REFERENCES rb_parent, twin integer REFERENCES rb_child);
@@ -372,46 +364,22 @@ SELECT cqrs_es.resume_projection('rb') IS NULL AS x \gset
 SELECT is_empty('SELECT pg_temp.missed_or_doubled()', 'ours come below those of the other node, and are not taken for handled');
 SELECT cqrs_es.rebuild_projection('rb') IS NULL AS x \gset
 SELECT is_empty('SELECT pg_temp.missed_or_doubled()', 'rebuilt');
-SELECT finish();
 ROLLBACK;
 
 -- Where it is refused.
 
 BEGIN ISOLATION LEVEL REPEATABLE READ;
-SELECT cqrs_es.rebuild_projection('x');
+SELECT throws_ok($$SELECT cqrs_es.rebuild_projection('x')$$, '25001', 'rebuild_projection() needs READ COMMITTED', 'a rebuild in REPEATABLE READ');
 ROLLBACK;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
-SELECT cqrs_es.resume_projection('x');
+SELECT throws_ok($$SELECT cqrs_es.resume_projection('x')$$, '25001', 'resume_projection() needs READ COMMITTED', 'a resume in SERIALIZABLE');
 ROLLBACK;
 CREATE TABLE rb_ro (position bigint);
 SELECT cqrs_es.create_projection('rb ro', '{rb}', '{rb_ro}') IS NULL AS x \gset
 BEGIN READ ONLY;
-SELECT cqrs_es.rebuild_projection('rb ro');
-ROLLBACK;
-BEGIN READ ONLY;
-SELECT cqrs_es.pause_projection('rb ro');
-ROLLBACK;
-BEGIN READ ONLY;
-SELECT cqrs_es.resume_projection('rb ro');
-ROLLBACK;
-BEGIN READ ONLY;
-SELECT name, state, errors FROM cqrs_es.projection_status WHERE name = 'rb ro';
+SELECT throws_ok(format('SELECT cqrs_es.%s(''rb ro'')', function), '25006', format('cannot execute %s() in a read-only transaction', function), function || ' in a read-only transaction')
+FROM unnest(ARRAY['rebuild_projection', 'pause_projection', 'resume_projection']) WITH ORDINALITY u (function, n) ORDER BY n;
+SELECT results_eq($$SELECT state, errors FROM cqrs_es.projection_status WHERE name = 'rb ro'$$, $$VALUES ('live', NULL::text[])$$, 'its status may be read there');
 ROLLBACK;
 SELECT cqrs_es.drop_projection('rb ro') IS NULL AS x \gset
 DROP TABLE rb_ro;
-
--- What a person sees.
-
-SET client_min_messages = notice;
-\set VERBOSITY terse
-BEGIN;
-CREATE TABLE rb_many (position bigint);
-SELECT cqrs_es.create_projection('rb many', '{rb many}', '{rb_many}', backfill => true);
-SELECT cqrs_es.define_handler('rb many', 'a', 'INSERT INTO rb_many VALUES (event.global_position)');
-SELECT version FROM cqrs_es.append_events('rb many', '1', '[{"type": "a", "payload": 1}, {"type": "a", "payload": 2}]');
-SELECT cqrs_es.resume_projection('rb many');
-SELECT cqrs_es.resume_projection('rb many');
-SELECT cqrs_es.pause_projection('rb many');
-SELECT cqrs_es.pause_projection('rb many');
-SELECT cqrs_es.rebuild_projection('rb many');
-ROLLBACK;

@@ -2,7 +2,7 @@
 -- Triggers of read tables that append: what followed from old events is in the log, so a rebuild refuses them, whenever
 -- they run.
 
-SELECT plan(27);
+SELECT plan(30);
 CREATE SCHEMA rt;
 SET search_path = rt, public;
 
@@ -49,15 +49,14 @@ SELECT rt.make('deferred') IS NULL AS x \gset
 CREATE CONSTRAINT TRIGGER follow AFTER INSERT ON rt.deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rt.append();
 SELECT lives_ok($$SELECT cqrs_es.append_event('deferred', '2', 'made', '{}')$$, 'a deferred trigger may append');
 SELECT is(rt.events('deferred'), 2::bigint, 'and has appended');
-\set VERBOSITY sqlstate
-SELECT cqrs_es.rebuild_projection('deferred');
-BEGIN;
-SELECT cqrs_es.rebuild_projection('deferred') > 0 AS x \gset
-PREPARE TRANSACTION 'deferred';
-ROLLBACK PREPARED 'deferred';
-\set VERBOSITY default
+\set statements 'SELECT cqrs_es.rebuild_projection(''deferred'');'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'ERROR:  55000', 'but not in a rebuild, at commit');
+\set statements 'BEGIN; SELECT cqrs_es.rebuild_projection(''deferred'') > 0 AS x \\gset\nPREPARE TRANSACTION ''deferred''; ROLLBACK PREPARED ''deferred'';'
+\i test/include/session.sql
+SELECT is(:'answer'::text, E'ERROR:  55000\nERROR:  42704', 'nor when the transaction is prepared, which it is not then');
 SELECT throws_ok($$SELECT cqrs_es.rebuild_projection('deferred'); SET CONSTRAINTS ALL IMMEDIATE$$, '55000',
-	'events cannot be appended while deferred triggers of a rebuild wait or run', 'but not in a rebuild');
+	'events cannot be appended while deferred triggers of a rebuild wait or run', 'nor before commit');
 SELECT throws_ok($$SET CONSTRAINTS ALL IMMEDIATE; SELECT cqrs_es.rebuild_projection('deferred')$$, 'QE201', NULL, 'nor at once then');
 SELECT is(rt.events('deferred'), 2::bigint, 'nothing was appended');
 SELECT cqrs_es.pause_projection('deferred') IS NULL AS x, version FROM cqrs_es.append_event('deferred', '3', 'made', '{}') \gset
@@ -72,9 +71,9 @@ CREATE TABLE rt.second (id text);
 CREATE FUNCTION rt.next() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO rt.second VALUES (1); RETURN NULL; END';
 CREATE CONSTRAINT TRIGGER follow AFTER INSERT ON rt.first DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rt.next();
 CREATE CONSTRAINT TRIGGER follow AFTER INSERT ON rt.second DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rt.append();
-\set VERBOSITY sqlstate
-SELECT cqrs_es.rebuild_projection('first');
-\set VERBOSITY default
+\set statements 'SELECT cqrs_es.rebuild_projection(''first'');'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'ERROR:  55000', 'what a deferred trigger sets off is refused, too');
 SELECT is(rt.events('second'), 0::bigint, 'a deferred trigger behind a deferred trigger');
 
 -- those that append nothing

@@ -83,19 +83,10 @@ SELECT results_eq($$SELECT event_type COLLATE "default", function COLLATE "defau
 	$$VALUES ('moved', 'public.moved(pg_catalog.jsonb,cqrs_es.event)'), ('opened', 'public.opened(pg_catalog.jsonb,cqrs_es.event)'), ('renamed', 'public.moved(pg_catalog.jsonb,cqrs_es.event)')$$,
 	'which replaces the first');
 
-CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE state text; message text; context text;
-BEGIN
-	EXECUTE statement;
-	RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
-	RETURN ARRAY[state, message, substring(context from '(?n)^folding event.*$')];
-END $$;
-SELECT is(pg_temp.error_of($$SELECT cqrs_es.aggregate_state('account', 'a')$$),
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.aggregate_state('account', 'a')$$, '{state,message,where}'),
 	ARRAY['ZZ001', 'no amount', 'folding event 3 of stream "account/a"'], 'a reducer that raises: the error, and where');
 SELECT pg_temp.append('account', 'null', 'moved', '{"amount": null}') IS NULL AS x \gset
-SELECT is(pg_temp.error_of($$SELECT cqrs_es.aggregate_state('account', 'null')$$),
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.aggregate_state('account', 'null')$$, '{state,message,where}'),
 	ARRAY['22004', 'reducer public.moved(pg_catalog.jsonb,cqrs_es.event) returned null', 'folding event 1 of stream "account/null"'], 'a reducer that returns null');
 SELECT lives_ok($$SELECT cqrs_es.aggregate_state('reducer', 'a')$$, 'after errors others go on');
 

@@ -25,34 +25,44 @@ END $$;
 -- The straight path leaves no lock on the log behind a read, and does not call the
 -- admitting trigger. Both take a transaction that did nothing else.
 
-SELECT version FROM cqrs_es.append_event('rights', 'straight', 'e', '{}', 0);
+SELECT version AS first FROM cqrs_es.append_event('rights', 'straight', 'e', '{}', 0) \gset
 SET track_functions = 'all';
 SET cqrs_es.force_generic_path = off;
 SET ROLE cqrs_es_writer;
 BEGIN;
-SELECT sequence FROM cqrs_es.read_stream('rights', 'straight');
-SELECT event_type FROM cqrs_es.read_all(aggregate_types => '{rights}');
-SELECT 'locks behind reads', count(*) FROM pg_locks JOIN pg_class c ON c.oid = relation WHERE pid = pg_backend_pid() AND relname = 'events';
-SELECT version FROM cqrs_es.append_event('rights', 'straight', 'e', '{}');
+SELECT sequence AS read_sequence FROM cqrs_es.read_stream('rights', 'straight') \gset straight_
+SELECT event_type AS read_type FROM cqrs_es.read_all(aggregate_types => '{rights}') \gset straight_
+SELECT count(*) AS locks FROM pg_locks JOIN pg_class c ON c.oid = relation WHERE pid = pg_backend_pid() AND relname = 'events' \gset straight_
+SELECT version FROM cqrs_es.append_event('rights', 'straight', 'e', '{}') \gset straight_
 RESET ROLE;
-SELECT 'calls of the trigger', coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions WHERE schemaname = 'cqrs_es' AND funcname = 'admit_event';
+SELECT coalesce(sum(calls), 0) AS calls FROM pg_stat_xact_user_functions WHERE schemaname = 'cqrs_es' AND funcname = 'admit_event' \gset straight_
 ROLLBACK;
 RESET ROLE;
 SET cqrs_es.force_generic_path = on;
 SET ROLE cqrs_es_writer;
 BEGIN;
-SELECT sequence FROM cqrs_es.read_stream('rights', 'straight');
-SELECT 'locks behind reads through SQL', count(*) > 0 FROM pg_locks JOIN pg_class c ON c.oid = relation WHERE pid = pg_backend_pid() AND relname = 'events';
-SELECT version FROM cqrs_es.append_event('rights', 'straight', 'e', '{}');
+SELECT sequence AS read_sequence FROM cqrs_es.read_stream('rights', 'straight') \gset generic_
+SELECT count(*) AS locks FROM pg_locks JOIN pg_class c ON c.oid = relation WHERE pid = pg_backend_pid() AND relname = 'events' \gset generic_
+SELECT version FROM cqrs_es.append_event('rights', 'straight', 'e', '{}') \gset generic_
 RESET ROLE;
-SELECT 'calls of the trigger', coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions WHERE schemaname = 'cqrs_es' AND funcname = 'admit_event';
+SELECT coalesce(sum(calls), 0) AS calls FROM pg_stat_xact_user_functions WHERE schemaname = 'cqrs_es' AND funcname = 'admit_event' \gset generic_
 ROLLBACK;
 RESET ROLE;
 RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(60);
+SELECT plan(70);
+SELECT is(:first, 1, 'the first event');
+SELECT is(:straight_read_sequence, 1, 'read_stream reads it straight');
+SELECT is(:'straight_read_type', 'e'::text, 'so does read_all');
+SELECT is(:straight_locks, 0, 'which leaves no lock');
+SELECT is(:straight_version, 2, 'an append, straight');
+SELECT is(:straight_calls, 0, 'does not call the trigger');
+SELECT is(:generic_read_sequence, 1, 'read_stream reads it through SQL');
+SELECT cmp_ok(:generic_locks, '>', 0, 'which leaves locks');
+SELECT is(:generic_version, 2, 'an append through SQL');
+SELECT is(:generic_calls, 1, 'calls the trigger');
 -- its SQLSTATE, 00000 when it succeeds, and nothing else: all that it does is undone
 CREATE FUNCTION pg_temp.state_as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

@@ -44,7 +44,7 @@ SELECT count(pg_temp.add(id, 3)) AS x FROM generate_series(1, 40), unnest('{a,b,
 SELECT pg_temp.same('fresh rows');
 
 VACUUM cqrs_es.events;
-SELECT ok(relallvisible > 0, 'there are pages all visible') FROM pg_class WHERE oid = 'cqrs_es.events'::regclass;
+SELECT cmp_ok(relallvisible, '>', 0, 'there are pages all visible') FROM pg_class WHERE oid = 'cqrs_es.events'::regclass;
 SELECT pg_temp.same('vacuumed');
 
 BEGIN;

@@ -3,7 +3,7 @@
 -- for ordinary roles not in plain SQL. What binds a role to its tenant is in
 -- test/t/006_tenants.pl, what roles may do in rights.sql.
 BEGIN;
-SELECT plan(135);
+SELECT plan(136);
 
 -- tenants
 
@@ -167,7 +167,10 @@ BEGIN
 	RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || query;
 	SET LOCAL ROLE none;
 END $$;
-SELECT * FROM pg_temp.plan_of($$SELECT payload FROM cqrs_es.events WHERE aggregate_type = 'twin' AND aggregate_id = 'a' AND sequence > 1 ORDER BY sequence$$);
+SELECT results_eq($$SELECT pg_temp.plan_of('SELECT payload FROM cqrs_es.events WHERE aggregate_type = ''twin'' AND aggregate_id = ''a'' AND sequence > 1 ORDER BY sequence')$$,
+	$$VALUES ('Index Scan using events_pkey on events'),
+	('  Index Cond: ((aggregate_type = ''twin''::text) AND (aggregate_id = ''a''::text) AND (tenant_id = cqrs_es.current_tenant()) AND (sequence > 1))')$$,
+	'the policy is one with the conditions on the key');
 SET LOCAL enable_seqscan = on;
 SET LOCAL enable_bitmapscan = on;
 

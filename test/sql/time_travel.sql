@@ -106,13 +106,13 @@ BEGIN
 END $$;
 CREATE FUNCTION pg_temp.all_states() RETURNS SETOF states LANGUAGE sql AS $$
 	SELECT e.aggregate_type, e.aggregate_id, e.sequence, cqrs_es.aggregate_state(e.aggregate_type, e.aggregate_id, e.sequence) FROM cqrs_es.events e WHERE e.aggregate_type LIKE 'random %' $$;
-SELECT ok((SELECT count(*) FROM cqrs_es.snapshots WHERE aggregate_type LIKE 'random %') > 80, 'random streams with many snapshots');
+SELECT cmp_ok((SELECT count(*) FROM cqrs_es.snapshots WHERE aggregate_type LIKE 'random %'), '>', 80::bigint, 'random streams with many snapshots');
 INSERT INTO states SELECT * FROM pg_temp.all_states();
 CREATE TEMP TABLE replayed AS SELECT s.type, s.id, r.sequence, r.state FROM (SELECT DISTINCT type, id FROM states) s, cqrs_es.replay(s.type, s.id, (cqrs_es.stream_version(s.type, s.id) + 1) / 2) r;
 CREATE TEMP TABLE latest AS SELECT s.type, s.id, l.version AS sequence, l.state FROM (SELECT DISTINCT type, id FROM states) s, cqrs_es.load_aggregate(s.type, s.id) l;
 DELETE FROM cqrs_es.snapshots WHERE aggregate_type LIKE 'random %';
 CREATE TEMP TABLE from_one AS SELECT * FROM pg_temp.all_states();
-SELECT ok((SELECT count(*) FROM from_one) > 1000, 'of more than a thousand events');
+SELECT cmp_ok((SELECT count(*) FROM from_one), '>', 1000::bigint, 'of more than a thousand events');
 SELECT is_empty($$SELECT type, id, sequence, s.state AS from_snapshot, o.state AS from_one FROM states s FULL JOIN from_one o USING (type, id, sequence) WHERE s.state::text IS DISTINCT FROM o.state::text$$, 'the state at every sequence');
 SELECT is_empty($$SELECT type, id, sequence, s.state, o.state FROM replayed s LEFT JOIN from_one o USING (type, id, sequence) WHERE s.state::text IS DISTINCT FROM o.state::text$$, 'replay from the middle');
 SELECT is_empty($$SELECT type, id, sequence, s.state, o.state FROM latest s LEFT JOIN from_one o USING (type, id, sequence) WHERE s.state::text IS DISTINCT FROM o.state::text$$, 'the current state');

@@ -1,19 +1,16 @@
 \i test/include/setup.sql
--- New events of a type that has upcasters must name their version: define_upcaster
--- says so, and every way in takes it.
-SET client_min_messages = notice;
+-- New events of a type that has upcasters must name their version: every way in
+-- takes it. (What define_upcaster says about that is compared in
+-- test/regress/sql/upcast_notices.sql.)
 BEGIN;
 SELECT plan(10);
 CREATE FUNCTION lift(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$ SELECT jsonb_build_object('count', payload->'quantity') $$;
 
--- the notices, as a client sees them
 SELECT cqrs_es.define_upcaster('Packed', '1', '2', 'lift(jsonb)') IS NULL AS x \gset
 SELECT cqrs_es.define_upcaster('Packed', '2', '3', 'lift(jsonb)') IS NULL AS x \gset
 SELECT cqrs_es.drop_upcaster('Packed', '2') IS NULL AS x \gset
 SELECT cqrs_es.define_upcaster('Sent', '2', '3', 'lift(jsonb)') IS NULL AS x \gset
 SELECT cqrs_es.define_upcaster('Sent', '1', '2', 'lift(jsonb)') IS NULL AS x \gset
-
--- none where an event without a version is not lifted
 SELECT cqrs_es.define_upcaster('Made', 'V1', 'V2', 'lift(jsonb)') IS NULL AS x \gset
 
 SELECT cqrs_es.create_aggregate('box') IS NULL AS x \gset

@@ -79,8 +79,8 @@ cmp_ok($standby->safe_psql('postgres', 'SELECT max(global_position) FROM cqrs_es
 # the prepared transaction is still there, and holds its position; nobody waits for it
 my $jump = $standby->safe_psql('postgres', "SET statement_timeout = '60s'; SELECT cqrs_es.after_failover()");
 cmp_ok($jump, '>=', 1 << 32, 'positions jump');
-is($standby->safe_psql('postgres', 'SELECT cqrs_es.log_id()') ne $id, 1, 'the log has another identity');
-is($reader->query_safe("SELECT cqrs_es.log_id() <> '$id'"), 't', 'a session from before sees it');
+isnt($standby->safe_psql('postgres', 'SELECT cqrs_es.log_id()'), $id, 'the log has another identity');
+isnt($reader->query_safe('SELECT cqrs_es.log_id()'), $id, 'a session from before sees it');
 is($standby->safe_psql('postgres', "SELECT global_position FROM cqrs_es.append_event('t', 'n', 'new', '1')"), $jump + 1, 'append goes on behind the jump');
 my $stranger = $standby->background_psql('postgres');
 $stranger->query_safe('BEGIN; ' . append('stranger'));
@@ -94,7 +94,7 @@ is($reader->query_safe('SELECT count(*) FROM cqrs_es.read_all(50, 10)'), 0, 'the
 $standby->safe_psql('postgres', "COMMIT PREPARED 'p'");
 is($reader->query_safe("SELECT string_agg(event_type, ' ') FROM cqrs_es.read_all(50, 3)"), 'prepared kept new', 'until it is committed');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.read_all(0, 1000)'), 254, 'a new reader gets everything');
-is($standby->safe_psql('postgres', 'SELECT cqrs_es.settled_position() = max(global_position) FROM cqrs_es.events'), 't', 'settled_position');
+is($standby->safe_psql('postgres', 'SELECT cqrs_es.settled_position()'), $standby->safe_psql('postgres', 'SELECT max(global_position) FROM cqrs_es.events'), 'settled_position');
 is($standby->safe_psql('postgres', "SELECT cqrs_es.wait_for_position($jump, '10 s')"), 't', 'wait_for_position');
 is($standby->safe_psql('postgres', "SELECT setval('cqrs_es.events_global_position_seq', 100); SELECT global_position > $jump FROM cqrs_es.append_event('t', 'n', 'new', '1')"),
 	"100\nt", 'a sequence that is set back does not go back behind the jump');
@@ -131,7 +131,7 @@ $standby->command_ok([ 'pg_dump', '-d', $standby->connstr('postgres'), '-f', "$d
 $standby->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $standby->connstr('copy'), '-f', "$dir/newer.sql" ], 'restored');
 is($standby->safe_psql('copy', 'SELECT cqrs_es.log_id()'), $id, 'it has the identity');
 is($standby->safe_psql('copy', "SELECT setval('cqrs_es.events_global_position_seq', 1); SELECT global_position > $second FROM cqrs_es.append_event('t', 'n', 'new', '1')"), "1\nt", 'and knows the jumps');
-is($standby->safe_psql('copy', "SET cqrs_es.settle_timeout = 0; SELECT count(*) = (SELECT count(*) FROM cqrs_es.events) FROM cqrs_es.read_all(0, 1000)"), 't', 'a reader gets all of it');
+is($standby->safe_psql('copy', 'SET cqrs_es.settle_timeout = 0; SELECT count(*) FROM cqrs_es.read_all(0, 1000)'), $standby->safe_psql('copy', 'SELECT count(*) FROM cqrs_es.events'), 'a reader gets all of it');
 $standby->safe_psql('postgres', 'CREATE DATABASE older');
 $standby->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $standby->connstr('older'), '-f', "$dir/older.sql" ], 'an older dump restored');
 $standby->safe_psql('older', 'SELECT cqrs_es.after_failover()');

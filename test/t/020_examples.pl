@@ -1,6 +1,6 @@
 # The worked examples, each in a database of its own, and then what one session
-# cannot show of them: races. (What they print, and what must hold of it, is in
-# test/sql/example_*.sql.)
+# cannot show of them: races. (What they print is compared in
+# test/regress/sql/example_*.sql; what must hold of it is in test/sql.)
 
 use strict;
 use warnings FATAL => 'all';

@@ -72,7 +72,7 @@ $primary->safe_psql('postgres', "INSERT INTO cursors VALUES ('$_->[0]')") foreac
 my @output = ('') x 5;
 my @jobs = (pgbench(\$output[4], '-c', 6, '-j', 2, '-t', 150, writes()));
 push @jobs, pgbench(\$output[$_], '-C', '-c', 2, '-t', 60, works(@{ $readers[$_] })) foreach 0 .. 3;
-ok($_->finish, 'all went well') foreach @jobs;
+ok($jobs[$_]->finish, (map({ $_->[0] } @readers), 'writes')[$_ - 1] . ': all went well') || diag($output[$_ - 1]) foreach 0 .. 4;
 like($output[$_], qr/actually processed: (\d+)\/\1\b/, 'and to the end') || diag($output[$_]) foreach 0 .. 4;
 
 # the rest, which no writer disturbs
@@ -96,12 +96,12 @@ foreach my $reader (@readers)
 				EXIT WHEN n = 0;
 			END LOOP;
 		END \$\$});
-	is($primary->safe_psql('postgres', qq{
-		SELECT array_agg(position ORDER BY nr) IS NOT DISTINCT FROM (SELECT array_agg(global_position ORDER BY global_position)
-			FROM cqrs_es.events WHERE event_type = ANY (coalesce($filter, '{mail,other}'::text[])))
-		FROM sent WHERE reader = '$name'}), 't', "$name: every event once and in order");
-	is($primary->safe_psql('postgres', qq{SELECT position = (SELECT max(global_position) FROM cqrs_es.events) FROM cursors WHERE reader = '$name'}),
-		't', 'and the cursor at the end of the log');
+	is($primary->safe_psql('postgres', qq{SELECT string_agg(position::text, ' ' ORDER BY nr) FROM sent WHERE reader = '$name'}),
+		$primary->safe_psql('postgres', qq{SELECT string_agg(global_position::text, ' ' ORDER BY global_position)
+			FROM cqrs_es.events WHERE event_type = ANY (coalesce($filter, '{mail,other}'::text[]))}),
+		"$name: every event once and in order");
+	is($primary->safe_psql('postgres', qq{SELECT position FROM cursors WHERE reader = '$name'}),
+		$primary->safe_psql('postgres', 'SELECT max(global_position) FROM cqrs_es.events'), "$name: the cursor is at the end of the log");
 }
 cmp_ok($primary->safe_psql('postgres', q{SELECT min(n) FROM (SELECT count(DISTINCT worker) AS n FROM sent WHERE reader <> 'nothing' GROUP BY reader) AS x}),
 	'>', 1, 'there was more than one worker');

@@ -70,10 +70,10 @@ foreach my $type (sort keys %decider)
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), '0', 'no lock is left');
 
 # Ten thousand commands with ids in one transaction do not fill the lock table.
-is($node->safe_psql('postgres', q{
+like($node->safe_psql('postgres', q{
 	SELECT cqrs_es.define_command('show', 'Book', $$jsonb_build_object('type', 'Booked', 'payload', command)$$);
 	SELECT count(*) FROM generate_series(1, 10000) AS n, cqrs_es.execute_command('show', 'many ' || n % 100, 'Book', to_jsonb(n), command_id => cqrs_es.new_event_id())
-}) =~ /^10000$/m, 1, 'ten thousand commands in one transaction');
+}), qr/^10000$/m, 'ten thousand commands in one transaction');
 
 $node->stop;
 done_testing();

@@ -56,7 +56,7 @@ is($session->query_safe(qq{INSERT INTO $partition (aggregate_type, aggregate_id,
 is(sql(q{SELECT state, (SELECT sum FROM sums WHERE account = '7') FROM cqrs_es.load_aggregate('account', '7')}), '{"sum": 23}|23', 'state and read model');
 is(sql(q{SELECT state, last_position = (SELECT max(global_position) FROM cqrs_es.events), last_position = cqrs_es.settled_position() FROM cqrs_es.projection_status}),
 	'live|t|t', 'projection_status knows the new log');
-is(sql(q{SELECT cqrs_es.rebuild_projection('sums') = count(*) FROM cqrs_es.events}), 't', 'a rebuild');
+is(sql(q{SELECT cqrs_es.rebuild_projection('sums')}), sql('SELECT count(*) FROM cqrs_es.events'), 'a rebuild');
 is(sql(q{SELECT count(*) FROM (SELECT global_position < lag(global_position) OVER w AS back, sequence - row_number() OVER w AS hole
 	FROM cqrs_es.events WINDOW w AS (PARTITION BY aggregate_id ORDER BY sequence)) AS e WHERE back OR hole <> 0}), '0', 'sequences have no holes, positions rise');
 
@@ -88,7 +88,7 @@ $node->command_ok([ 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=
 is($node->safe_psql('restored', $log), $before, 'with all events');
 is($node->safe_psql('restored', $try), '20', 'appends go on');
 is($node->safe_psql('restored', q{SELECT state, (SELECT sum FROM sums WHERE account = '7') FROM cqrs_es.load_aggregate('account', '7')}), '{"sum": 24}|24', 'and projections');
-is($node->safe_psql('restored', q{SELECT max(global_position) > } . (split /\|/, sql('SELECT max(global_position), 1 FROM cqrs_es.events'))[0] . q{ FROM cqrs_es.events}), 't', 'positions, too');
+cmp_ok($node->safe_psql('restored', 'SELECT max(global_position) FROM cqrs_es.events'), '>', sql('SELECT max(global_position) FROM cqrs_es.events'), 'positions, too');
 ($status, $out, $err) = $node->psql('restored', "DELETE FROM $partition");
 like($err, qr/events are append-only/, 'its partitions are guarded');
 is($node->safe_psql('restored', q{SET SESSION AUTHORIZATION writer; } . $try), '21', 'grants and policy are there');

@@ -1,0 +1,23 @@
+-- An aggregate: declared, folded, looked at in the past, kept in snapshots.
+SELECT cqrs_es.create_aggregate('plain counter', '{"n": 0}', snapshot_every => 3);
+SELECT cqrs_es.define_reducer('plain counter', 'Added', '[{"op": "increment", "path": "/n", "from": "/by"}]');
+SELECT cqrs_es.define_reducer('plain counter', 'Reset', '[{"op": "set", "path": "/n", "value": 0}]');
+SELECT version FROM cqrs_es.append_events('plain counter', 'a', '[
+	{"type": "Added", "payload": {"by": 2}}, {"type": "Added", "payload": {"by": 40}}, {"type": "Reset", "payload": {}},
+	{"type": "Named", "payload": {"name": "Ada"}}, {"type": "Added", "payload": {"by": 5}}]');
+SELECT * FROM cqrs_es.load_aggregate('plain counter', 'a');
+SELECT * FROM cqrs_es.load_aggregate('plain counter', 'none');
+SELECT cqrs_es.aggregate_state('plain counter', 'a'), cqrs_es.aggregate_state('plain counter', 'a', at_sequence => 2) AS once;
+SELECT sequence, event_type, state FROM cqrs_es.replay('plain counter', 'a');
+SELECT last_sequence, payload FROM cqrs_es.snapshots WHERE aggregate_type = 'plain counter';
+
+-- an event that the reducer cannot take is in the log, and says where it stands
+SELECT version FROM cqrs_es.append_event('plain counter', 'b', 'Added', '{"by": "two"}');
+SELECT cqrs_es.aggregate_state('plain counter', 'b');
+
+-- what is no aggregate, no reducer
+SELECT * FROM cqrs_es.load_aggregate('plain nothing', 'a');
+SELECT cqrs_es.create_aggregate('plain counter');
+SELECT cqrs_es.define_reducer('plain counter', 'Added', '[{"op": "multiply", "path": "/n", "from": "/by"}]');
+SELECT cqrs_es.drop_aggregate('plain counter');
+SELECT count(*) FROM cqrs_es.read_stream('plain counter', 'a');
