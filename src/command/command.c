@@ -332,7 +332,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
 	append.metadata = command->metadata;
 	append.stamp = command->stamp;
 	AppendRequestParse(&append, events);
-	if (!AppendTry(&append, &appended))
+	if (!AppendEvents(&append, &appended))
 	{
 		*version = appended.version;
 		return false;
@@ -498,7 +498,7 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 				 errmsg("payload must not be null"),
 				 errhint("For a command without fields use '{}'.")));
 	command->payload = PG_GETARG_JSONB_P(3);
-	command->expected_version = ExpectedVersionArg(fcinfo->args[4]);
+	command->expected_version = AppendRequestExpected(fcinfo->args[4]);
 	command->has_id = !PG_ARGISNULL(6);
 	command->holds_id = false;
 	if (command->has_id)
