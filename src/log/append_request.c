@@ -36,6 +36,8 @@ static void begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int ne
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 					  NullableDatum event_version, NullableDatum payload,
 					  NullableDatum metadata, NullableDatum event_id);
+static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
+static Jsonb *empty_object(void);
 static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
 static NullableDatum member_text(JsonbValue *value, int i, const char *member);
 static int	array_elements(NullableDatum array, Oid type, const char *what,
@@ -303,17 +305,8 @@ static void
 set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum event_version,
 		  NullableDatum payload, NullableDatum metadata, NullableDatum event_id)
 {
-	static Jsonb *no_metadata = NULL;
 	Event	   *event = &append->events[i];
-	Jsonb	   *own;
 
-	if (no_metadata == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-		no_metadata = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-		MemoryContextSwitchTo(caller);
-	}
 	if (payload.isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -330,17 +323,7 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 														 RequiredText(event_version, "event_version",
 																	  EVENT_VERSION_MAX_BYTES));
 	event->values[EVENT_PAYLOAD] = JsonbPGetDatum(DatumGetJsonbP(payload.value));
-	own = metadata.isnull ? no_metadata : DatumGetJsonbP(metadata.value);
-	if (append->metadata && JB_ROOT_IS_OBJECT(own))
-		own = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
-												 JsonbPGetDatum(append->metadata),
-												 JsonbPGetDatum(own)));
-	if (append->stamp && !metadata.isnull && JB_ROOT_IS_OBJECT(own))
-		own = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
-												 JsonbPGetDatum(own),
-												 JsonbPGetDatum(append->stamp)));
-	event->values[EVENT_METADATA] = JsonbPGetDatum(ContextMetadata(own));
-
+	event->values[EVENT_METADATA] = JsonbPGetDatum(merge_metadata(append, metadata));
 	event->row = NULL;
 	append->has_id[i] = !event_id.isnull;
 	if (event_id.isnull)
@@ -352,4 +335,50 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 	}
 	else
 		event->values[EVENT_EVENT_ID] = event_id.value;
+}
+
+/*
+ * The metadata of an event.  Where several give a key a value, the last of these
+ * has its way:
+ *
+ *	1. the transaction's context (context.c);
+ *	2. what all events of the request get;
+ *	3. the event's own;
+ *	4. the stamp, which no event can change.  It is part of 2 as well, so an event
+ *	   without metadata of its own needs no look at it.
+ *
+ * Raises 22023 when something of it is not an object.
+ */
+static Jsonb *
+merge_metadata(const AppendRequest *append, NullableDatum own)
+{
+	Datum		merged;
+
+	if (own.isnull)
+		return ContextMetadata(append->metadata ? append->metadata : empty_object());
+	merged = JsonbPGetDatum(DatumGetJsonbP(own.value));
+	if (JB_ROOT_IS_OBJECT(DatumGetJsonbP(merged)))
+	{
+		if (append->metadata)
+			merged = DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(append->metadata), merged);
+		if (append->stamp)
+			merged = DirectFunctionCall2(jsonb_concat, merged, JsonbPGetDatum(append->stamp));
+	}
+	return ContextMetadata(DatumGetJsonbP(merged));
+}
+
+/* '{}', made once in a session. */
+static Jsonb *
+empty_object(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		MemoryContextSwitchTo(caller);
+	}
+	return empty;
 }

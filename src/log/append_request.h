@@ -23,8 +23,8 @@ typedef struct AppendRequest
 {
 	StreamKey	key;
 	int64		expected_version;
-	Jsonb	   *metadata;		/* below that of each event, above the context; or NULL */
-	Jsonb	   *stamp;			/* above that of each event; or NULL */
+	Jsonb	   *metadata;		/* an object for all events, or NULL; with the stamp in it */
+	Jsonb	   *stamp;			/* what of it no event can change, or NULL */
 	Event	   *events;
 	bool	   *has_id;			/* was the event's id given? */
 	int			nevents;		/* at least 1 */
