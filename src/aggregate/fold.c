@@ -211,7 +211,7 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("take_snapshot()");
 	PreventCommandIfReadOnly("take_snapshot()");
-	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
+	EventsRequireRights(ACL_INSERT);
 	RegistryEnter();
 	aggregate = stream_args(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
@@ -228,7 +228,7 @@ stream_args(FunctionCallInfo fcinfo, StreamKey *key)
 	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	return AggregateRequire(key->aggregate_type);
 }
 

@@ -172,7 +172,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	command_args(fcinfo, &command);
 	AppendPrevent();
 	/* also when nothing will be appended: the state is shown */
-	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
+	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
 	RegistryEnter();

@@ -32,7 +32,6 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/errors.h"
-#include "base/tenancy.h"
 #include "log/append.h"
 #include "log/append_retry.h"
 #include "log/event_writer.h"
@@ -155,7 +154,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	AppendRetryBegin(&retry, append);
 
 	table = EventsTableGet();
-	TenancyRequireEvents(table.relid, ACL_INSERT | ACL_SELECT);
+	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	rel = table_open(table.relid, RowExclusiveLock);
 	table = EventsTableGet();
 	(void) StreamIndexRequire(rel, &table.columns);

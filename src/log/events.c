@@ -157,6 +157,20 @@ EventsTableGet(void)
 }
 
 /*
+ * The caller must have all of `mode` (ACL_INSERT, ACL_SELECT or both) on the log.
+ * Below the executor nobody else asks.  Raises 42501, 42P01 when the extension is
+ * gone.
+ */
+void
+EventsRequireRights(AclMode mode)
+{
+	Oid			relid = events_table_valid ? events_table.relid : CqrsEsRelid("events");
+
+	if (pg_class_aclmask(relid, GetUserId(), mode, ACLMASK_ALL) != mode)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
+}
+
+/*
  * May rows be written below the executor?  Our triggers fire on origin only,
  * so a session that applies someone else's changes goes the generic way,
  * where the server decides about triggers.

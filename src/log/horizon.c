@@ -76,7 +76,6 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
-#include "base/tenancy.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/log_history.h"
@@ -155,7 +154,7 @@ HorizonInit(void)
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
 }
 
@@ -167,7 +166,7 @@ cqrs_es_publish_settled(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("publish_settled()");
 	PreventCommandIfReadOnly("publish_settled()");
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	position = HorizonSettled(HorizonDeadline());
 	PublishedWrite(position);
 	PG_RETURN_INT64(position);
@@ -188,7 +187,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	forget_other_sequence();
 	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
 		ereport(ERROR,

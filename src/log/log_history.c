@@ -48,7 +48,6 @@
 
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
-#include "base/tenancy.h"
 #include "log/event_id.h"
 #include "log/events.h"
 #include "log/log_end.h"
@@ -98,7 +97,7 @@ cqrs_es_log_id(PG_FUNCTION_ARGS)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	const Jump *jump;
 
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	jump = last_jump();
 	if (jump)
 		*id = jump->log_id;

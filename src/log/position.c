@@ -62,7 +62,7 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
-#include "base/tenancy.h"
+#include "log/events.h"
 #include "log/position.h"
 
 int			cqrs_es_node_id = 0;
@@ -124,7 +124,7 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 {
 	int64		position;
 
-	TenancyRequireEvents(CqrsEsRelid("events"), ACL_INSERT);
+	EventsRequireRights(ACL_INSERT);
 	position = PositionDraw(0);
 	keep_unused(position);
 	PG_RETURN_INT64(position);
