@@ -479,10 +479,11 @@ release_id(Command *command, bool appended)
 static void
 await_stream(const StreamKey *key)
 {
-	Relation	rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+	EventWriter writer;
 
-	(void) EventWriterTip(rel, key);
-	table_close(rel, NoLock);
+	EventWriterOpen(&writer);
+	(void) EventWriterTip(&writer, key);
+	EventWriterClose(&writer);
 }
 
 static void

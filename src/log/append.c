@@ -19,7 +19,6 @@
 
 #include "access/htup_details.h"
 #include "access/parallel.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
@@ -34,6 +33,7 @@
 #include "base/errors.h"
 #include "log/append.h"
 #include "log/append_retry.h"
+#include "log/dispatch.h"
 #include "log/event_writer.h"
 #include "log/stream_index.h"
 
@@ -43,7 +43,9 @@ PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 
 static Datum append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
+static bool insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly);
 static void stamp_events(AppendRequest *append, int64 version);
+pg_noreturn static void report_suppressed(const StreamKey *key);
 pg_noreturn static void report_overtaken(const StreamKey *key);
 
 /*-------------------------------------------------------------------------
@@ -117,16 +119,6 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
  *-------------------------------------------------------------------------
  */
 
-/* Where nothing can be written: 25006; before anything is touched. */
-void
-AppendPrevent(void)
-{
-	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("append_event()");
-	PreventCommandIfReadOnly("append_event()");
-	PreventCommandIfParallelMode("append_event()");
-}
-
 /*
  * Append all events of the request or none, and let projections and snapshots
  * follow.  Fills in the events.  False when the version check fails: the stream is
@@ -142,22 +134,18 @@ AppendPrevent(void)
 bool
 AppendEvents(AppendRequest *append, AppendResult *result)
 {
-	EventsTable table;
-	Relation	rel;
-	StreamTip	tip;
-	bool		done = true;
+	EventWriter writer;
 	AppendRetry retry;
+	StreamTip	tip;
+	bool		done;
 	int64		lost_at = -1;
 	CommandId	lost_in = InvalidCommandId;
 
 	AppendPrevent();
 	AppendRetryBegin(&retry, append);
-
-	table = EventsTableGet();
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
-	rel = table_open(table.relid, RowExclusiveLock);
-	table = EventsTableGet();
-	(void) StreamIndexRequire(rel, &table.columns);
+	EventWriterOpen(&writer);
+	(void) StreamIndexRequire(writer.rel, &writer.table.columns);
 
 	/*
 	 * It ends: a lost race is lost to an event that is in the stream by now, or
@@ -168,32 +156,30 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	for (;;)
 	{
 		CommandId	command = GetCurrentCommandId(false);
-		bool		plainly;
 
-		tip = EventWriterTip(rel, &append->key);
+		tip = EventWriterTip(&writer, &append->key);
 		if (tip.after_snapshot)
 			EventsReportMoved(&append->key);
-		if (lost_at >= 0 && tip.version > lost_at && !EventsWriteStraight(&table) &&
+		if (lost_at >= 0 && tip.version > lost_at && !writer.straight &&
 			EventsVersionWithout(&append->key, lost_in) == lost_at)
 			report_overtaken(&append->key);
 
-		if (AppendRetryFind(&retry, &tip, result))
+		done = AppendRetryFind(&retry, &tip, result);
+		if (done)
 			break;
+		result->version = tip.version;
 		if (!AppendVersionFits(append->expected_version, tip.version))
-		{
-			result->version = tip.version;
-			done = false;
 			break;
-		}
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
-		plainly = lost_at == tip.version;
 		stamp_events(append, tip.version);
-		if (EventWriterInsert(rel, append->events, append->nevents, plainly))
+		done = insert_and_tell(&writer, append, lost_at == tip.version);
+		if (done)
 		{
-			result->version = tip.version + append->nevents;
-			result->global_position =
-				EventGlobalPosition(&append->events[append->nevents - 1]);
+			const Event *last = &append->events[append->nevents - 1];
+
+			result->version = EventSequence(last);
+			result->global_position = EventGlobalPosition(last);
 			break;
 		}
 
@@ -202,8 +188,45 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 		lost_in = command;
 		CHECK_FOR_INTERRUPTS();
 	}
-	table_close(rel, NoLock);
+	EventWriterClose(&writer);
 	return done;
+}
+
+/*
+ * Insert the events, and tell the observers when all are in the log.  False when
+ * the race for them was lost.  By SQL it is the triggers of the rows that tell.
+ */
+static bool
+insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly)
+{
+	EventWriterOutcome outcome;
+
+	if (writer->straight)
+	{
+		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
+		if (outcome == EVENTS_INSERTED)
+			DispatchEvents(append->events, append->nevents);
+	}
+	else
+	{
+		bool		held = DispatchHold();
+
+		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
+		if (outcome == EVENTS_SUPPRESSED)
+			report_suppressed(&append->key);
+		DispatchRelease(held);
+	}
+	return outcome == EVENTS_INSERTED;
+}
+
+/* Something on the table swallowed a row. */
+static void
+report_suppressed(const StreamKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("the event for stream \"%s\" was not inserted", StreamName(key)),
+			 errdetail("A trigger, rule or policy on the events table suppressed the row.")));
 }
 
 /* Nobody but we has appended to the stream, and yet it was in our way. */
@@ -215,6 +238,16 @@ report_overtaken(const StreamKey *key)
 			 errmsg("the event for stream \"%s\" was not inserted", StreamName(key)),
 			 errdetail("A trigger on the events table appended to the stream before it."),
 			 errhint("Append to the stream of the new event in an AFTER trigger.")));
+}
+
+/* Where nothing can be written: 25006; before anything is touched. */
+void
+AppendPrevent(void)
+{
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("append_event()");
+	PreventCommandIfReadOnly("append_event()");
+	PreventCommandIfParallelMode("append_event()");
 }
 
 /* Does a stream at this version meet the expectation? */

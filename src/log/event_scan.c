@@ -103,8 +103,7 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
- * `rel` must be locked, and stream_index the one that guards its streams;
- * nothing stays locked by this.  Above READ COMMITTED, after_snapshot tells that
+ * `rel` is locked, and `index`, open, the one that guards its streams.  Above READ COMMITTED, after_snapshot tells that
  * the end is not in the transaction's snapshot; in SERIALIZABLE the look counts
  * as a read, where it has to (note_tip_read).  Can raise 40P01 when the wait
  * closes a circle.
@@ -115,10 +114,9 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * a wait has met a row that did so meanwhile.
  */
 StreamTip
-EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
+EventsTip(Relation rel, Relation index, const EventColumns *columns,
 		  const StreamKey *key)
 {
-	Relation	index = index_open(stream_index, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
 	StreamTip	tip;
@@ -153,7 +151,6 @@ EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
 	if (IsolationIsSerializable() && IsSubTransaction())
 		note_tip_read(rel, index, columns, key, slot);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
 	return tip;
 }
 
