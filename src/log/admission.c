@@ -242,7 +242,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	 */
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
-		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position)));
+		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position, NULL)));
 }
 
 static void

@@ -145,7 +145,8 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	AppendRetryBegin(&retry, append);
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	EventWriterOpen(&writer);
-	(void) StreamIndexRequire(writer.rel, &writer.table.columns);
+	if (!writer.straight)
+		(void) StreamIndexRequire(writer.rel, &writer.table.columns);
 
 	/*
 	 * It ends: a lost race is lost to an event that is in the stream by now, or

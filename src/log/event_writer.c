@@ -177,12 +177,13 @@ open_index(const EventWriter *writer, Oid index)
 static EventWriterOutcome
 insert_straight(EventWriter *writer, Event *events, int nevents)
 {
+	Relation	positions = open_index(writer, writer->table.position_index);
 	bool		inserted;
 	int			i;
 
 	/* drawn after the stream's end is known, so positions rise in it */
 	for (i = 0; i < nevents; i++)
-		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0));
+		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0, positions));
 
 	store_event(writer->slot, &writer->table.columns, &events[0]);
 	inserted = insert_first(writer);

@@ -144,7 +144,10 @@ EventsTableGet(void)
 	fresh.plain = fresh.local &&
 		!fresh.foreign_policies &&
 		OidIsValid(fresh.stream_index);
-	fresh.straight = fresh.plain && indexes.only_unique && is_as_installed(rel, &fresh.columns);
+	fresh.straight = fresh.plain &&
+		indexes.only_unique &&
+		indexes.deterministic &&
+		is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
 
 	/* published whole, and only as what it still is */
