@@ -108,7 +108,7 @@ TenancyCurrent(void)
 
 /*
  * The caller must be somebody who may write rows of this tenant into the table:
- * the tenant is the current one, or row security does not concern him.  For
+ * the tenant is the current one, or row security does not concern them.  For
  * triggers, which run before the server looks at policies, and on partitions,
  * which have none.  Raises 42501.
  */

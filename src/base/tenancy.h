@@ -6,7 +6,6 @@
 #ifndef CQRS_ES_TENANCY_H
 #define CQRS_ES_TENANCY_H
 
-#include "nodes/parsenodes.h"
 #include "utils/rel.h"
 
 #define TENANT_MAX_BYTES 255

@@ -529,6 +529,7 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 	command->expected_version = AppendRequestExpected(fcinfo->args[4]);
 	command->has_id = !PG_ARGISNULL(6);
 	command->holds_id = false;
+	command->appends_show = false;
 	if (command->has_id)
 		command->id = *PG_GETARG_UUID_P(6);
 	else

@@ -351,7 +351,7 @@ SettledScanNext(SettledScan *walk, Event *event)
 /*
  * The next event, if it is at the same position as the one before: rows that were
  * replicated or restored may share one.  Whoever stops in the middle of the walk
- * takes these along, for it is behind the position that he goes on.
+ * takes these along, for reading goes on behind the position.
  */
 bool
 SettledScanNextTied(SettledScan *walk, Event *event)
@@ -427,7 +427,7 @@ close_scan(SettledScan *walk)
 
 /*
  * Is everything up to `number` settled?  The caller knows that `number` has
- * been drawn: he has seen it, or one above it.  Waits until `deadline`, then
+ * been drawn, having seen it, or one above it.  Waits until `deadline`, then
  * answers false and leaves the question open for the next call.  A snapshot
  * taken after a true answer shows all of it.
  */
