@@ -34,7 +34,7 @@
 #include "base/definer.h"
 #include "base/registry.h"
 #include "base/tenancy.h"
-#include "log/append.h"
+#include "log/append_retry.h"
 #include "log/context.h"
 #include "log/dispatch.h"
 #include "log/events.h"
@@ -76,7 +76,7 @@ _PG_init(void)
 	StreamIndexInit();
 	EventsInit();
 	DispatchInit();
-	AppendInit();
+	AppendRetryInit();
 	LogHistoryInit();
 	HorizonInit();
 	UpcastInit();

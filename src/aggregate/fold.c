@@ -227,7 +227,7 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	return AggregateRequire(key->aggregate_type);
 }
 

@@ -314,14 +314,6 @@ JsonArrayInsert(JsonNode *array, int position, JsonNode *item)
 	array->value.array.n++;
 }
 
-/* Replace an item that is there. */
-void
-JsonArrayReplace(JsonNode *array, int position, JsonNode *item)
-{
-	JsonTreeFree(array->value.array.items[position]);
-	array->value.array.items[position] = item;
-}
-
 /* Remove an item that is there. */
 void
 JsonArrayRemove(JsonNode *array, int position)

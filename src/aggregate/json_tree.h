@@ -84,7 +84,6 @@ extern JsonNode **JsonObjectFind(const JsonNode *object, const char *key, int le
 extern void JsonObjectPut(JsonNode *object, const char *key, int len, JsonNode *value);
 extern bool JsonObjectRemove(JsonNode *object, const char *key, int len);
 extern void JsonArrayInsert(JsonNode *array, int position, JsonNode *item);
-extern void JsonArrayReplace(JsonNode *array, int position, JsonNode *item);
 extern void JsonArrayRemove(JsonNode *array, int position);
 extern void JsonNumberRead(JsonNumber * number, Numeric numeric);
 extern void JsonNumberAdd(JsonNumber * number, const JsonNumber * amount, bool subtract);

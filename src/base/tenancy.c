@@ -1,12 +1,9 @@
 /*-------------------------------------------------------------------------
  * tenancy.c
- *	  Who is calling: the current tenant, and the caller's rights.
+ *	  Who is calling: the current tenant.
  *
  * A tenant is a text that stands in every key of per-aggregate data; '' is
- * the tenant of those who never heard of tenants.  Our functions reach the
- * log below the executor, which would have checked grants, so they ask here
- * first: SELECT on cqrs_es.events to read, and INSERT as well to append (which
- * reads: the version, and what an id stands for).
+ * the tenant of those who never heard of tenants.
  *
  * Two things keep tenants apart.  Functions look for the current tenant's
  * events and stamp it on what they append, whoever calls.  Plain SQL meets the
@@ -110,19 +107,8 @@ TenancyCurrent(void)
 }
 
 /*
- * The caller must have all of `mode` (ACL_INSERT, ACL_SELECT or both) on the log.
- * Raises 42501.
- */
-void
-TenancyRequireEvents(Oid events_relid, AclMode mode)
-{
-	if (pg_class_aclmask(events_relid, GetUserId(), mode, ACLMASK_ALL) != mode)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(events_relid));
-}
-
-/*
  * The caller must be somebody who may write rows of this tenant into the table:
- * the tenant is the current one, or row security does not concern him.  For
+ * the tenant is the current one, or row security does not concern them.  For
  * triggers, which run before the server looks at policies, and on partitions,
  * which have none.  Raises 42501.
  */

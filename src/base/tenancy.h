@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  * tenancy.h
- *	  Who is calling: the current tenant, and the caller's rights.
+ *	  Who is calling: the current tenant.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_TENANCY_H
 #define CQRS_ES_TENANCY_H
 
-#include "nodes/parsenodes.h"
 #include "utils/rel.h"
 
 #define TENANT_MAX_BYTES 255
@@ -14,7 +13,6 @@
 extern void TenancyRefuseForgedSetting(const char *name);
 extern void TenancyInit(void);
 extern text *TenancyCurrent(void);
-extern void TenancyRequireEvents(Oid events_relid, AclMode mode);
 extern void TenancyRequireOwn(Relation rel, const text *tenant_id);
 extern bool TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id);
 

@@ -47,7 +47,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "common/cryptohash.h"
@@ -127,16 +126,30 @@ typedef struct Command
 	bool		has_id;			/* given by the caller, so it may be a repetition */
 	LOCKTAG		id_lock;
 	bool		holds_id;		/* that lock, see above */
+	bool		appends_show;	/* to those who wait for the stream, before we commit */
 	char		digest[DIGEST_CHARS + 1];	/* of type and payload; with has_id only */
 }			Command;
 
-/* What became of it. */
-typedef struct CommandResult
+/* How far it has come, and at last what became of it. */
+typedef struct CommandRun
 {
+	int64		searched;		/* up to here the stream has no events of it */
+	bool		loaded;			/* is `folded` what is to be decided on ... */
+	CommandId	loaded_at;		/* ... as of this command of the transaction? */
 	FoldedState folded;
+	int64		moved_to;		/* where the stream is instead, after a lost race */
 	int64		global_position;	/* 0: nothing happened */
 	bool		appended;		/* by this call */
-}			CommandResult;
+}			CommandRun;
+
+/* What came of one try. */
+typedef enum Attempt
+{
+	ATTEMPT_DONE,				/* decided, and what follows is in the log */
+	ATTEMPT_UNSEARCHED,			/* loaded, but not all of that searched for the id */
+	ATTEMPT_LOST,				/* somebody else was quicker, and is at moved_to */
+	ATTEMPT_UNSURE				/* nothing came of it, perhaps since it runs elsewhere, too */
+}			Attempt;
 
 static char *begin_definition(FunctionCallInfo fcinfo);
 static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
@@ -150,23 +163,21 @@ static void put_digest(JsonbParseState **state, const Command *command);
 static void make_digest(Command *command);
 static void append_canonical(StringInfo text, JsonbContainer *json);
 static bool is_string(JsonbContainer *object, const char *key, const char *value);
-static CommandResult run(Command *command);
-static bool attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
-					int64 *searched, CommandResult *result, int64 *version);
-static bool decide_and_append(const Command *command, Aggregate *aggregate,
-							  CommandQueue *queue, CommandResult *result,
-							  CommandId loaded_at, int64 *version);
+static CommandRun run_command(Command *command);
+static Attempt attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
+					   CommandRun *run);
+static Attempt decide_and_append(const Command *command, Aggregate *aggregate,
+								 CommandQueue *queue, CommandRun *run);
 static bool append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
-						  CommandResult *result, int64 *version);
-static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
-					  int64 *version);
-static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
-						 CommandResult *result);
+						  CommandRun *run);
+static Attempt nothing_follows(const Command *command, CommandRun *run);
+static bool has_moved(const Command *command, CommandRun *run);
+static bool was_executed(const Command *command, Aggregate *aggregate, CommandRun *run);
 pg_noreturn static void report_other_command(const Command *command, int64 sequence);
 static void hold_id(Command *command, bool wait);
 static bool is_alone(const Command *command);
 static void release_id(Command *command, bool appended);
-static void await_stream(const StreamKey *key);
+static void await_stream(Command *command);
 static void describe_command(void *arg);
 
 void
@@ -340,7 +351,7 @@ Datum
 cqrs_es_execute_command(PG_FUNCTION_ARGS)
 {
 	Command		command;
-	CommandResult result;
+	CommandRun	result;
 	ErrorContextCallback callback = {error_context_stack, describe_command, &command};
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
@@ -351,11 +362,11 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	command_args(fcinfo, &command);
 	AppendPrevent();
 	/* also when nothing will be appended: the state is shown */
-	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT | ACL_SELECT);
+	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 
 	error_context_stack = &callback;
 	RegistryEnter();
-	result = run(&command);
+	result = run_command(&command);
 	RegistryLeave();
 	error_context_stack = callback.previous;
 
@@ -374,104 +385,103 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
  * id.  The long search is done before loading, since what comes between loading
  * and appending is a lost race.
  */
-static CommandResult
-run(Command *command)
+static CommandRun
+run_command(Command *command)
 {
 	Aggregate  *aggregate = AggregateRequire(command->key.aggregate_type);
 	int			tries_left = command->expected_version == EXPECT_ANY ? cqrs_es_command_retries : 0;
-	CommandResult result = {.global_position = 0};
-	int64		searched = 0;
-	int64		version;
+	CommandRun	run = {.searched = 0};
 	CommandQueue queue = {.holds_slot = false};
+	bool		given_up = false;
 
 	if (command->has_id)
 		hold_id(command, !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	if (tries_left > 0)
 		CommandQueueArrive(&queue, &command->key);
 	if (command->has_id)
-		await_stream(&command->key);
-	if (!command->has_id || !was_executed(command, aggregate, &searched, &result))
+		await_stream(command);
+	while (!was_executed(command, aggregate, &run))
 	{
-		while (!attempt(command, aggregate, &queue, &searched, &result, &version))
+		Attempt		outcome;
+
+		if (given_up)
+			AppendReportConflict(&command->key, run.folded.version, run.moved_to);
+		outcome = attempt(command, aggregate, &queue, &run);
+		if (outcome == ATTEMPT_DONE)
+			break;
+		if (outcome == ATTEMPT_UNSEARCHED)
+			continue;
+		run.loaded = false;
+		if (outcome == ATTEMPT_UNSURE)
 		{
-			if (version == result.folded.version)
-			{
-				/* nobody waits for us while we wait for the same command elsewhere */
-				CommandQueueLeave(&queue);
-				hold_id(command, true);
-				await_stream(&command->key);
-				continue;
-			}
-			if (tries_left-- == 0)
-			{
-				if (command->has_id && was_executed(command, aggregate, &searched, &result))
-					break;
-				AppendReportConflict(&command->key, result.folded.version, version);
-			}
-			CommandQueueLost(&queue);
+			/* nobody waits for us while we wait for the same command elsewhere */
+			CommandQueueLeave(&queue);
+			hold_id(command, true);
+			await_stream(command);
 		}
+		else if (tries_left-- > 0)
+			CommandQueueLost(&queue);
+		else
+			given_up = true;
 	}
-	release_id(command, result.global_position != 0);
-	if (!result.appended)
+	release_id(command, run.global_position != 0);
+	if (!run.appended)
 		CommandQueueLeave(&queue);
-	return result;
+	return run;
 }
 
-/*
- * One try.  False when somebody else was quicker: the stream is at *version
- * then; and, with *version as it was loaded, when it came to nothing, perhaps
- * because the same command is running elsewhere.  Throws the decider's refusal
- * when it was one of the version that the stream is at.
- */
-static bool
-attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, int64 *searched,
-		CommandResult *result, int64 *version)
+/* One try.  Throws the decider's refusal when that stands. */
+static Attempt
+attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, CommandRun *run)
 {
-	CommandId	loaded_at = GetCurrentCommandId(false);
-
 	CHECK_FOR_INTERRUPTS();
-	result->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
-	if (command->has_id && result->folded.version > *searched &&
-		was_executed(command, aggregate, searched, result))
-		return true;
-	if (!AppendVersionFits(command->expected_version, result->folded.version))
+	if (!run->loaded)
 	{
-		(void) has_moved(command, result->folded.version, loaded_at, version);
-		AppendReportConflict(&command->key, command->expected_version, result->folded.version);
+		run->loaded_at = GetCurrentCommandId(false);
+		run->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
+		run->loaded = true;
 	}
-	return decide_and_append(command, aggregate, queue, result, loaded_at, version);
+	if (command->has_id && run->folded.version > run->searched)
+		return ATTEMPT_UNSEARCHED;
+	if (!AppendVersionFits(command->expected_version, run->folded.version))
+	{
+		(void) has_moved(command, run);
+		AppendReportConflict(&command->key, command->expected_version, run->folded.version);
+	}
+	return decide_and_append(command, aggregate, queue, run);
 }
 
 /*
- * The decision on result->folded, as in attempt().  Errors that are not the
+ * The decision on what was loaded, as in attempt().  Errors that are not the
  * decider's (40, 53, 57, 58, XX), or come after it, are thrown on at once.
  */
-static bool
+static Attempt
 decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,
-				  CommandResult *result, CommandId loaded_at, int64 *version)
+				  CommandRun *run)
 {
 	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
 	volatile bool decided = false;
-	volatile bool done = false;
+	volatile Attempt outcome = ATTEMPT_LOST;
 
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		Jsonb	   *events = DeciderRun(find_decider(aggregate, command->type),
-										result->folded.state, command->payload,
+										run->folded.state, command->payload,
 										command->key.aggregate_id, command->metadata,
-										result->folded.version);
+										run->folded.version);
 
 		decided = true;
 		CommandQueueDecided(queue);
 		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
 			SubtransactionEnd(&subtransaction, true);
-		done = JB_ROOT_COUNT(events) > 0 ?
-			append_events(command, aggregate, events, result, version) :
-			!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command);
+		if (JB_ROOT_COUNT(events) == 0)
+			outcome = nothing_follows(command, run);
+		else if (append_events(command, aggregate, events, run))
+			outcome = ATTEMPT_DONE;
 		if (subtransaction.is_open)
-			SubtransactionEnd(&subtransaction, done);
+			SubtransactionEnd(&subtransaction, outcome == ATTEMPT_DONE);
 	}
 	PG_CATCH();
 	{
@@ -480,51 +490,63 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 	PG_END_TRY();
 
 	if (error == NULL)
-		return done;
-	if (decided || ErrorIsNotUsers(error->sqlerrcode) ||
-		(!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command)))
+		return outcome;
+	if (decided || ErrorIsNotUsers(error->sqlerrcode))
 		ReThrowError(error);
-	return false;
+	outcome = nothing_follows(command, run);
+	if (outcome == ATTEMPT_DONE)
+		ReThrowError(error);
+	return outcome;
 }
 
 /* Append what was decided; false when that was no decision on the stream's end. */
 static bool
-append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
-			  CommandResult *result, int64 *version)
+append_events(const Command *command, Aggregate *aggregate, Jsonb *events, CommandRun *run)
 {
 	AppendRequest append;
 	AppendResult appended;
 
-	AppendRequestInit(&append, &command->key, result->folded.version, JB_ROOT_COUNT(events));
+	AppendRequestInit(&append, &command->key, run->folded.version, JB_ROOT_COUNT(events));
 	append.metadata = command->metadata;
 	append.stamp = command->stamp;
 	AppendRequestParse(&append, events);
-	if (!AppendTry(&append, &appended))
+	if (!AppendEvents(&append, &appended))
 	{
-		*version = appended.version;
+		run->moved_to = appended.version;
 		return false;
 	}
-	result->appended = appended.version == result->folded.version + append.nevents;
-	if (result->appended)
-		FoldMore(&result->folded, aggregate, &command->key, append.events, append.nevents);
+	run->appended = appended.version == run->folded.version + append.nevents;
+	if (run->appended)
+		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents);
 	else
 		/* the decider named ids, of events that were there already */
-		result->folded = FoldStream(aggregate, &command->key, appended.version);
-	result->global_position = appended.global_position;
+		run->folded = FoldStream(aggregate, &command->key, appended.version);
+	run->global_position = appended.global_position;
 	return true;
 }
 
 /*
- * Has somebody else appended since the stream was loaded at this version, in
- * this command of the transaction?  Then to *version, and above READ COMMITTED,
- * as if we had lost the race for an append, 40001.  What the decider appended
- * itself does not count.
+ * The decider has refused the command, or nothing follows from it.  That stands
+ * (done) if it was decided on the stream as it is now, and by nobody else.
+ */
+static Attempt
+nothing_follows(const Command *command, CommandRun *run)
+{
+	if (has_moved(command, run))
+		return ATTEMPT_LOST;
+	return is_alone(command) ? ATTEMPT_DONE : ATTEMPT_UNSURE;
+}
+
+/*
+ * Has somebody else appended since the stream was loaded?  Then to moved_to; and
+ * above READ COMMITTED, as if we had lost the race for an append, 40001.  What the
+ * decider appended itself does not count.
  */
 static bool
-has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *version)
+has_moved(const Command *command, CommandRun *run)
 {
-	*version = EventsVersionWithout(&command->key, loaded_at);
-	if (*version == loaded)
+	run->moved_to = EventsVersionWithout(&command->key, run->loaded_at);
+	if (run->moved_to == run->folded.version)
 		return false;
 	if (IsolationUsesXactSnapshot())
 		EventsReportMoved(&command->key);
@@ -534,21 +556,27 @@ has_moved(const Command *command, int64 loaded, CommandId loaded_at, int64 *vers
 /*
  * Did the stream already get this command's events?  Then their result, with
  * the state as it was after them.  Looks from the end of the stream, since a
- * repetition usually comes soon, down to `searched`, which then becomes the
- * stream's version.  QE002 when they are another command's that had the same id.
+ * repetition usually comes soon, down to where it has been searched.  After that
+ * the stream is searched up to its end, and whatever has been loaded.  A command
+ * without an id of its own is no repetition.  QE002 when they are another command's
+ * that had the same id.
  */
 static bool
-was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
-			 CommandResult *result)
+was_executed(const Command *command, Aggregate *aggregate, CommandRun *run)
 {
-	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
-	EventScan  *scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
-	int64		last = *searched;
+	Snapshot	snapshot;
+	EventScan  *scan;
+	char	   *id;
+	int64		last = Max(run->searched, run->loaded ? run->folded.version : 0);
 	int64		version = 0;
 	Event		event;
 
-	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > *searched)
+	if (!command->has_id)
+		return false;
+	snapshot = RegisterSnapshot(FreshSnapshot());
+	scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
+	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > run->searched)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
 
@@ -556,7 +584,7 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 		if (is_string(&metadata->root, "command_id", id))
 		{
 			version = EventSequence(&event);
-			result->global_position = EventGlobalPosition(&event);
+			run->global_position = EventGlobalPosition(&event);
 
 			/* events that were written without a digest are taken at their word */
 			if (getKeyJsonValueFromContainer(&metadata->root, "command_digest",
@@ -569,10 +597,10 @@ was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
 	}
 	EventsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
-	*searched = last;
+	run->searched = last;
 	if (version == 0)
 		return false;
-	result->folded = FoldStream(aggregate, &command->key, version);
+	run->folded = FoldStream(aggregate, &command->key, version);
 	return true;
 }
 
@@ -624,21 +652,21 @@ is_alone(const Command *command)
 static void
 release_id(Command *command, bool appended)
 {
-	EventsTable table = EventsTableGet();
-
-	if (command->holds_id && (!appended || EventsReadStraight(&table)))
+	if (command->holds_id && (!appended || command->appends_show))
 		(void) LockRelease(&command->id_lock, ExclusiveLock, false);
 	command->holds_id = false;
 }
 
 /* Wait for who is appending to the stream, where that can be seen. */
 static void
-await_stream(const StreamKey *key)
+await_stream(Command *command)
 {
-	Relation	rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+	EventWriter writer;
 
-	(void) EventWriterTip(rel, key);
-	table_close(rel, NoLock);
+	EventWriterOpen(&writer);
+	command->appends_show = writer.reads_straight;
+	(void) EventWriterTip(&writer, &command->key);
+	EventWriterClose(&writer);
 }
 
 static void
@@ -654,9 +682,10 @@ command_args(FunctionCallInfo fcinfo, Command *command)
 				 errmsg("payload must not be null"),
 				 errhint("For a command without fields use '{}'.")));
 	command->payload = PG_GETARG_JSONB_P(3);
-	command->expected_version = ExpectedVersionArg(fcinfo->args[4]);
+	command->expected_version = AppendRequestExpected(fcinfo->args[4]);
 	command->has_id = !PG_ARGISNULL(6);
 	command->holds_id = false;
+	command->appends_show = false;
 	if (command->has_id)
 		command->id = *PG_GETARG_UUID_P(6);
 	else

@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
@@ -100,10 +101,12 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
-		StreamTip	tip = EventsTip(trigdata->tg_relation, stream_index, &columns, &key);
+		Relation	index = index_open(stream_index, AccessShareLock);
+		StreamTip	tip = EventsTip(trigdata->tg_relation, index, &columns, &key);
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
+		index_close(index, AccessShareLock);
 		settle_sequence(&row, &key, &tip);
 		if (merged != metadata)
 			set_column(&row, EVENT_METADATA, JsonbPGetDatum(merged));
@@ -239,7 +242,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	 */
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
-		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position)));
+		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position, NULL)));
 }
 
 static void

@@ -3,9 +3,9 @@
  *	  What happens in the appending transaction after an event is in the log:
  *	  projections, snapshots, in the order in which they registered.
  *
- * The straight path calls DispatchEvents itself, every other path arrives
- * through the AFTER ROW trigger.  The list, not the file that owns the
- * trigger, knows the concepts above it.
+ * Of what append.c has inserted straight, it tells by DispatchEvents; every other
+ * path arrives through the AFTER ROW trigger.  Who is told stands in a list: the
+ * concepts above put themselves there.
  *
  * An observer may append: a projection's handler that reacts to an event.
  * Such events wait in a queue until all observers know of those before them,
@@ -76,32 +76,41 @@ typedef struct QueuedEvent
 	MemoryContext memory;		/* of all this */
 }			QueuedEvent;
 
+/* A state that the end of the (sub)transaction which brought it about ends. */
+typedef struct Until
+{
+	bool		on;
+	int			nest_level;		/* of that transaction */
+}			Until;
+
+/* What goes on in this transaction. */
+typedef struct Dispatch
+{
+	/* events that wait; the memory goes when none is left */
+	dlist_head	queue;
+	MemoryContext queue_memory;
+	dlist_node *queue_looked_at;	/* see DispatchIsQueued */
+
+	/* observers are being told, or an append is under way: new events queue up */
+	Until		busy;
+
+	/* nothing may be appended; and not while deferred triggers wait, or run */
+	Until		forbidden;
+	Until		forbidden_deferred;
+
+	/* what the observers are being told of, and whose handler that is now */
+	const Event *event;
+	const Cause *cause;
+	const char *projection;
+}			Dispatch;
+
+static Dispatch current = {.queue = DLIST_STATIC_INIT(current.queue)};
+
+/* who is told, in this order */
 static EventObserver observers[MAX_OBSERVERS];
 static int	nobservers = 0;
 
 static int	cqrs_es_max_handler_depth = 16;
-
-/* the queue; its memory goes when it is empty */
-static MemoryContext queue_memory = NULL;
-static dlist_head queue = DLIST_STATIC_INIT(queue);
-static dlist_node *queue_looked_at = NULL;	/* see DispatchIsQueued */
-
-/* observers are being told, or an append is under way: new events queue up */
-static bool busy = false;
-static int	busy_level = 0;		/* nest level that made it so */
-
-/* nothing may be appended */
-static bool forbidden = false;
-static int	forbidden_level = 0;
-
-/* nothing may be appended while deferred triggers wait, or run */
-static bool forbidden_deferred = false;
-static int	forbidden_deferred_level = 0;
-
-/* what the observers are being told of */
-static const Event *current_event = NULL;
-static const Cause *current_cause = NULL;
-static const char *current_projection = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
 
@@ -113,7 +122,10 @@ static void empty_queue(void);
 static void enqueue(const Event *event);
 static const Cause *cause_of_append(void);
 pg_noreturn static void report_depth(const Cause *cause);
-static void set_busy(bool value);
+static void begin(Until *state);
+static void leave_level(Until *state, int level, bool aborted);
+static void keep_queued(int level);
+static void drop_queued(int level);
 static void forget(void);
 static void at_transaction_end(XactEvent event, void *arg);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
@@ -181,10 +193,10 @@ DispatchEvents(const Event *events, int nevents)
 bool
 DispatchHold(void)
 {
-	bool		before = busy;
+	bool		before = current.busy.on;
 
-	if (!busy)
-		set_busy(true);
+	if (!current.busy.on)
+		begin(&current.busy);
 	return before;
 }
 
@@ -194,19 +206,19 @@ DispatchRelease(bool held_before)
 	if (held_before)
 		return;
 	empty_queue();
-	busy = false;
+	current.busy.on = false;
 }
 
 static void
 check_allowed(void)
 {
-	if (forbidden)
+	if (current.forbidden.on)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
 				 errdetail("What followed from them may be in the log already."),
 				 errhint("A projection whose handlers append cannot be rebuilt.")));
-	if (forbidden_deferred && deferred_triggers_wait())
+	if (current.forbidden_deferred.on && deferred_triggers_wait())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
@@ -239,7 +251,7 @@ deferred_triggers_wait(void)
 bool
 DispatchIsBusy(void)
 {
-	return busy || forbidden;
+	return current.busy.on || current.forbidden.on;
 }
 
 /*
@@ -250,17 +262,17 @@ DispatchIsBusy(void)
 bool
 DispatchIsQueued(int64 position)
 {
-	dlist_node *node = queue_looked_at;
+	dlist_node *node = current.queue_looked_at;
 
-	if (dlist_is_empty(&queue))
+	if (dlist_is_empty(&current.queue))
 		return false;
 	if (node == NULL ||
 		EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) > position)
-		node = dlist_head_node(&queue);
+		node = dlist_head_node(&current.queue);
 	while (EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) < position &&
-		   dlist_has_next(&queue, node))
-		node = dlist_next_node(&queue, node);
-	queue_looked_at = node;
+		   dlist_has_next(&current.queue, node))
+		node = dlist_next_node(&current.queue, node);
+	current.queue_looked_at = node;
 	return EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) == position;
 }
 
@@ -271,20 +283,19 @@ DispatchIsQueued(int64 position)
 void
 DispatchForbid(bool forbid)
 {
-	forbidden = forbid;
-	forbidden_level = GetCurrentTransactionNestLevel();
-	if (!forbid && !forbidden_deferred && deferred_triggers_wait())
-	{
-		forbidden_deferred = true;
-		forbidden_deferred_level = forbidden_level;
-	}
+	if (forbid)
+		begin(&current.forbidden);
+	else
+		current.forbidden.on = false;
+	if (!forbid && !current.forbidden_deferred.on && deferred_triggers_wait())
+		begin(&current.forbidden_deferred);
 }
 
 /* Whose handler runs now (a string that stays while it does); NULL: none. */
 void
 DispatchSetHandler(const char *projection)
 {
-	current_projection = projection;
+	current.projection = projection;
 }
 
 /* SQL: the AFTER INSERT trigger of the log, for each row and for the statement */
@@ -302,7 +313,7 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		dispatch_row(trigdata);
-	else if (!dlist_is_empty(&queue))
+	else if (!dlist_is_empty(&current.queue))
 		DispatchRelease(DispatchHold());
 	return PointerGetDatum(NULL);
 }
@@ -329,13 +340,13 @@ dispatch_row(TriggerData *trigdata)
 	CommandCounterIncrement();
 	if (trigdata->tg_relation->rd_rel->relispartition)
 		DispatchEvents(&event, 1);
-	else if (busy)
+	else if (current.busy.on)
 		enqueue(&event);
 	else
 	{
-		set_busy(true);
+		begin(&current.busy);
 		tell(&event, NULL);
-		busy = false;
+		current.busy.on = false;
 	}
 }
 
@@ -349,12 +360,12 @@ tell(const Event *event, const Cause *cause)
 {
 	int			i;
 
-	current_event = event;
-	current_cause = cause;
+	current.event = event;
+	current.cause = cause;
 	for (i = 0; i < nobservers; i++)
 		observers[i] (event);
-	current_event = NULL;
-	current_cause = NULL;
+	current.event = NULL;
+	current.cause = NULL;
 }
 
 /* Tell of queued events until none is left; each may bring others. */
@@ -363,20 +374,20 @@ empty_queue(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
-	while (!dlist_is_empty(&queue))
+	while (!dlist_is_empty(&current.queue))
 	{
-		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&queue));
+		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&current.queue));
 
-		queue_looked_at = NULL;
+		current.queue_looked_at = NULL;
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(item->memory);
 		tell(item->event, item->cause);
 		MemoryContextSwitchTo(caller);
 		MemoryContextDelete(item->memory);
 	}
-	if (queue_memory)
-		MemoryContextDelete(queue_memory);
-	queue_memory = NULL;
+	if (current.queue_memory)
+		MemoryContextDelete(current.queue_memory);
+	current.queue_memory = NULL;
 }
 
 /* Put a copy of the event at the end of the queue. */
@@ -387,17 +398,19 @@ enqueue(const Event *event)
 	MemoryContext memory;
 	QueuedEvent *item;
 
-	if (queue_memory == NULL)
-		queue_memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es event queue",
-											 ALLOCSET_SMALL_SIZES);
-	memory = AllocSetContextCreate(queue_memory, "cqrs_es queued event", ALLOCSET_SMALL_SIZES);
+	if (current.queue_memory == NULL)
+		current.queue_memory = AllocSetContextCreate(TopTransactionContext,
+													 "cqrs_es event queue",
+													 ALLOCSET_SMALL_SIZES);
+	memory = AllocSetContextCreate(current.queue_memory, "cqrs_es queued event",
+								   ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(memory);
 	item = palloc(sizeof(QueuedEvent));
 	item->event = EventCopy(event);
 	item->cause = cause_of_append();
 	item->nest_level = GetCurrentTransactionNestLevel();
 	item->memory = memory;
-	dlist_push_tail(&queue, &item->node);
+	dlist_push_tail(&current.queue, &item->node);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -411,15 +424,16 @@ cause_of_append(void)
 	Cause	   *cause;
 	text	   *event_type;
 
-	if (current_event == NULL)
+	if (current.event == NULL)
 		return NULL;
-	cause = MemoryContextAlloc(queue_memory, sizeof(Cause));
-	event_type = EventText(current_event, EVENT_EVENT_TYPE);
-	cause->parent = current_cause;
-	cause->depth = current_cause ? current_cause->depth + 1 : 1;
-	cause->projection = MemoryContextStrdup(queue_memory,
-											current_projection ? current_projection : "snapshot");
-	cause->event_type = MemoryContextStrdup(queue_memory, text_to_cstring(event_type));
+	cause = MemoryContextAlloc(current.queue_memory, sizeof(Cause));
+	event_type = EventText(current.event, EVENT_EVENT_TYPE);
+	cause->parent = current.cause;
+	cause->depth = current.cause ? current.cause->depth + 1 : 1;
+	cause->projection = MemoryContextStrdup(current.queue_memory,
+											current.projection ? current.projection :
+											"snapshot");
+	cause->event_type = MemoryContextStrdup(current.queue_memory, text_to_cstring(event_type));
 	if (cause->depth > cqrs_es_max_handler_depth)
 		report_depth(cause);
 	return cause;
@@ -456,19 +470,28 @@ report_depth(const Cause *last)
  */
 
 static void
-set_busy(bool value)
+begin(Until *state)
 {
-	busy = value;
-	busy_level = GetCurrentTransactionNestLevel();
+	state->on = true;
+	state->nest_level = GetCurrentTransactionNestLevel();
+}
+
+/* A (sub)transaction of this level ends: what it began is over, or is its parent's. */
+static void
+leave_level(Until *state, int level, bool aborted)
+{
+	if (aborted && state->nest_level >= level)
+		state->on = false;
+	state->nest_level = Min(state->nest_level, level - 1);
 }
 
 static void
 forget(void)
 {
-	busy = false;
-	current_event = NULL;
-	current_cause = NULL;
-	current_projection = NULL;
+	current.busy.on = false;
+	current.event = NULL;
+	current.cause = NULL;
+	current.projection = NULL;
 }
 
 static void
@@ -478,11 +501,11 @@ at_transaction_end(XactEvent event, void *arg)
 		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
 		return;
 	forget();
-	forbidden = false;
-	forbidden_deferred = false;
-	dlist_init(&queue);
-	queue_looked_at = NULL;
-	queue_memory = NULL;		/* goes with the transaction */
+	current.forbidden.on = false;
+	current.forbidden_deferred.on = false;
+	dlist_init(&current.queue);
+	current.queue_looked_at = NULL;
+	current.queue_memory = NULL;	/* goes with the transaction */
 }
 
 /*
@@ -495,45 +518,48 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 					  SubTransactionId parent, void *arg)
 {
 	int			level = GetCurrentTransactionNestLevel();
+	bool		aborted = event == SUBXACT_EVENT_ABORT_SUB;
 
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+	if (event != SUBXACT_EVENT_COMMIT_SUB && !aborted)
 		return;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		dlist_iter	iter;
-
-		dlist_reverse_foreach(iter, &queue)
-		{
-			QueuedEvent *item = dlist_container(QueuedEvent, node, iter.cur);
-
-			if (item->nest_level < level)
-				break;
-			item->nest_level = level - 1;
-		}
-	}
+	if (aborted)
+		drop_queued(level);
 	else
-	{
-		while (!dlist_is_empty(&queue))
-		{
-			QueuedEvent *item = dlist_tail_element(QueuedEvent, node, &queue);
+		keep_queued(level);
+	if (aborted && current.busy.nest_level >= level)
+		forget();
+	leave_level(&current.busy, level, aborted);
+	leave_level(&current.forbidden, level, aborted);
+	leave_level(&current.forbidden_deferred, level, aborted);
+}
 
-			if (item->nest_level < level)
-				break;
-			queue_looked_at = NULL;
-			dlist_delete(&item->node);
-			MemoryContextDelete(item->memory);
-		}
-	}
-	if (event == SUBXACT_EVENT_ABORT_SUB)
+/* What was queued at this level, which is at the end, is now the parent's. */
+static void
+keep_queued(int level)
+{
+	dlist_iter	iter;
+
+	dlist_reverse_foreach(iter, &current.queue)
 	{
-		if (busy_level >= level)
-			forget();
-		if (forbidden_level >= level)
-			forbidden = false;
-		if (forbidden_deferred_level >= level)
-			forbidden_deferred = false;
+		QueuedEvent *item = dlist_container(QueuedEvent, node, iter.cur);
+
+		if (item->nest_level < level)
+			break;
+		item->nest_level = level - 1;
 	}
-	busy_level = Min(busy_level, level - 1);
-	forbidden_level = Min(forbidden_level, level - 1);
-	forbidden_deferred_level = Min(forbidden_deferred_level, level - 1);
+}
+
+static void
+drop_queued(int level)
+{
+	while (!dlist_is_empty(&current.queue))
+	{
+		QueuedEvent *item = dlist_tail_element(QueuedEvent, node, &current.queue);
+
+		if (item->nest_level < level)
+			break;
+		current.queue_looked_at = NULL;
+		dlist_delete(&item->node);
+		MemoryContextDelete(item->memory);
+	}
 }

@@ -67,7 +67,7 @@ struct EventScan
 	SPITupleTable *rows;
 	uint64		nrows;
 	uint64		next_row;
-	bool		as_caller;		/* because row security concerns him */
+	bool		as_caller;		/* because row security concerns them */
 };
 
 static inline bool is_complete(HeapTuple row);
@@ -103,22 +103,20 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
- * `rel` must be locked, and stream_index the one that guards its streams;
- * nothing stays locked by this.  Above READ COMMITTED, after_snapshot tells that
- * the end is not in the transaction's snapshot; in SERIALIZABLE the look counts
- * as a read, where it has to (note_tip_read).  Can raise 40P01 when the wait
- * closes a circle.
+ * `rel` is locked, and `index`, open, the one that guards its streams.  Above READ
+ * COMMITTED, after_snapshot tells that the end is not in the transaction's snapshot;
+ * in SERIALIZABLE the look counts as a read, where it has to (note_tip_read).  Can
+ * raise 40P01 when the wait closes a circle.
  *
- * It ends: who inserts speculatively holds the lock of his token from before
+ * It ends: who inserts speculatively holds the lock of the token from before
  * the row is there until it stays or is gone, so each round waits in the lock
  * manager until the row that it met has become something else.  A round without
  * a wait has met a row that did so meanwhile.
  */
 StreamTip
-EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
+EventsTip(Relation rel, Relation index, const EventColumns *columns,
 		  const StreamKey *key)
 {
-	Relation	index = index_open(stream_index, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
 	StreamTip	tip;
@@ -153,7 +151,6 @@ EventsTip(Relation rel, Oid stream_index, const EventColumns *columns,
 	if (IsolationIsSerializable() && IsSubTransaction())
 		note_tip_read(rel, index, columns, key, slot);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
 	return tip;
 }
 
@@ -582,10 +579,9 @@ scan_begin(Relation heap, Relation index, const EventColumns *columns,
 }
 
 /*
- * Open a cursor, as the log's owner (the caller has been checked), or as the
- * caller when row security of the table is to decide what he sees.  The scan
- * holds an SPI connection until its end, but leaves the caller in his own
- * memory context.
+ * Open a cursor, as the log's owner (the caller's rights have been checked), or as
+ * the caller when row security of the table is to decide what is seen.  The scan
+ * holds an SPI connection until its end; the memory context stays the caller's.
  */
 static EventScan *
 scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)

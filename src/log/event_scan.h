@@ -21,7 +21,7 @@ typedef struct StreamTip
 
 typedef struct EventScan EventScan;
 
-extern StreamTip EventsTip(Relation rel, Oid stream_index,
+extern StreamTip EventsTip(Relation rel, Relation index,
 						   const EventColumns *columns, const StreamKey *key);
 pg_noreturn extern void EventsReportMoved(const StreamKey *key);
 extern StreamTip EventsTipByQuery(const StreamKey *key);

@@ -6,18 +6,18 @@
  * Two appends that race for one sequence are arbitrated by the unique index of
  * the streams, on both paths without an error and without a subtransaction: the
  * first row goes in the way INSERT ... ON CONFLICT DO NOTHING does it (on the
- * straight path that is a speculative insertion).  Who wins it owns the
- * sequences that follow: nobody else can reach them before this transaction has
- * ended, so the other rows go in plainly, in bulk.
+ * straight path that is a speculative insertion).  The winner owns the sequences
+ * that follow: nobody else can reach them before its transaction has ended, so the
+ * other rows go in plainly, in bulk.
  *
  * A speculative insertion is needed even though a racing row could simply be
  * deleted again: logical decoding would report an event that never was.  As in
- * the server, it holds the lock of its token from before the row is there until
- * it stays or is gone.  Whoever meets the row waits for that lock; without it
- * he would look again and again, and the deadlock detector would not see whom he
- * waits for.
+ * the server, the lock of its token is held from before the row is there until it
+ * stays or is gone.  A session that meets the row waits for that lock; without it,
+ * the session would look again and again, and the deadlock detector would not see
+ * what it waits for.
  *
- * Nobody may wait for a transaction while his own row is speculative, for
+ * Nobody may wait for a transaction while a row of its own is speculative, for
  * others wait for that row.  So the straight path is for tables with no other
  * unique index, whether valid, being built, or left by a REINDEX CONCURRENTLY that
  * was cancelled: those are checked at once, which can wait.  By SQL, ON CONFLICT DO
@@ -29,8 +29,8 @@
  *
  * Why lost races end.  An index takes the entries of a key one after the other,
  * and the row that finds none wins.  A row that found one is doomed, and dooms
- * others until it is gone.  But everybody looks for the end of the stream, and
- * waits for every row he meets there, before each try; so in an unbroken chain
+ * others until it is gone.  But every session looks for the end of the stream, and
+ * waits for each row that it meets there, before each try; so in an unbroken chain
  * of rows each session has only one, and behind its last the next row wins.
  *-------------------------------------------------------------------------
  */
@@ -48,59 +48,93 @@
 
 #include "base/compat.h"
 #include "base/internal_query.h"
-#include "log/dispatch.h"
 #include "log/event_writer.h"
 #include "log/position.h"
 
 /* rows that go to the heap at once */
 #define BULK_ROWS 64
 
-static bool insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents);
-static bool insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot,
-						 EState *estate, Oid stream_index);
-static void insert_bulk(ResultRelInfo *result_rel, EState *estate,
-						const EventColumns *columns, Event *events, int nevents);
+static void open_indexes(EventWriter *writer);
+static void close_indexes(EventWriter *writer);
+static Relation open_index(const EventWriter *writer, Oid index);
+static EventWriterOutcome insert_straight(EventWriter *writer, Event *events, int nevents);
+static bool insert_first(EventWriter *writer);
+static void insert_bulk(EventWriter *writer, Event *events, int nevents);
 static void store_event(TupleTableSlot *slot, const EventColumns *columns,
 						const Event *event);
-static bool insert_generic(const EventsTable *table, Event *events, int nevents, bool plainly);
-pg_noreturn static void report_suppressed(const Event *event);
+static EventWriterOutcome insert_generic(const EventWriter *writer, Event *events, int nevents,
+										 bool plainly);
 
 /*
- * The end of the stream on the path that will be taken.  `rel` is the log,
- * locked in RowExclusiveLock.
+ * Open the log for one append.  Which way leads to it is asked here, once, under
+ * the lock: what would make another answer right (another unique index, a trigger,
+ * a rule, a policy, partitions) does not come into being for our rows while we have
+ * that lock.  The catalog is not asked again, and nothing of a cache is kept but
+ * what is open.
+ *
+ * Takes RowExclusiveLock on the log, and on its indexes until they are closed.
+ * Raises as EventsTableGet does.
  */
-StreamTip
-EventWriterTip(Relation rel, const StreamKey *key)
+void
+EventWriterOpen(EventWriter *writer)
 {
-	EventsTable table = EventsTableGet();
+	writer->rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+	writer->table = EventsTableGet();
+	writer->reads_straight = EventsReadStraight(&writer->table);
+	writer->straight = EventsWriteStraight(&writer->table);
+	writer->result_rel = NULL;
+	if (writer->straight)
+		open_indexes(writer);
+}
 
-	return EventsReadStraight(&table) ?
-		EventsTip(rel, table.stream_index, &table.columns, key) :
-		EventsTipByQuery(key);
+/* The end of the stream on the path that will be taken; see EventsTip. */
+StreamTip
+EventWriterTip(const EventWriter *writer, const StreamKey *key)
+{
+	Relation	index;
+	StreamTip	tip;
+
+	if (!writer->reads_straight)
+		return EventsTipByQuery(key);
+	if (writer->straight)
+		return EventsTip(writer->rel, open_index(writer, writer->table.stream_index),
+						 &writer->table.columns, key);
+	index = index_open(writer->table.stream_index, AccessShareLock);
+	tip = EventsTip(writer->rel, index, &writer->table.columns, key);
+	index_close(index, AccessShareLock);
+	return tip;
 }
 
 /*
- * Insert events with consecutive sequences that follow the stream's
- * end, and tell the observers.  Fills in their global positions.  Returns
- * false when somebody else took the first sequence (or holds it, in a
- * transaction that is still running): then nothing was written, and the caller
- * looks at the stream again.
+ * Insert events with consecutive sequences that follow the stream's end.  Fills in
+ * their global positions.  They are LOST when somebody else took the first sequence
+ * (or holds it, in a transaction that is still running): then the caller looks at
+ * the stream again.
  *
- * By SQL, other unique indexes and triggers can keep the row out, too.  Who finds
- * the stream where it was asks for it `plainly`: then it goes in, or the answer
- * is an error that says why.
+ * By SQL, other unique indexes and triggers can keep the row out, too.  A caller that
+ * finds the stream where it was asks for it `plainly`: then it goes in, or an error
+ * says why not, or it is SUPPRESSED, which must not be passed over.
  *
- * `rel` is the log, locked in RowExclusiveLock.  Rights have been checked.
- * The command counter is advanced: what was written is visible.
+ * Rights have been checked.  The command counter is advanced: what was written is
+ * visible.  Nobody has been told of what went in straight; of what went in by SQL
+ * its triggers have told, or queued it (dispatch.c).  After INSERTED the writer is
+ * good for nothing but to be closed: the indexes are closed already, for whoever is
+ * told next may do with them what the trigger of an INSERT may.
  */
-bool
-EventWriterInsert(Relation rel, Event *events, int nevents, bool plainly)
+EventWriterOutcome
+EventWriterInsert(EventWriter *writer, Event *events, int nevents, bool plainly)
 {
-	EventsTable table = EventsTableGet();
+	return writer->straight ? insert_straight(writer, events, nevents) :
+		insert_generic(writer, events, nevents, plainly);
+}
 
-	if (EventsWriteStraight(&table))
-		return insert_straight(rel, &table, events, nevents);
-	return insert_generic(&table, events, nevents, plainly);
+/* The log stays locked to the end of the transaction, as by INSERT. */
+void
+EventWriterClose(EventWriter *writer)
+{
+	if (writer->result_rel)
+		close_indexes(writer);
+	table_close(writer->rel, NoLock);
 }
 
 /*-------------------------------------------------------------------------
@@ -108,54 +142,75 @@ EventWriterInsert(Relation rel, Event *events, int nevents, bool plainly)
  *-------------------------------------------------------------------------
  */
 
-static bool
-insert_straight(Relation rel, const EventsTable *table, Event *events, int nevents)
+/* No range table: relation and indexes are opened and closed by us. */
+static void
+open_indexes(EventWriter *writer)
 {
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *result_rel = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	writer->estate = CreateExecutorState();
+	writer->result_rel = makeNode(ResultRelInfo);
+	writer->slot = table_slot_create(writer->rel, NULL);
+	InitResultRelInfo(writer->result_rel, writer->rel, 0, NULL, 0);
+	ExecOpenIndices(writer->result_rel, false);
+}
+
+static void
+close_indexes(EventWriter *writer)
+{
+	ExecDropSingleTupleTableSlot(writer->slot);
+	ExecCloseIndices(writer->result_rel);
+	FreeExecutorState(writer->estate);
+	writer->result_rel = NULL;
+}
+
+/* One of the open indexes. */
+static Relation
+open_index(const EventWriter *writer, Oid index)
+{
+	int			i;
+
+	for (i = 0; i < writer->result_rel->ri_NumIndices; i++)
+		if (RelationGetRelid(writer->result_rel->ri_IndexRelationDescs[i]) == index)
+			return writer->result_rel->ri_IndexRelationDescs[i];
+	elog(ERROR, "index %u of the log is not open", index);
+}
+
+static EventWriterOutcome
+insert_straight(EventWriter *writer, Event *events, int nevents)
+{
+	Relation	positions = open_index(writer, writer->table.position_index);
 	bool		inserted;
 	int			i;
 
-	/* no range table: relation and indexes are opened and closed by us */
-	InitResultRelInfo(result_rel, rel, 0, NULL, 0);
-	ExecOpenIndices(result_rel, false);
-
 	/* drawn after the stream's end is known, so positions rise in it */
 	for (i = 0; i < nevents; i++)
-		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0));
+		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0, positions));
 
-	store_event(slot, &table->columns, &events[0]);
-	inserted = insert_first(result_rel, slot, estate, table->stream_index);
-	ExecDropSingleTupleTableSlot(slot);
+	store_event(writer->slot, &writer->table.columns, &events[0]);
+	inserted = insert_first(writer);
 	if (inserted && nevents > 1)
-		insert_bulk(result_rel, estate, &table->columns, events + 1, nevents - 1);
-
-	ExecCloseIndices(result_rel);
-	FreeExecutorState(estate);
-	CommandCounterIncrement();
-
+		insert_bulk(writer, events + 1, nevents - 1);
 	if (inserted)
-		DispatchEvents(events, nevents);
-	return inserted;
+		close_indexes(writer);
+	CommandCounterIncrement();
+	return inserted ? EVENTS_INSERTED : EVENTS_LOST;
 }
 
-/* Insert speculatively; false when the stream index has a row in the way. */
+/* Insert what is in the slot speculatively; false when the stream index has a row in the way. */
 static bool
-insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate,
-			 Oid stream_index)
+insert_first(EventWriter *writer)
 {
-	Relation	rel = result_rel->ri_RelationDesc;
+	Relation	rel = writer->rel;
+	TupleTableSlot *slot = writer->slot;
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token;
 	bool		conflict = false;
 
 	if (rel->rd_att->constr)
-		ExecConstraints(result_rel, slot, estate);
+		ExecConstraints(writer->result_rel, slot, writer->estate);
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
-	(void) compat_ExecInsertIndexTuples(result_rel, slot, estate, true, &conflict,
-										list_make1_oid(stream_index));
+	(void) compat_ExecInsertIndexTuples(writer->result_rel, slot, writer->estate, true, &conflict,
+										list_make1_oid(writer->table.stream_index));
 	table_tuple_complete_speculative(rel, slot, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
 	return !conflict;
@@ -163,10 +218,11 @@ insert_first(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate,
 
 /* Insert plainly, BULK_ROWS at a time; a duplicate raises 23505. */
 static void
-insert_bulk(ResultRelInfo *result_rel, EState *estate, const EventColumns *columns,
-			Event *events, int nevents)
+insert_bulk(EventWriter *writer, Event *events, int nevents)
 {
-	Relation	rel = result_rel->ri_RelationDesc;
+	Relation	rel = writer->rel;
+	ResultRelInfo *result_rel = writer->result_rel;
+	EState	   *estate = writer->estate;
 	CommandId	cid = GetCurrentCommandId(true);
 	BulkInsertState bulk = GetBulkInsertState();
 	MemoryContext chunk_memory = AllocSetContextCreate(CurrentMemoryContext,
@@ -188,7 +244,7 @@ insert_bulk(ResultRelInfo *result_rel, EState *estate, const EventColumns *colum
 		MemoryContextSwitchTo(chunk_memory);
 		for (i = 0; i < n; i++)
 		{
-			store_event(slots[i], columns, &events[done + i]);
+			store_event(slots[i], &writer->table.columns, &events[done + i]);
 			if (rel->rd_att->constr)
 				ExecConstraints(result_rel, slots[i], estate);
 		}
@@ -235,10 +291,10 @@ store_event(TupleTableSlot *slot, const EventColumns *columns, const Event *even
  * foreign engines have their say.  Positions come from the column default, so
  * that the admitting trigger knows them for ours.
  *
- * `plainly`: not false but an error when the first row is kept out.
+ * Unless `plainly`, the first row is LOST when it is kept out.
  */
-static bool
-insert_generic(const EventsTable *table, Event *events, int nevents, bool plainly)
+static EventWriterOutcome
+insert_generic(const EventWriter *writer, Event *events, int nevents, bool plainly)
 {
 #define INSERT_EVENT \
 	"INSERT INTO cqrs_es.events (sequence, created_at, event_id, tenant_id," \
@@ -262,8 +318,7 @@ insert_generic(const EventsTable *table, Event *events, int nevents, bool plainl
 		INSERT_TYPES
 	};
 	InternalQuery *query = plainly ? &next :
-		table->deferrable ? &first_beside_deferrable : &first;
-	bool		held = DispatchHold();	/* until all of them are in the log */
+		writer->table.deferrable ? &first_beside_deferrable : &first;
 	int			i;
 
 	SPI_connect();
@@ -274,31 +329,13 @@ insert_generic(const EventsTable *table, Event *events, int nevents, bool plainl
 		/* the parameters are the columns after the position */
 		if (InternalQueryWrite(i == 0 ? query : &next,
 							   &events[i].values[EVENT_SEQUENCE], NULL) == 0)
-		{
-			if (i > 0 || plainly)
-				report_suppressed(&events[i]);
-			SPI_finish();
-			DispatchRelease(held);
-			return false;
-		}
+			break;
 		events[i].values[EVENT_GLOBAL_POSITION] =
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_finish();
-	DispatchRelease(held);
-	return true;
-}
-
-/* Something on the table swallowed a row, which append must not pass over. */
-static void
-report_suppressed(const Event *event)
-{
-	StreamKey	key;
-
-	EventKey(event, &key);
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-			 errmsg("the event for stream \"%s\" was not inserted", StreamName(&key)),
-			 errdetail("A trigger, rule or policy on the events table suppressed the row.")));
+	if (i == nevents)
+		return EVENTS_INSERTED;
+	return i == 0 && !plainly ? EVENTS_LOST : EVENTS_SUPPRESSED;
 }

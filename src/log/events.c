@@ -144,7 +144,10 @@ EventsTableGet(void)
 	fresh.plain = fresh.local &&
 		!fresh.foreign_policies &&
 		OidIsValid(fresh.stream_index);
-	fresh.straight = fresh.plain && indexes.only_unique && is_as_installed(rel, &fresh.columns);
+	fresh.straight = fresh.plain &&
+		indexes.only_unique &&
+		indexes.deterministic &&
+		is_as_installed(rel, &fresh.columns);
 	table_close(rel, AccessShareLock);
 
 	/* published whole, and only as what it still is */
@@ -154,6 +157,20 @@ EventsTableGet(void)
 		events_table_valid = true;
 	}
 	return fresh;
+}
+
+/*
+ * The caller must have all of `mode` (ACL_INSERT, ACL_SELECT or both) on the log.
+ * Below the executor nobody else asks.  Raises 42501, 42P01 when the extension is
+ * gone.
+ */
+void
+EventsRequireRights(AclMode mode)
+{
+	Oid			relid = events_table_valid ? events_table.relid : CqrsEsRelid("events");
+
+	if (pg_class_aclmask(relid, GetUserId(), mode, ACLMASK_ALL) != mode)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 }
 
 /*

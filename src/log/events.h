@@ -72,6 +72,7 @@ typedef struct EventsTable
 
 extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);
+extern void EventsRequireRights(AclMode mode);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);

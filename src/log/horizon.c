@@ -76,7 +76,6 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
-#include "base/tenancy.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/log_history.h"
@@ -155,7 +154,7 @@ HorizonInit(void)
 Datum
 cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
 }
 
@@ -167,7 +166,7 @@ cqrs_es_publish_settled(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("publish_settled()");
 	PreventCommandIfReadOnly("publish_settled()");
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	position = HorizonSettled(HorizonDeadline());
 	PublishedWrite(position);
 	PG_RETURN_INT64(position);
@@ -188,7 +187,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int			sleep_ms = MIN_SLEEP_MS;
 
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	forget_other_sequence();
 	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
 		ereport(ERROR,
@@ -352,7 +351,7 @@ SettledScanNext(SettledScan *walk, Event *event)
 /*
  * The next event, if it is at the same position as the one before: rows that were
  * replicated or restored may share one.  Whoever stops in the middle of the walk
- * takes these along, for it is behind the position that he goes on.
+ * takes these along, for reading goes on behind the position.
  */
 bool
 SettledScanNextTied(SettledScan *walk, Event *event)
@@ -428,7 +427,7 @@ close_scan(SettledScan *walk)
 
 /*
  * Is everything up to `number` settled?  The caller knows that `number` has
- * been drawn: he has seen it, or one above it.  Waits until `deadline`, then
+ * been drawn, having seen it, or one above it.  Waits until `deadline`, then
  * answers false and leaves the question open for the next call.  A snapshot
  * taken after a true answer shows all of it.
  */

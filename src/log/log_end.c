@@ -5,10 +5,18 @@
  * A sequence knows what was drawn from it, but not what came by other ways: rows
  * that were restored or replicated below our triggers.  The index on positions
  * knows all of them, also those of transactions that are still running.  Every
- * transaction that appends looks there before each draw (log_history.c), so the
- * look must be quick: the index is descended once, and one entry is read, whatever
- * became of its row.  Only when that entry is a reason to doubt the sequence are
- * rows looked at.
+ * transaction that appends looks there before each draw (position.c says why once in
+ * a transaction is not enough), so the look must be quick: the index is descended
+ * once, and one entry is read, whatever became of its row.  Only when that entry is a
+ * reason to doubt the sequence are rows looked at.
+ *
+ * Opening the index costs more than that look.  Whoever writes straight has it open
+ * already, and hands it on (event_writer.c).  It was the log's when it was opened,
+ * under a lock on the log as INSERT takes it, and it stays so for as long as that
+ * lock is held: nobody drops, rewrites or partitions the table without waiting for
+ * the lock.  The index itself may be replaced meanwhile by REINDEX CONCURRENTLY, or
+ * dropped so; then everybody goes on to put entries into it until all have ended
+ * who held the lock when it ceased to be valid.
  *
  * On a log that is not one heap of ours, SQL has to tell, which does not see
  * rows in progress, and is asked once a command.
@@ -39,6 +47,7 @@
 static bool find_at(Relation heap, Relation index, int64 position, SnapshotData *dirty,
 					TupleTableSlot *slot);
 static char *stream_in_slot(TupleTableSlot *slot);
+static bool last_position(Relation index, int64 bound, int64 *position);
 static bool last_entry_cached(Relation index, int64 bound, int64 *position);
 static bool last_entry(Relation index, int64 bound, int64 *position);
 static bool last_entry_on_page(Relation index, Page page, int64 bound, int64 *position);
@@ -49,25 +58,30 @@ static int64 query_end_once(int64 bound);
 /*
  * The greatest position in the log below `bound`, 0 when there is none.  Rows of
  * transactions in progress count.  Unless `exact`, rows of aborted ones may, too:
- * then the answer is quick, and not too low.  Takes AccessShareLock on the log or
- * its index and gives it back.
+ * then the answer is quick, and not too low.  `open_index` is the index on positions
+ * of a log of one heap that is locked to write, or NULL.  Takes AccessShareLock on the
+ * log or its index and gives it back.
  */
 int64
-LogEnd(int64 bound, bool exact)
+LogEnd(int64 bound, bool exact, Relation open_index)
 {
-	EventsTable table = EventsTableGet();
+	EventsTable table;
 	Relation	index = NULL;
 	Relation	heap;
 	int64		position = 0;
 
-	/* the quick way: the index alone, if after the lock it is still the one */
+	if (!exact && open_index && last_position(open_index, bound, &position))
+		return position;
+
+	/* the index alone, if after the lock it is still the one */
+	table = EventsTableGet();
 	if (!exact && table.local)
 		index = try_relation_open(table.position_index, AccessShareLock);
 	if (index)
 	{
 		EventsTable locked = EventsTableGet();
 		bool		known = locked.local && locked.position_index == table.position_index &&
-			(last_entry_cached(index, bound, &position) || last_entry(index, bound, &position));
+			last_position(index, bound, &position);
 
 		relation_close(index, AccessShareLock);
 		if (known)
@@ -104,7 +118,7 @@ LogStreamAt(Relation rel, int64 position)
 	char	   *stream = NULL;
 
 	if (!table.local || table.relid != RelationGetRelid(rel) ||
-		LogEnd(position + 1, false) < position)
+		LogEnd(position + 1, false, NULL) < position)
 		return NULL;
 	index = index_open(table.position_index, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
@@ -160,6 +174,13 @@ stream_in_slot(TupleTableSlot *slot)
 	key.aggregate_id =
 		DatumGetTextPP(slot_getattr(slot, columns.attno[EVENT_AGGREGATE_ID], &isnull));
 	return StreamName(&key);
+}
+
+/* The position of the last entry below the bound; false when it is not to be had quickly. */
+static bool
+last_position(Relation index, int64 bound, int64 *position)
+{
+	return last_entry_cached(index, bound, position) || last_entry(index, bound, position);
 }
 
 /*

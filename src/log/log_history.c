@@ -48,7 +48,6 @@
 
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
-#include "base/tenancy.h"
 #include "log/event_id.h"
 #include "log/events.h"
 #include "log/log_end.h"
@@ -76,7 +75,7 @@ static Oid	histories_relid = InvalidOid;
 PG_FUNCTION_INFO_V1(cqrs_es_log_id);
 PG_FUNCTION_INFO_V1(cqrs_es_after_failover);
 
-static int64 log_floor(bool exact);
+static int64 log_floor(bool exact, Relation open_index);
 static const Jump *last_jump(void);
 static bool holds_nobody(void);
 static void load_jumps(void);
@@ -98,7 +97,7 @@ cqrs_es_log_id(PG_FUNCTION_ARGS)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	const Jump *jump;
 
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	jump = last_jump();
 	if (jump)
 		*id = jump->log_id;
@@ -135,7 +134,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	LockRelationOid(CqrsEsRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
-	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true)));
+	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true, NULL)));
 	if (target >= POSITION_MAX_NUMBER - JUMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
@@ -145,7 +144,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 
 	/* when nobody holds a position, we neither, those behind the last event are dead as well */
 	if (PositionFirstOwn() == 0 && holds_nobody())
-		last = Min(last, POSITION_NUMBER(LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, true)));
+		last = Min(last, POSITION_NUMBER(LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, true, NULL)));
 
 	EventIdGenerate(&id);
 	values[1] = Int64GetDatum(PositionOfNumber(last));
@@ -180,9 +179,9 @@ LogHistoryPassJumps(int64 position, int64 next)
 
 /* What PositionDraw must stay above: the end of the log, and what was jumped over. */
 static int64
-log_floor(bool exact)
+log_floor(bool exact, Relation open_index)
 {
-	int64		end = LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, exact);
+	int64		end = LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, exact, open_index);
 	const Jump *jump = last_jump();
 
 	return jump ? Max(end, jump->first_position - 1) : end;

@@ -16,8 +16,11 @@
  *	  standby could read it).
  * 2. It takes RowExclusiveLock on the sequence, and keeps it until it has ended
  *	  and its rows are visible.  (nextval takes the same lock, but too late.)
- * 3. It looks at the end of the log (the floor, log_history.c), each time anew: a
- *	  long command draws while others append and somebody sets the sequence back.
+ * 3. It looks at the end of the log (the floor, log_history.c), for each position
+ *	  anew.  Once in a transaction is not enough: a long one draws while others
+ *	  append, and when somebody sets the sequence back then, to a number above our
+ *	  last and below theirs, nothing else tells.  (setval waits for nobody who draws,
+ *	  and no invalidation comes of it.)
  * 4. It draws.  A number at or below the floor cannot be right, since what was
  *	  in the log before it was drawn must have been drawn before: then the
  *	  sequence is set forward, and it draws again.
@@ -62,7 +65,7 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
-#include "base/tenancy.h"
+#include "log/events.h"
 #include "log/position.h"
 
 int			cqrs_es_node_id = 0;
@@ -124,8 +127,8 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 {
 	int64		position;
 
-	TenancyRequireEvents(CqrsEsRelid("events"), ACL_INSERT);
-	position = PositionDraw(0);
+	EventsRequireRights(ACL_INSERT);
+	position = PositionDraw(0, NULL);
 	keep_unused(position);
 	PG_RETURN_INT64(position);
 }
@@ -156,19 +159,21 @@ PositionSetFloor(PositionFloor floor)
 }
 
 /*
- * Draw a new position, above all that are in the log and above `after`.  Takes
+ * Draw a new position, above all that are in the log and above `after`.  Whoever
+ * has the log open to write on the straight path hands its index on positions on,
+ * others NULL; then the look at the log's end need not open it (log_end.c).  Takes
  * RowExclusiveLock on the sequence until the transaction ends.  Raises 25006 in a
  * read-only transaction, 2200H when the numbers are used up, 55000 when the
  * sequence does not rise.
  */
 int64
-PositionDraw(int64 after)
+PositionDraw(int64 after, Relation open_index)
 {
 	int64		floor_position;
 	int			tries;
 
 	begin_drawing();
-	floor_position = find_floor(false);
+	floor_position = find_floor(false, open_index);
 	for (tries = 0; tries < MAX_TRIES; tries++)
 	{
 		int64		number = nextval_internal(PositionSequence(), false);
@@ -184,7 +189,7 @@ PositionDraw(int64 after)
 
 		/* what the floor is made of may have been a row that was rolled back */
 		if (position <= floor_position)
-			floor_position = find_floor(true);
+			floor_position = find_floor(true, open_index);
 		if (position > floor_position &&
 			(position > after || POSITION_NODE(after) != cqrs_es_node_id))
 		{

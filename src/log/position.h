@@ -6,6 +6,8 @@
 #ifndef CQRS_ES_POSITION_H
 #define CQRS_ES_POSITION_H
 
+#include "utils/rel.h"
+
 /* A position is node << 44 | number; numbers come from one sequence. */
 #define POSITION_NUMBER_BITS	44
 #define POSITION_NUMBER(p)		((p) & POSITION_MAX_NUMBER)
@@ -15,16 +17,16 @@
 
 /*
  * The greatest position of this node that is used, by whatever means; unless
- * `exact`, it may be greater.
+ * `exact`, it may be greater.  `open_index` as in PositionDraw.
  */
-typedef int64 (*PositionFloor) (bool exact);
+typedef int64 (*PositionFloor) (bool exact, Relation open_index);
 
 extern int	cqrs_es_node_id;
 
 extern void PositionInit(void);
 extern Oid	PositionSequence(void);
 extern void PositionSetFloor(PositionFloor floor);
-extern int64 PositionDraw(int64 after);
+extern int64 PositionDraw(int64 after, Relation open_index);
 extern bool PositionTake(int64 position);
 extern bool PositionIsOwn(int64 position);
 extern int64 PositionFirstOwn(void);

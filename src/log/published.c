@@ -4,7 +4,7 @@
  *
  * Native logical replication brings the rows of a log in the order of commits.
  * The subscriber cannot tell from them whether a gap is dead or an event that
- * will be committed yet: who may still fill it holds his lock at the publisher.
+ * will be committed yet: who may still fill it holds a lock at the publisher.
  * So the publisher says it, in a table that belongs into the same publication:
  * publish_settled() writes there up to where its log is settled.  All events up to
  * it were committed before, and are applied before, so whoever sees the row at the

@@ -98,7 +98,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must not be negative")));
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	begin_result(fcinfo, EVENT_NCOLUMNS);
 
 	RegistryEnter();
@@ -169,7 +169,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	Event		event;
 
 	HorizonCheckCursor(after_position);
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	if (max_count == 0)
 		return after_position;
 
@@ -209,7 +209,7 @@ cqrs_es_stream_version(PG_FUNCTION_ARGS)
 	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	PG_RETURN_INT64(EventsLast(&key, FreshSnapshot()).version);
 }
 

@@ -17,7 +17,12 @@
  * with their parent.
  *
  * What has no such index cannot be a log: appends and the admitting trigger
- * refuse to write to it.
+ * refuse to write to it (StreamIndexRequire).  An append on the straight path need
+ * not ask: that path is only there for an ordinary heap without children that is no
+ * partition, with such an index and such columns (events.c).  All of that is said by
+ * the table's own rows in pg_class, pg_attribute and pg_index, whose changes
+ * invalidate the answer of events.c as they would that of StreamIndexRequire, which
+ * looks no more often; and a collation does not change.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -57,6 +62,7 @@ static void count_invalidation(Datum arg, Oid relid);
 static void remember(Oid relid, Oid guard, uint64 as_of);
 static bool is_guard(Relation index, const EventColumns *columns);
 static bool is_stream_column(AttrNumber attno, const EventColumns *columns);
+static const char *nondeterministic_column(Relation rel, const EventColumns *columns);
 static void check_collations(Relation rel, const EventColumns *columns);
 static void check_partitioning(Relation rel, const EventColumns *columns);
 static void check_children(Relation rel);
@@ -70,14 +76,15 @@ StreamIndexInit(void)
 
 /*
  * The indexes of a table, partitioned or not, that is locked.  Whoever has
- * locked it to write, before he asks, may rely on the answer for as long as he
- * has that lock: no other unique index becomes ready for his rows before all
- * have ended who could not know of it.
+ * locked it to write, before asking, may rely on the answer for as long as that lock
+ * is held: no other unique index becomes ready for new rows before all have ended
+ * who could not know of it.
  */
 StreamIndexes
 StreamIndexesOf(Relation rel, const EventColumns *columns)
 {
-	StreamIndexes result = {.guard = InvalidOid,.only_unique = true};
+	StreamIndexes result = {.guard = InvalidOid,.only_unique = true,
+		.deterministic = nondeterministic_column(rel, columns) == NULL};
 	List	   *indexes = RelationGetIndexList(rel);
 	ListCell   *lc;
 
@@ -192,24 +199,35 @@ is_stream_column(AttrNumber attno, const EventColumns *columns)
 		attno == columns->attno[EVENT_TENANT_ID];
 }
 
-/* Those of the columns, by which SQL looks for a stream. */
-static void
-check_collations(Relation rel, const EventColumns *columns)
+/*
+ * A column of the stream's key, by which SQL looks for a stream, that has a
+ * nondeterministic collation: its name, palloc'd; NULL when there is none.
+ */
+static const char *
+nondeterministic_column(Relation rel, const EventColumns *columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	int			i;
 
 	for (i = 0; i < desc->natts; i++)
-	{
 		if (is_stream_column(i + 1, columns) &&
 			!get_collation_isdeterministic(TupleDescAttr(desc, i)->attcollation))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("events cannot be written to table \"%s\"", RelationGetRelationName(rel)),
-					 errdetail("Column \"%s\" has a nondeterministic collation, in which different streams are equal.",
-							   NameStr(TupleDescAttr(desc, i)->attname)),
-					 errhint("Give it the collation \"C\".")));
-	}
+			return pstrdup(NameStr(TupleDescAttr(desc, i)->attname));
+	return NULL;
+}
+
+static void
+check_collations(Relation rel, const EventColumns *columns)
+{
+	const char *column = nondeterministic_column(rel, columns);
+
+	if (column)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be written to table \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Column \"%s\" has a nondeterministic collation, in which different streams are equal.",
+						   column),
+				 errhint("Give it the collation \"C\".")));
 }
 
 /*

@@ -14,6 +14,7 @@ typedef struct StreamIndexes
 	Oid			guard;			/* guards the streams; InvalidOid: none does */
 	bool		only_unique;	/* nothing else is unique, in whatever state */
 	bool		deferrable;		/* a constraint of the others may be checked later */
+	bool		deterministic;	/* the collations of the columns of the stream's key */
 }			StreamIndexes;
 
 extern void StreamIndexInit(void);

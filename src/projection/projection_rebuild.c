@@ -72,7 +72,6 @@
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/settings.h"
-#include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
@@ -408,7 +407,7 @@ read_handled(Coverage *handled, const text *name)
 static void
 require_whole_log(const char *function)
 {
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	EventsRequireRights(ACL_SELECT);
 	if (EventsRowSecurity())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

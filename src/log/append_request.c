@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ * append_request.c
+ *	  What to append: from the arguments of SQL, from JSON, or put together by a
+ *	  command.
+ *
+ * All of a request is checked before anything of the stream is looked at, so that
+ * what cannot be appended to any stream is refused in the same way whatever the
+ * stream holds.  What is known only at the stream's end, sequences and the time,
+ * append.c fills in.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/uuid.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/tenancy.h"
+#include "log/append_request.h"
+#include "log/context.h"
+#include "log/event_id.h"
+
+/* An argument as a NullableDatum; with FmgrInfo's own array, just that. */
+#define ARG(n)	(fcinfo->args[n])
+
+static void begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int nevents,
+						  int expected_arg);
+static void set_event(AppendRequest *append, int i, NullableDatum event_type,
+					  NullableDatum event_version, NullableDatum payload,
+					  NullableDatum metadata, NullableDatum event_id);
+static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
+static Jsonb *empty_object(void);
+static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
+static NullableDatum member_text(JsonbValue *value, int i, const char *member);
+static int	array_elements(NullableDatum array, Oid type, const char *what,
+						   int expected, NullableDatum **elements);
+
+/*-------------------------------------------------------------------------
+ * from the arguments of SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* Of append_event. */
+void
+AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo)
+{
+	begin_request(append, fcinfo, 1, 4);
+	set_event(append, 0, ARG(2), ARG(7), ARG(3), ARG(5), ARG(6));
+}
+
+/* Of append_events. */
+void
+AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo)
+{
+	Jsonb	   *events;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("events must not be null")));
+	events = PG_GETARG_JSONB_P(2);
+	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("events must be a JSON array"),
+				 errhint("Each element is an object: {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
+
+	begin_request(append, fcinfo, JB_ROOT_COUNT(events), 3);
+	AppendRequestParse(append, events);
+}
+
+/* Of append_event_arrays. */
+void
+AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
+{
+	static const NullableDatum null = {.isnull = true};
+	NullableDatum *types;
+	NullableDatum *payloads;
+	NullableDatum *metadata = NULL;
+	NullableDatum *ids = NULL;
+	NullableDatum *versions = NULL;
+	int			n;
+	int			i;
+
+	n = array_elements(ARG(2), TEXTOID, "event_types", -1, &types);
+	(void) array_elements(ARG(3), JSONBOID, "payloads", n, &payloads);
+	if (!PG_ARGISNULL(5))
+		(void) array_elements(ARG(5), JSONBOID, "metadata", n, &metadata);
+	if (!PG_ARGISNULL(6))
+		(void) array_elements(ARG(6), UUIDOID, "event_ids", n, &ids);
+	if (!PG_ARGISNULL(7))
+		(void) array_elements(ARG(7), TEXTOID, "event_versions", n, &versions);
+
+	begin_request(append, fcinfo, n, 4);
+	for (i = 0; i < n; i++)
+		set_event(append, i, types[i], versions ? versions[i] : null, payloads[i],
+				  metadata ? metadata[i] : null, ids ? ids[i] : null);
+}
+
+/*
+ * Begin with the arguments that all three functions share: the stream first, the
+ * expected version at expected_arg.
+ */
+static void
+begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int nevents, int expected_arg)
+{
+	StreamKey	key;
+
+	key.aggregate_type = RequiredText(ARG(0), "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = RequiredText(ARG(1), "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.tenant_id = TenancyCurrent();
+	AppendRequestInit(append, &key, AppendRequestExpected(ARG(expected_arg)), nevents);
+}
+
+/* An expected version argument; 22023 when it is none. */
+int64
+AppendRequestExpected(NullableDatum arg)
+{
+	int64		expected_version;
+
+	if (arg.isnull)
+		return EXPECT_ANY;
+	expected_version = DatumGetInt64(arg.value);
+	if (expected_version < EXPECT_EXISTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("expected_version %lld is out of range", (long long) expected_version),
+				 errhint("Use NULL for any version, -1 for a stream that exists, 0 for one that does not, or the version you read.")));
+	return expected_version;
+}
+
+/*
+ * The elements of a one-dimensional array argument, palloc'd.  Returns their
+ * number, which must be `expected` unless that is -1.
+ */
+static int
+array_elements(NullableDatum array, Oid type, const char *what, int expected,
+			   NullableDatum **elements)
+{
+	ArrayType  *value;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	Datum	   *datums;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	if (array.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+	value = DatumGetArrayTypeP(array.value);
+	if (ARR_NDIM(value) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", what)));
+	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
+	deconstruct_array(value, type, typlen, typbyval, typalign, &datums, &nulls, &n);
+	if (expected >= 0 && n != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must have as many elements as event_types", what),
+				 errdetail("It has %d, event_types has %d.", n, expected)));
+	*elements = palloc(Max(n, 1) * sizeof(NullableDatum));
+	for (i = 0; i < n; i++)
+	{
+		(*elements)[i].value = datums[i];
+		(*elements)[i].isnull = nulls[i];
+	}
+	return n;
+}
+
+/*-------------------------------------------------------------------------
+ * the events
+ *-------------------------------------------------------------------------
+ */
+
+/* Start an append of so many events, which the caller fills in; 22023 for none. */
+void
+AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_version,
+				  int nevents)
+{
+	if (nevents < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there must be at least one event to append")));
+	append->key = *key;
+	append->expected_version = expected_version;
+	append->metadata = NULL;
+	append->stamp = NULL;
+	append->nevents = nevents;
+	append->events = MemoryContextAllocHuge(CurrentMemoryContext,
+											(Size) nevents * sizeof(Event));
+	append->has_id = palloc(nevents * sizeof(bool));
+}
+
+/* Fill in the events from a JSON array with as many elements; 22023. */
+void
+AppendRequestParse(AppendRequest *append, Jsonb *events)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&events->root);
+	JsonbIteratorToken token;
+	JsonbValue	element;
+	int			i = 0;
+
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		if (element.type != jbvBinary || !JsonContainerIsObject(element.val.binary.data))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("event %d of the batch is not a JSON object", i + 1)));
+		parse_event(append, i, element.val.binary.data);
+		i++;
+	}
+}
+
+/* Fill in one event from {"type", "payload", "metadata", "id", "version"}. */
+static void
+parse_event(AppendRequest *append, int i, JsonbContainer *object)
+{
+	NullableDatum type = {.isnull = true};
+	NullableDatum version = {.isnull = true};
+	NullableDatum payload = {.isnull = true};
+	NullableDatum metadata = {.isnull = true};
+	NullableDatum id = {.isnull = true};
+	JsonbIterator *iterator = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	char	   *member = NULL;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			member = pnstrdup(value.val.string.val, value.val.string.len);
+		if (token != WJB_VALUE)
+			continue;
+		if (strcmp(member, "payload") == 0)
+		{
+			payload.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
+			payload.isnull = false;
+		}
+		else if (strcmp(member, "type") != 0 && strcmp(member, "version") != 0 &&
+				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("event %d of the batch has an unknown member \"%s\"", i + 1, member),
+					 errhint("The members are type, payload, metadata, id and version.")));
+		else if (value.type == jbvNull)
+			 /* as if it were not there */ ;
+		else if (strcmp(member, "type") == 0)
+			type = member_text(&value, i, member);
+		else if (strcmp(member, "version") == 0)
+			version = member_text(&value, i, member);
+		else if (strcmp(member, "metadata") == 0)
+		{
+			metadata.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
+			metadata.isnull = false;
+		}
+		else
+		{
+			id = member_text(&value, i, member);
+			id.value = DirectFunctionCall1(uuid_in,
+										   CStringGetDatum(TextDatumGetCString(id.value)));
+		}
+	}
+	if (type.isnull || payload.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("event %d of the batch has no member \"%s\"", i + 1,
+						type.isnull ? "type" : "payload")));
+	set_event(append, i, type, version, payload, metadata, id);
+}
+
+static NullableDatum
+member_text(JsonbValue *value, int i, const char *member)
+{
+	NullableDatum result = {.isnull = false};
+
+	if (value->type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("member \"%s\" of event %d of the batch must be a string", member, i + 1)));
+	result.value = PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
+															value->val.string.len));
+	return result;
+}
+
+/*
+ * Fill in one event.  The payload may be any JSON value: the log does not look
+ * into it, and serializers write events without fields as strings or nulls.
+ * A null version is '1', null metadata is empty, a null id is made here.
+ */
+static void
+set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum event_version,
+		  NullableDatum payload, NullableDatum metadata, NullableDatum event_id)
+{
+	Event	   *event = &append->events[i];
+
+	if (payload.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payload must not be null"),
+				 errhint("For an event without fields use '{}'.")));
+
+	event->values[EVENT_TENANT_ID] = PointerGetDatum(append->key.tenant_id);
+	event->values[EVENT_AGGREGATE_TYPE] = PointerGetDatum(append->key.aggregate_type);
+	event->values[EVENT_AGGREGATE_ID] = PointerGetDatum(append->key.aggregate_id);
+	event->values[EVENT_EVENT_TYPE] =
+		PointerGetDatum(RequiredText(event_type, "event_type", EVENT_TYPE_MAX_BYTES));
+	event->values[EVENT_EVENT_VERSION] = PointerGetDatum(event_version.isnull ?
+														 cstring_to_text("1") :
+														 RequiredText(event_version, "event_version",
+																	  EVENT_VERSION_MAX_BYTES));
+	event->values[EVENT_PAYLOAD] = JsonbPGetDatum(DatumGetJsonbP(payload.value));
+	event->values[EVENT_METADATA] = JsonbPGetDatum(merge_metadata(append, metadata));
+	event->row = NULL;
+	append->has_id[i] = !event_id.isnull;
+	if (event_id.isnull)
+	{
+		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+		EventIdGenerate(id);
+		event->values[EVENT_EVENT_ID] = UUIDPGetDatum(id);
+	}
+	else
+		event->values[EVENT_EVENT_ID] = event_id.value;
+}
+
+/*
+ * The metadata of an event.  Where several give a key a value, the last of these
+ * has its way:
+ *
+ *	1. the transaction's context (context.c);
+ *	2. what all events of the request get;
+ *	3. the event's own;
+ *	4. the stamp, which no event can change.  It is part of 2 as well, so an event
+ *	   without metadata of its own needs no look at it.
+ *
+ * Raises 22023 when something of it is not an object.
+ */
+static Jsonb *
+merge_metadata(const AppendRequest *append, NullableDatum own)
+{
+	Datum		merged;
+
+	if (own.isnull)
+		return ContextMetadata(append->metadata ? append->metadata : empty_object());
+	merged = JsonbPGetDatum(DatumGetJsonbP(own.value));
+	if (JB_ROOT_IS_OBJECT(DatumGetJsonbP(merged)))
+	{
+		if (append->metadata)
+			merged = DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(append->metadata), merged);
+		if (append->stamp)
+			merged = DirectFunctionCall2(jsonb_concat, merged, JsonbPGetDatum(append->stamp));
+	}
+	return ContextMetadata(DatumGetJsonbP(merged));
+}
+
+/* '{}', made once in a session. */
+static Jsonb *
+empty_object(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		MemoryContextSwitchTo(caller);
+	}
+	return empty;
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ * append_request.h
+ *	  What to append.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_APPEND_REQUEST_H
+#define CQRS_ES_APPEND_REQUEST_H
+
+#include "fmgr.h"
+
+#include "base/compat.h"
+#include "log/events.h"
+
+/* expected versions that are not a number of events */
+#define EXPECT_ANY		INT64CONST(-2)
+#define EXPECT_EXISTS	INT64CONST(-1)
+
+/*
+ * What to append.  Of the events the request has event type, event version,
+ * payload, metadata and event id; the rest is filled in by AppendEvents.
+ */
+typedef struct AppendRequest
+{
+	StreamKey	key;
+	int64		expected_version;
+	Jsonb	   *metadata;		/* an object for all events, or NULL; with the stamp in it */
+	Jsonb	   *stamp;			/* what of it no event can change, or NULL */
+	Event	   *events;
+	bool	   *has_id;			/* was the event's id given? */
+	int			nevents;		/* at least 1 */
+}			AppendRequest;
+
+extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo);
+extern void AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo);
+extern void AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo);
+extern int64 AppendRequestExpected(NullableDatum arg);
+extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
+							  int64 expected_version, int nevents);
+extern void AppendRequestParse(AppendRequest *append, Jsonb *events);
+
+#endif							/* CQRS_ES_APPEND_REQUEST_H */

@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ * append_retry.c
+ *	  Is it the same append again?
+ *
+ * A client that got no answer sends the append again.  When the events carry
+ * explicit ids and the stream holds just these ids in this order, it is the same
+ * append again: the first result is returned and nothing is written.
+ *
+ * Where to look depends on the expected version.  With one that is not the
+ * stream's any more the place is known.  With "any" (and "it exists") the stream
+ * is searched from its end, all of it: exact, but a cost that grows with the
+ * stream.  With the version that the stream is at (a client that loads again
+ * before it sends again) it is searched, too, but no further than
+ * cqrs_es.retry_window events: most appends are no retries, and all pay for the
+ * look.  Appends without ids look at nothing.
+ *
+ * What makes two events the same beside the id is type, version and payload;
+ * metadata may differ (a retry has its own transaction context).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/sdir.h"
+#include "fmgr.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/internal_query.h"
+#include "log/append_retry.h"
+#include "log/event_scan.h"
+
+static int	cqrs_es_retry_window = 100;
+
+static int	compare_ids(const void *a, const void *b);
+static int64 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id);
+static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
+pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
+							   int64 sequence);
+
+void
+AppendRetryInit(void)
+{
+	DefineCustomIntVariable("cqrs_es.retry_window",
+							"How many events of the stream are searched for an append's event ids when its expected version fits.",
+							"0 searches none.",
+							&cqrs_es_retry_window, 100, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+/*
+ * Begin with a request that stays where it is.  Raises 22023 when an id stands in
+ * it twice.
+ */
+void
+AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
+{
+	pg_uuid_t **ids = palloc(sizeof(pg_uuid_t *) * append->nevents);
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < append->nevents; i++)
+		if (append->has_id[i])
+			ids[n++] = DatumGetUUIDP(append->events[i].values[EVENT_EVENT_ID]);
+	if (n > 1)
+		qsort(ids, n, sizeof(pg_uuid_t *), compare_ids);
+	for (i = 1; i < n; i++)
+		if (compare_ids(&ids[i - 1], &ids[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("event id %s stands twice in the batch",
+							DatumGetCString(DirectFunctionCall1(uuid_out,
+																UUIDPGetDatum(ids[i]))))));
+	retry->append = append;
+	retry->ids = ids;
+	retry->nids = n;
+	retry->searched_to = 0;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	return memcmp(*(pg_uuid_t *const *) a, *(pg_uuid_t *const *) b, sizeof(pg_uuid_t));
+}
+
+/*
+ * Does the stream, which ends at `tip`, already hold just these events?  Then the
+ * result of the append that wrote them.  (An append that does not give all of its
+ * events ids cannot be recognized, but must not use an id again.)  Looks where they
+ * would be: behind the expected version when that check fails; else from the
+ * stream's end down to where an earlier call has looked, and no further than
+ * cqrs_es.retry_window events when the expected version is the stream's.
+ *
+ * The caller may read the log.  Raises QE002 when an id stands there with other
+ * content.
+ */
+bool
+AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result)
+{
+	const AppendRequest *append = retry->append;
+	int64		searched_to = retry->searched_to;
+	int64		found;
+	pg_uuid_t	found_id;
+
+	if (retry->nids == 0)
+		return false;
+	if (append->expected_version >= 0 && tip->version != append->expected_version)
+		return retry->nids == append->nevents && tip->version > append->expected_version &&
+			same_append_at(append, append->expected_version + 1, result);
+	if (append->expected_version >= 0)
+		searched_to = Max(searched_to, tip->version - cqrs_es_retry_window);
+	found = tip->version > searched_to ? last_use(retry, searched_to, &found_id) : 0;
+	retry->searched_to = tip->version;
+	if (found == 0)
+		return false;
+
+	/* that must be the last event of the batch */
+	found -= append->nevents - 1;
+	if (retry->nids < append->nevents || found < 1 || !same_append_at(append, found, result))
+		report_id_conflict(append, &found_id, found + append->nevents - 1);
+	return true;
+}
+
+/*
+ * Where the stream holds one of the ids for the last time, behind searched_to: its
+ * sequence, or 0.  Including the end, wherever that is by now: SERIALIZABLE has
+ * then seen it read.  A part of a stream is read forward, since from its end the
+ * index would look at much more than that.
+ */
+static int64
+last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
+{
+	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
+	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	EventScan  *scan = EventsScanStream(&retry->append->key,
+										searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
+										direction, snapshot);
+	int64		found = 0;
+	Event		event;
+
+	while ((found == 0 || ScanDirectionIsForward(direction)) && EventsScanNext(scan, &event))
+	{
+		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
+
+		if (bsearch(&id, retry->ids, retry->nids, sizeof(pg_uuid_t *), compare_ids) != NULL)
+		{
+			found = EventSequence(&event);
+			*found_id = *id;
+		}
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/*
+ * Do the events from `sequence` on have just our ids?  False when not even
+ * the first has; QE002 when only some have, or with other content.
+ */
+static bool
+same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result)
+{
+	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
+	EventScan  *scan = EventsScanStream(&append->key, sequence, ForwardScanDirection, snapshot);
+	Event		event;
+	int			i = 0;
+
+	while (i < append->nevents && EventsScanNext(scan, &event))
+	{
+		const Event *ours = &append->events[i];
+		pg_uuid_t  *id = DatumGetUUIDP(ours->values[EVENT_EVENT_ID]);
+		Jsonb	   *payload;
+
+		if (memcmp(DatumGetUUIDP(event.values[EVENT_EVENT_ID]), id, sizeof(pg_uuid_t)) != 0)
+			break;
+		payload = DatumGetJsonbP(event.values[EVENT_PAYLOAD]);
+		if (!TextEqual(EventText(&event, EVENT_EVENT_TYPE), EventText(ours, EVENT_EVENT_TYPE)) ||
+			!TextEqual(EventText(&event, EVENT_EVENT_VERSION), EventText(ours, EVENT_EVENT_VERSION)) ||
+			compareJsonbContainers(&payload->root,
+								   &DatumGetJsonbP(ours->values[EVENT_PAYLOAD])->root) != 0)
+			report_id_conflict(append, id, EventSequence(&event));
+		result->version = EventSequence(&event);
+		result->global_position = EventGlobalPosition(&event);
+		i++;
+	}
+	EventsScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	if (i > 0 && i < append->nevents)
+		report_id_conflict(append,
+						   DatumGetUUIDP(append->events[i - 1].values[EVENT_EVENT_ID]),
+						   sequence + i - 1);
+	return i == append->nevents;
+}
+
+static void
+report_id_conflict(const AppendRequest *append, const pg_uuid_t *id, int64 sequence)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_EVENT_ID_CONFLICT),
+			 errmsg("event id %s is already used in stream \"%s\"",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))),
+					StreamName(&append->key)),
+			 errdetail("Sequence %lld of the stream has this id, and the append is not a repetition of the one that wrote it.",
+					   (long long) sequence),
+			 errhint("A retry must repeat the same events in the same order; a new event needs a new id.")));
+}
