@@ -44,8 +44,6 @@
 #include "log/stream_index.h"
 #include "aggregate/fold.h"
 #include "command/command.h"
-#include "command/decider.h"
-#include "projection/handler.h"
 #include "projection/projection.h"
 
 PG_MODULE_MAGIC;
@@ -74,10 +72,8 @@ _PG_init(void)
 	LogHistoryInit();
 	HorizonInit();
 	DefinerInit();
-	HandlerInit();
 	ProjectionInit();
 	FoldInit();
-	DeciderInit();
 	CommandInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

@@ -10,7 +10,6 @@
 
 #define COMMAND_TYPE_MAX_BYTES	255
 
-extern void DeciderInit(void);
 extern Jsonb *Decide(Aggregate *aggregate, const text *command_type, Jsonb *state,
 					 Jsonb *command, const text *aggregate_id, Jsonb *metadata,
 					 int64 version);

@@ -1,16 +1,11 @@
 /*-------------------------------------------------------------------------
  * handler.c
- *	  What a projection does for an event: compile it, run it.
+ *	  What a projection does for an event: what it may say, and how it is run.
  *
  * A statement names the event's fields as event.payload, event.aggregate_id
- * and so on, and the whole as event.  A parser hook makes parameters of them
- * (number = column + 1; the whole is one more), so the statement is parsed and
- * planned once and kept; the server's plan cache follows what happens to the
- * tables.  A function that takes the event is called by such a statement, too.
- *
- * It is parsed and runs with the rights and the search_path of whoever defined it
- * and with fixed settings, the way a SECURITY DEFINER function with SET clauses does,
- * and stricter: neither side gains the other's rights (definer.c).
+ * and so on, and the whole as event.  They become parameters (number = column +
+ * 1; the whole is one more) of a statement that runs as who defined it
+ * (definer.c).  A function that takes the event is called by such a statement, too.
  *
  * When it fails, the append fails.  The error says which projection, event and
  * stream, and gets a SQLSTATE of its own, because a client must not take a
@@ -26,7 +21,6 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/params.h"
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
@@ -42,10 +36,8 @@
 #include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
-#include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
-#include "base/registry_name.h"
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "projection/handler.h"
@@ -60,54 +52,60 @@ typedef struct HandlerContext
 	const Event *event;
 }			HandlerContext;
 
-static SPIPlanPtr compile(Handler *handler);
-static const char *function_call(const char *signature);
 static void check_statement(SPIPlanPtr plan);
-static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
-static Node *event_param(ParseState *pstate, int number, Oid type, int location);
+static void bind_event(const DefinerStatement * statement, ParamListInfo params,
+					   const void *source);
 static void require_read_models(const Handler *handler);
-static void execute(Handler *handler, const Event *event);
 static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
 						 ErrorData *error, bool may_see_all);
 static void describe_handler(void *arg);
 
-void
-HandlerInit(void)
+static const DefinerKind statement_kind = {
+	.defined = "defined the handler",
+	.parse_mode = RAW_PARSE_DEFAULT,
+	.nparams = WHOLE_EVENT_PARAM,
+	.resolve = resolve_event,
+	.check = check_statement,
+	.bind = bind_event
+};
+
+static const DefinerKind function_kind = {
+	.defined = "defined the handler",
+	.parse_mode = RAW_PARSE_DEFAULT,
+	.nparams = WHOLE_EVENT_PARAM,
+	.resolve = resolve_event,
+	.bind = bind_event
+};
+
+/*
+ * What a handler runs: a statement, or a function, given by its qualified signature.
+ * In the current memory context.  DefinerStatementDefine raises 42601 and 0A000
+ * for what a handler cannot be.
+ */
+DefinerStatement *
+HandlerStatement(const char *statement, const char *function, const Definer * definer)
 {
-	DefinerRegisterParser(resolve_event);
+	if (statement)
+		return DefinerStatementMake(&statement_kind, statement, definer);
+	return DefinerStatementMake(&function_kind,
+								psprintf("SELECT %s(event)", RegistryFunctionName(function)),
+								definer);
 }
 
 /*
- * Parse and check a statement or function, as its definer
- * (HandlerBecomeDefiner).  Raises the parser's errors, 42601, 0A000, 42883, 42P13, and 42501
- * when the role has not the rights that it would run with.
+ * Run the handler for an event, a new or a replayed one.  Whatever it raises
+ * becomes QE201, but for the exceptions named above; without the definer's rights
+ * one sees less of it.
  */
 void
-HandlerValidate(Handler *handler)
-{
-	SPIPlanPtr	plan;
-
-	SPI_connect();
-	plan = compile(handler);
-	if (handler->statement)
-		check_statement(plan);
-	RequirePlanRights(plan);
-	SPI_finish();
-}
-
-/*
- * Run the handler for an event, a new or a replayed one.  Whatever it raises becomes QE201, but for the
- * exceptions named above; without the definer's rights one sees less of it.
- */
-void
-HandlerRun(Handler *handler, const Event *event, bool replayed)
+HandlerRun(const Handler *handler, const Event *event, bool replayed)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
 	MemoryContext caller = CurrentMemoryContext;
-	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer);
+	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer.role);
 
 	check_stack_depth();
 	error_context_stack = &callback;
@@ -117,9 +115,9 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 		SPI_connect();
 		require_read_models(handler);
 		if (handler->state)
-			StateProjectionRun(handler, event, replayed);
+			StateProjectionRun(handler->state, event, replayed);
 		else
-			execute(handler, event);
+			(void) DefinerStatementRun(handler->statement, event, 0);
 		SPI_finish();
 		DispatchSetHandler(NULL);
 	}
@@ -160,16 +158,12 @@ HandlerProblem(const Handler *handler)
 	MemoryContextSwitchTo(caller);
 	PG_TRY();
 	{
-		Handler		copy = *handler;
-		RoleSwitch	saved = HandlerBecomeDefiner(handler);
-
 		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 		if (handler->state)
 			StateProjectionCheck(handler->state);
 		else
-			HandlerValidate(&copy);
-		RoleSwitchBack(&saved);
+			DefinerStatementCheck(handler->statement);
 	}
 	PG_CATCH();
 	{
@@ -189,44 +183,10 @@ HandlerProblem(const Handler *handler)
 	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
-/* Act as who defined the handler until RoleSwitchBack; 42704 when that role is gone. */
-RoleSwitch
-HandlerBecomeDefiner(const Handler *handler)
-{
-	RegistryRequireRole(handler->definer, handler->definer_name, "defined the handler");
-	return RoleSwitchToDefiner(handler->definer, handler->search_path);
-}
-
 /*-------------------------------------------------------------------------
- * compiling
+ * what a statement may say
  *-------------------------------------------------------------------------
  */
-
-/* The plan of the statement, in the hands of SPI; the current role defines or defined it. */
-static SPIPlanPtr
-compile(Handler *handler)
-{
-	SPIPrepareOptions options = {
-		.parserSetup = setup_parser,
-		.parserSetupArg = handler,
-		.parseMode = RAW_PARSE_DEFAULT,
-		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
-	};
-	const char *sql = handler->statement ? handler->statement : function_call(handler->function);
-	SPIPlanPtr	plan = SPI_prepare_extended(sql, &options);
-
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a handler: %s", SPI_result_code_string(SPI_result));
-	RefuseTemporaryObjects(plan);
-	return plan;
-}
-
-/* The statement that calls a function, given by its qualified signature. */
-static const char *
-function_call(const char *signature)
-{
-	return psprintf("SELECT %s(event)", RegistryFunctionName(signature));
-}
 
 /* Just one statement, one that writes, and no rows to throw away. */
 static void
@@ -256,18 +216,10 @@ check_statement(SPIPlanPtr plan)
 				 errhint("Leave RETURNING out.")));
 }
 
-static void
-setup_parser(ParseState *pstate, void *arg)
-{
-	pstate->p_post_columnref_hook = resolve_event;
-	pstate->p_ref_hook_state = arg;
-}
-
 /* event and event.column, unless the statement has a table of that name. */
 static Node *
 resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 {
-	Handler    *handler = pstate->p_ref_hook_state;
 	const char *field;
 	int			column;
 
@@ -283,10 +235,7 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 				 errhint("Give the table another alias."),
 				 parser_errposition(pstate, cref->location)));
 	if (list_length(cref->fields) == 1)
-	{
-		handler->uses_event = true;
-		return event_param(pstate, WHOLE_EVENT_PARAM, EventsTypeOid(), cref->location);
-	}
+		return DefinerParam(pstate, WHOLE_EVENT_PARAM, EventsTypeOid(), cref->location);
 	field = strVal(lsecond(cref->fields));
 	column = EventColumnByName(field);
 	if (column < 0)
@@ -295,21 +244,30 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 				 errmsg("an event has no field \"%s\"", field),
 				 errhint("Fields of the payload are reached as event.payload->>'%s'.", field),
 				 parser_errposition(pstate, cref->location)));
-	return event_param(pstate, column + 1, EventColumnType(column), cref->location);
+	return DefinerParam(pstate, column + 1, EventColumnType(column), cref->location);
 }
 
-static Node *
-event_param(ParseState *pstate, int number, Oid type, int location)
+/* The parameters of an event; the whole is made only for a statement that names it. */
+static void
+bind_event(const DefinerStatement * statement, ParamListInfo params, const void *source)
 {
-	Param	   *param = makeNode(Param);
+	const Event *event = source;
+	ParamExternData *whole = &params->params[WHOLE_EVENT_PARAM - 1];
+	int			i;
 
-	param->paramkind = PARAM_EXTERN;
-	param->paramid = number;
-	param->paramtype = type;
-	param->paramtypmod = -1;
-	param->paramcollid = get_typcollation(type);
-	param->location = location;
-	return (Node *) param;
+	for (i = 0; i < EVENT_NCOLUMNS; i++)
+	{
+		ParamExternData *param = &params->params[i];
+
+		param->value = event->values[i];
+		param->isnull = false;
+		param->pflags = 0;
+		param->ptype = EventColumnType(i);
+	}
+	whole->isnull = !DefinerStatementUses(statement, WHOLE_EVENT_PARAM);
+	whole->value = whole->isnull ? (Datum) 0 : EventToComposite(event);
+	whole->pflags = 0;
+	whole->ptype = EventsTypeOid();
 }
 
 /*-------------------------------------------------------------------------
@@ -328,44 +286,6 @@ require_read_models(const Handler *handler)
 			(errcode(ERRCODE_UNDEFINED_TABLE),
 			 errmsg("read model %s does not exist", handler->missing_table),
 			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
-}
-
-static void
-execute(Handler *handler, const Event *event)
-{
-	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(WHOLE_EVENT_PARAM);
-	RoleSwitch	saved = HandlerBecomeDefiner(handler);
-	int			rc;
-	int			i;
-
-	if (handler->plan == NULL || !PlanIsCurrent(handler->plan))
-		RegistryKeepPlan(handler, &handler->plan, compile(handler));
-	for (i = 0; i < WHOLE_EVENT_PARAM; i++)
-	{
-		ParamExternData *param = &params->params[i];
-
-		param->isnull = false;
-		param->pflags = 0;
-		if (i < EVENT_NCOLUMNS)
-		{
-			param->ptype = EventColumnType(i);
-			param->value = event->values[i];
-		}
-		else
-		{
-			param->ptype = EventsTypeOid();
-			param->isnull = !handler->uses_event;
-			param->value = handler->uses_event ? EventToComposite(event) : (Datum) 0;
-		}
-	}
-	params->parserSetup = setup_parser;
-	params->parserSetupArg = handler;
-	options.params = params;
-	rc = SPI_execute_plan_extended(handler->plan, &options);
-	if (rc < 0)
-		elog(ERROR, "could not run a handler: %s", SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
 }
 
 static bool

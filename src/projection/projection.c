@@ -92,9 +92,11 @@ PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
+static void check_states(const text *name, Oid table, text *aggregate_type);
 static bool is_signature(const char *given);
 static ArrayBuildState *missing_names(ArrayBuildState *errors, const text *name);
-static void save_handler(FunctionCallInfo fcinfo, Handler *handler);
+static void save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
+						 const Definer * definer);
 static bool begin_change(const text *name);
 static void require_owner(const text *name);
 static void project(const Event *event);
@@ -162,7 +164,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("state_of needs one read model, the table that gets the states"),
 					 errhint("CREATE TABLE ... (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)")));
-		StateProjectionValidate(tables[0]);
+		check_states(name, tables[0], PG_GETARG_TEXT_PP(3));
 		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
 		nulls[1] = ' ';
 	}
@@ -256,12 +258,25 @@ check_read_models(ArrayType *read_models)
 	}
 }
 
+/* Can the current role keep the states of aggregates in this table? */
+static void
+check_states(const text *name, Oid table, text *aggregate_type)
+{
+	Definer		owner = {
+		.role = GetUserId(),
+		.name = GetUserNameFromId(GetUserId(), false),
+		.search_path = "pg_catalog, pg_temp"
+	};
+
+	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), table, aggregate_type, &owner));
+}
+
 /* SQL: define_handler(projection, event_type, handler); replaces an earlier one. */
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Handler		handler = {0};
+	Definer		definer = {.role = GetUserId()};
 	char	   *given;
 
 	if (begin_change(name))
@@ -269,10 +284,7 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
 				 errdetail("It keeps the states of aggregates.")));
-	handler.projection = text_to_cstring(name);
-	handler.definer = GetUserId();
-	handler.definer_name = GetUserNameFromId(handler.definer, false);
-	handler.search_path = DefinerSearchPath();
+	definer.search_path = DefinerSearchPath();
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -286,11 +298,10 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 		signature = RegistryFunctionSignature(RegistryFunctionByName(given), InvalidOid,
 											  argtypes, lengthof(argtypes),
 											  "A handler is a function (event cqrs_es.event).");
-		handler.function = TextDatumGetCString(signature);
+		save_handler(fcinfo, NULL, TextDatumGetCString(signature), &definer);
 	}
 	else
-		handler.statement = given;
-	save_handler(fcinfo, &handler);
+		save_handler(fcinfo, given, NULL, &definer);
 	PG_RETURN_VOID();
 }
 
@@ -310,9 +321,10 @@ is_signature(const char *given)
 	return c > given && *c == '(';
 }
 
-/* Check a handler and store it. */
+/* Check a handler, a statement or a function, and store it. */
 static void
-save_handler(FunctionCallInfo fcinfo, Handler *handler)
+save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
+			 const Definer * definer)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.handlers AS h"
@@ -324,20 +336,16 @@ save_handler(FunctionCallInfo fcinfo, Handler *handler)
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
 	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
-	Datum		values[6] = {CStringGetTextDatum(handler->projection), PointerGetDatum(event_type)};
-	char		nulls[6] = {' ', ' ', handler->statement ? ' ' : 'n', handler->function ? ' ' : 'n', ' ', ' '};
-	RoleSwitch	saved;
+	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
+	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
 
-	saved = HandlerBecomeDefiner(handler);
-	HandlerValidate(handler);
-	RoleSwitchBack(&saved);
-	if (handler->statement)
-		values[2] = CStringGetTextDatum(handler->statement);
-	if (handler->function)
-		values[3] = CStringGetTextDatum(handler->function);
-	values[4] = ObjectIdGetDatum(handler->definer);
-	values[5] = CStringGetTextDatum(handler->search_path);
-	RequireRole(handler->definer);
+	DefinerStatementDefine(HandlerStatement(statement, function, definer));
+	if (statement)
+		values[2] = CStringGetTextDatum(statement);
+	if (function)
+		values[3] = CStringGetTextDatum(function);
+	values[4] = ObjectIdGetDatum(definer->role);
+	values[5] = CStringGetTextDatum(definer->search_path);
 	(void) RegistryWrite(&query, values, nulls);
 }
 
@@ -730,11 +738,9 @@ make_handler(HeapTuple row, TupleDesc desc)
 	int			next = 0;
 
 	handler->projection = SPI_getvalue(row, desc, 1);
-	handler->statement = SPI_getvalue(row, desc, 2);
-	handler->function = SPI_getvalue(row, desc, 3);
-	handler->definer = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
-	handler->search_path = SPI_getvalue(row, desc, 5);
-	handler->definer_name = SPI_getvalue(row, desc, 11);
+	handler->definer.role = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
+	handler->definer.search_path = SPI_getvalue(row, desc, 5);
+	handler->definer.name = SPI_getvalue(row, desc, 11);
 	typed->paused = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 
 	value = SPI_getbinval(row, desc, 8, &isnull);
@@ -746,7 +752,11 @@ make_handler(HeapTuple row, TupleDesc desc)
 	value = SPI_getbinval(row, desc, 10, &isnull);
 	handler->missing_table = RegistryMissingTable(tables, value, isnull, &next);
 	if (DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
-		handler->state = StateProjectionMake(typed->locks[0], typed->types[0]);
+		handler->state = StateProjectionMake(handler->projection, typed->locks[0], typed->types[0],
+											 &handler->definer);
+	else
+		handler->statement = HandlerStatement(SPI_getvalue(row, desc, 2), SPI_getvalue(row, desc, 3),
+											  &handler->definer);
 	return typed;
 }
 
