@@ -17,7 +17,7 @@
  *
  *	append.c (version check, idempotency) -> event_writer.c (straight path or
  *	SQL) -> events.c (the table) -> dispatch.c (the AFTER trigger) ->
- *	projection.c, fold.c (snapshot due?) -> commit -> horizon.c (settled?) ->
+ *	projection.c, snapshot.c (one due?) -> commit -> horizon.c (settled?) ->
  *	read.c hands it out.
  *
  * A plain INSERT or COPY takes the same way through admission.c, the one
@@ -42,7 +42,11 @@
 #include "log/log_history.h"
 #include "log/position.h"
 #include "log/stream_index.h"
-#include "aggregate/fold.h"
+#include "log/upcast.h"
+#include "aggregate/aggregate.h"
+#include "aggregate/reducer.h"
+#include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
 #include "command/command.h"
 #include "projection/projection.h"
 
@@ -51,8 +55,8 @@ PG_MODULE_MAGIC;
 void		_PG_init(void);
 
 /*
- * One Init per concept that has settings, callbacks or something to do after an
- * append (in the order called).
+ * One Init per concept that has settings, callbacks, or something to say to those
+ * below it.
  */
 void
 _PG_init(void)
@@ -62,8 +66,10 @@ _PG_init(void)
 	TenancyRefuseForgedSetting("cqrs_es.tenant_id");
 
 	TenancyInit();
-	ContextInit();
 	RegistryInit();
+	DefinerInit();
+
+	ContextInit();
 	PositionInit();
 	StreamIndexInit();
 	EventsInit();
@@ -71,9 +77,17 @@ _PG_init(void)
 	AppendInit();
 	LogHistoryInit();
 	HorizonInit();
-	DefinerInit();
-	ProjectionInit();
-	FoldInit();
+	UpcastInit();
+
+	AggregateInit();
+	ReducerInit();
+	SnapshotStoreInit();
+
 	CommandInit();
+
+	ProjectionInit();
+
+	/* observers are called in this order, and handlers come before snapshots */
+	SnapshotInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

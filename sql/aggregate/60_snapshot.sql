@@ -36,3 +36,9 @@ REVOKE EXECUTE ON FUNCTION cqrs_es.snapshot_updated() FROM PUBLIC;
 CREATE TRIGGER snapshot_updated BEFORE UPDATE OF current_snapshot ON cqrs_es.snapshots
     FOR EACH ROW WHEN (NEW.fingerprint OPERATOR(pg_catalog.=) OLD.fingerprint)
     EXECUTE FUNCTION cqrs_es.snapshot_updated();
+
+CREATE FUNCTION cqrs_es.take_snapshot(aggregate_type text, aggregate_id text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_take_snapshot';
+COMMENT ON FUNCTION cqrs_es.take_snapshot(text, text) IS
+    'saves the current state and returns its version, 0 when there are no events';

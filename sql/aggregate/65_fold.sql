@@ -41,9 +41,3 @@ CREATE FUNCTION cqrs_es.replay(
     AS 'MODULE_PATHNAME', 'cqrs_es_replay';
 COMMENT ON FUNCTION cqrs_es.replay(text, text, bigint, bigint) IS
     'the debugger''s view: one row per event with the state after it';
-
-CREATE FUNCTION cqrs_es.take_snapshot(aggregate_type text, aggregate_id text) RETURNS bigint
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_take_snapshot';
-COMMENT ON FUNCTION cqrs_es.take_snapshot(text, text) IS
-    'saves the current state and returns its version, 0 when there are no events';

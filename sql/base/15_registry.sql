@@ -1,4 +1,4 @@
--- 15_registry: declared aggregates, and the trigger that every registry carries.
+-- 15_registry: the trigger that every registry carries.
 -- No foreign keys between registries: a parallel pg_restore fills the tables in
 -- any order, and constraints of an extension's tables are there from the start.
 
@@ -8,49 +8,3 @@ CREATE FUNCTION cqrs_es.registry_changed() RETURNS trigger
 COMMENT ON FUNCTION cqrs_es.registry_changed() IS
     'statement trigger of the registries: tells all sessions that one of them changed';
 REVOKE EXECUTE ON FUNCTION cqrs_es.registry_changed() FROM PUBLIC;
-
-CREATE TABLE cqrs_es.aggregates (
-    aggregate_type text COLLATE "C" PRIMARY KEY,
-    initial_state  jsonb NOT NULL DEFAULT '{}',
-    snapshot_every integer NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0),
-    keep_snapshots integer NOT NULL DEFAULT 1 CHECK (keep_snapshots > 0),
-    created_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
-);
-COMMENT ON TABLE cqrs_es.aggregates IS
-    'declared aggregate types; kept by create_aggregate';
-SELECT pg_catalog.pg_extension_config_dump('cqrs_es.aggregates', '');
-
-CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
-    ON cqrs_es.aggregates FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.registry_changed();
-ALTER TABLE cqrs_es.aggregates ENABLE ALWAYS TRIGGER registry_changed;
-
-CREATE FUNCTION cqrs_es.create_aggregate(
-    aggregate_type text,
-    initial_state  jsonb DEFAULT '{}',
-    snapshot_every integer DEFAULT 100,
-    keep_snapshots integer DEFAULT 1
-) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_create_aggregate';
-COMMENT ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer) IS
-    'declares an aggregate type: the state before its first event, every how many events a snapshot is taken (0: never), and how many of a stream are kept';
-REVOKE EXECUTE ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer) FROM PUBLIC;
-
-CREATE FUNCTION cqrs_es.alter_aggregate(
-    aggregate_type text,
-    initial_state  jsonb DEFAULT NULL,
-    snapshot_every integer DEFAULT NULL,
-    keep_snapshots integer DEFAULT NULL
-) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_alter_aggregate';
-COMMENT ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer) IS
-    'changes a declared aggregate type; NULL leaves a property as it is';
-REVOKE EXECUTE ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer) FROM PUBLIC;
-
-CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_drop_aggregate';
-COMMENT ON FUNCTION cqrs_es.drop_aggregate(text) IS
-    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text) FROM PUBLIC;

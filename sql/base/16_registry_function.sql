@@ -4,7 +4,7 @@ CREATE FUNCTION cqrs_es.protect_functions() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_protect_functions';
 COMMENT ON FUNCTION cqrs_es.protect_functions() IS
-    'for the event trigger: refuses to drop a function that a reducer, upcaster or handler uses';
+    'for the event trigger: refuses to drop a function that a declaration names';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_functions() FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.note_function_names() RETURNS void
@@ -18,7 +18,7 @@ CREATE FUNCTION cqrs_es.protect_function_names() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_protect_function_names';
 COMMENT ON FUNCTION cqrs_es.protect_function_names() IS
-    'for the event trigger: refuses to rename or move a function that a reducer, upcaster or handler uses';
+    'for the event trigger: refuses to rename or move a function that a declaration names';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_function_names() FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.function_body(function oid) RETURNS text

@@ -8,10 +8,3 @@ CREATE FUNCTION cqrs_es.resolve_names() RETURNS trigger
 COMMENT ON FUNCTION cqrs_es.resolve_names() IS
     'row trigger of the registries: finds what a restored row names, and warns of what is missing';
 REVOKE EXECUTE ON FUNCTION cqrs_es.resolve_names() FROM PUBLIC;
-
-CREATE FUNCTION cqrs_es.protect_read_models() RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_protect_read_models';
-COMMENT ON FUNCTION cqrs_es.protect_read_models() IS
-    'for the event trigger: refuses to drop a table that a projection keeps';
-REVOKE EXECUTE ON FUNCTION cqrs_es.protect_read_models() FROM PUBLIC;

@@ -5,13 +5,8 @@
  * A fold walks tuples of the log and keeps two things in memory, the state
  * (reducer_state.c) and one event: what an event needs lives in a context that
  * is reset before the next one, so memory is flat however long the stream is.
- * It starts at the newest usable snapshot at or before the point asked for.
- *
- * Snapshots are taken in the appending transaction: every event whose sequence
- * is a multiple of the aggregate's snapshot_every folds the stream up to
- * itself and saves the result.  They commit or roll back with the event, so a
- * snapshot never speaks of events that are not there.  A reducer that fails
- * leaves no snapshot, and a warning.
+ * It starts at the newest usable snapshot at or before the point asked for; when
+ * one is taken says snapshot.c.
  *
  * Sequences of a stream have no holes.  A fold that meets one stops with XX001
  * rather than return a state that never was.
@@ -20,14 +15,11 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
-#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
@@ -35,18 +27,15 @@
 #include "base/errors.h"
 #include "base/internal_query.h"
 #include "base/tenancy.h"
-#include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/read.h"
 #include "aggregate/fold.h"
-#include "aggregate/reducer.h"
 #include "aggregate/reducer_state.h"
-#include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_aggregate_state);
 PG_FUNCTION_INFO_V1(cqrs_es_load_aggregate);
 PG_FUNCTION_INFO_V1(cqrs_es_replay);
-PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
 
 /* Room for a payload with a short header, aligned. */
 typedef union PayloadBuffer
@@ -71,7 +60,6 @@ typedef struct Fold
 	MemoryContext caller;
 }			Fold;
 
-static Aggregate *stream_args(FunctionCallInfo fcinfo, StreamKey *key);
 static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
 static int64 sequence_at(const StreamKey *key, TimestampTz at_time);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
@@ -79,19 +67,7 @@ static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
-static void snapshot_if_due(const Event *event);
-static bool is_due(const Aggregate *aggregate, const Event *event);
-static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
-					 FoldedState *folded);
-static void save_snapshot(const StreamKey *key, const Aggregate *aggregate,
-						  const FoldedState *folded);
 static void describe_fold(void *arg);
-
-void
-FoldInit(void)
-{
-	DispatchRegister(snapshot_if_due);
-}
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -110,7 +86,7 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 	FoldedState folded;
 
 	RegistryEnter();
-	aggregate = stream_args(fcinfo, &key);
+	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
 	RegistryLeave();
 	if (folded.version == 0)
@@ -134,7 +110,7 @@ cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 
 	RegistryEnter();
-	aggregate = stream_args(fcinfo, &key);
+	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
 	RegistryLeave();
 	values[0] = Int64GetDatum(folded.version);
@@ -168,7 +144,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 
 	RegistryEnter();
-	aggregate = stream_args(fcinfo, &key);
+	aggregate = FoldStreamArgs(fcinfo, &key);
 	fold_begin(&fold, aggregate, &key, from_sequence - 1);
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
@@ -194,42 +170,6 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	(void) fold_end(&fold);
 	RegistryLeave();
 	return (Datum) 0;
-}
-
-/*
- * SQL: take_snapshot(aggregate_type, aggregate_id).  Saves the state as of now
- * and returns the version it stands for, 0 when the stream has no events (then
- * nothing is saved).
- */
-Datum
-cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
-{
-	StreamKey	key;
-	Aggregate  *aggregate;
-	FoldedState folded;
-
-	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("take_snapshot()");
-	PreventCommandIfReadOnly("take_snapshot()");
-	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
-	RegistryEnter();
-	aggregate = stream_args(fcinfo, &key);
-	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
-	if (folded.version > 0)
-		save_snapshot(&key, aggregate, &folded);
-	RegistryLeave();
-	PG_RETURN_INT64(folded.version);
-}
-
-/* The stream that the first two arguments name; the caller must be allowed to read. */
-static Aggregate *
-stream_args(FunctionCallInfo fcinfo, StreamKey *key)
-{
-	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
-	key->tenant_id = TenancyCurrent();
-	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
-	return AggregateRequire(key->aggregate_type);
 }
 
 /* The sequence that at_sequence or at_time means; neither: the end. */
@@ -275,6 +215,21 @@ sequence_at(const StreamKey *key, TimestampTz at_time)
  * the fold
  *-------------------------------------------------------------------------
  */
+
+/*
+ * The stream that the first two arguments of an SQL function name, and its aggregate
+ * type (QE101).  The caller must be allowed to read events (42501).  *key points
+ * into the arguments.
+ */
+Aggregate *
+FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
+{
+	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key->tenant_id = TenancyCurrent();
+	TenancyRequireEvents(EventsTableGet().relid, ACL_SELECT);
+	return AggregateRequire(key->aggregate_type);
+}
 
 /*
  * Fold a stream up to a sequence.  In READ COMMITTED it sees what is committed
@@ -346,7 +301,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(FreshSnapshot());
 	if (snapshot_up_to == 0 || EventsRowSecurity() ||
-		!SnapshotLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
+		!SnapshotStoreLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
 	{
 		fold->version = 0;
 		state = aggregate->initial_state;
@@ -418,101 +373,6 @@ unpack_payload(Datum payload, PayloadBuffer *buffer)
 	/* not memcpy, of which gcc, knowing that it is short, makes a slow "rep movs" */
 	memmove(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
 	return PointerGetDatum(buffer->data);
-}
-
-/*
- * The observer: save a snapshot when the event is one that is due, and not one
- * that later events of the same append would push out again.
- */
-static void
-snapshot_if_due(const Event *event)
-{
-	StreamKey	key;
-	Aggregate  *aggregate;
-	MemoryContext work;
-	MemoryContext caller;
-	FoldedState folded;
-
-	RegistryEnter();
-	EventKey(event, &key);
-	aggregate = AggregateGet(key.aggregate_type);
-	if (!is_due(aggregate, event))
-	{
-		RegistryLeave();
-		return;
-	}
-
-	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
-	caller = MemoryContextSwitchTo(work);
-	if (try_fold(aggregate, &key, EventSequence(event), &folded))
-		save_snapshot(&key, aggregate, &folded);
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(work);
-	RegistryLeave();
-}
-
-static bool
-is_due(const Aggregate *aggregate, const Event *event)
-{
-	int64		sequence = EventSequence(event);
-	int64		later;
-
-	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
-		sequence % aggregate->snapshot_every != 0)
-		return false;
-	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
-	return later < aggregate->keep_snapshots;
-}
-
-/*
- * Fold for a snapshot.  A reducer that fails must not keep facts out of the log,
- * so its error becomes a warning and there is no snapshot; whoever asks for the
- * state will get the error.  What is not the reducer's fault is thrown on.
- */
-static bool
-try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
-	PG_TRY();
-	{
-		*folded = FoldStream(aggregate, key, sequence);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	if (error == NULL)
-		return true;
-	if (ErrorIsNotUsers(error->sqlerrcode))
-		ReThrowError(error);
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0));
-	return false;
-}
-
-/*
- * Save a state, unless declarations changed while it was folded: it may then be
- * a mixture, which no fingerprint stands for.
- */
-static void
-save_snapshot(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
-{
-	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
-		SnapshotSave(key, aggregate, folded->version, folded->state);
 }
 
 static void

@@ -6,7 +6,9 @@
 #ifndef CQRS_ES_FOLD_H
 #define CQRS_ES_FOLD_H
 
-#include "aggregate/reducer.h"
+#include "fmgr.h"
+
+#include "aggregate/aggregate.h"
 
 /* A stream's state after the event with sequence `version`. */
 typedef struct FoldedState
@@ -15,7 +17,7 @@ typedef struct FoldedState
 	Jsonb	   *state;
 }			FoldedState;
 
-extern void FoldInit(void);
+extern Aggregate * FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
 extern void FoldMore(FoldedState * folded, Aggregate *aggregate, const StreamKey *key,

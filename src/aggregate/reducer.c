@@ -1,43 +1,25 @@
 /*-------------------------------------------------------------------------
  * reducer.c
- *	  Declared aggregates with their reducers: state + event -> state.
+ *	  Reducers of aggregates: state + event -> state.
  *
  * A reducer is a list of operations (reducer_program.c), or a function (state
  * jsonb, event cqrs_es.event) returning jsonb in any language
  * (registry_function.c); the payload of an event type without one is merged
  * into the state (RFC 7396).
- *
- * The fingerprint covers the initial state, the event types, their operations,
- * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
- * is never used.  It does not see into functions that a reducer calls.  It covers
- * when the type was declared, too: an append that saves a snapshot beside
- * drop_aggregate may leave that behind, for a type that is declared anew.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "catalog/pg_type_d.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/definer.h"
-#include "base/errors.h"
-#include "log/upcast.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"
-
-/* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 2"
-
-static RegistryCache aggregate_cache = {
-	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate)
-};
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer);
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_function);
@@ -48,11 +30,21 @@ static char *begin_definition(FunctionCallInfo fcinfo);
 static Datum check_function(NullableDatum function);
 static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
 						 const char *search_path);
-pg_noreturn static void report_undeclared(const text *aggregate_type);
-static void load_aggregate(Aggregate *aggregate, const text *aggregate_type);
-static void load_reducers(Aggregate *aggregate, const text *aggregate_type,
-						  pg_cryptohash_ctx *hash, StringInfo row_versions);
-static void hash_text(pg_cryptohash_ctx *hash, const char *value);
+static void load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
+						  StringInfo source, StringInfo row_versions);
+static void drop_reducers(const text *aggregate_type);
+
+void
+ReducerInit(void)
+{
+	static const AggregatePart part = {.load = load_reducers,.drop = drop_reducers};
+
+	RegistryRegister("reducers");
+	RegistryFunctionRegister("reducers",
+							 "SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"',"
+							 " aggregate_type, event_type) AS used_as FROM cqrs_es.reducers WHERE function IS NOT NULL");
+	AggregateRegister(&part);
+}
 
 /* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
 Datum
@@ -166,69 +158,6 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The declaration of an aggregate type; NULL when there is none. */
-Aggregate *
-AggregateGet(const text *aggregate_type)
-{
-	Aggregate  *aggregate = RegistryCacheLookup(&aggregate_cache, aggregate_type);
-
-	if (!aggregate->loaded)
-		load_aggregate(aggregate, aggregate_type);
-	return aggregate->declared ? aggregate : NULL;
-}
-
-/* The same, or QE101. */
-Aggregate *
-AggregateRequire(const text *aggregate_type)
-{
-	Aggregate  *aggregate = AggregateGet(aggregate_type);
-
-	if (aggregate == NULL)
-		report_undeclared(aggregate_type);
-	return aggregate;
-}
-
-/*
- * Is all that this declaration was read from still what it was, row by row, the
- * functions and upcasters included?  Most often nothing was heard of a change;
- * else it is read again and compared.
- */
-bool
-AggregateIsCurrent(const Aggregate *aggregate)
-{
-	const Aggregate *now;
-
-	if (aggregate->generation == RegistryGeneration())
-		return true;
-	now = AggregateGet(cstring_to_text(aggregate->aggregate_type));
-	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
-}
-
-/*
- * For who declares something of it: it is declared (QE101), and stays so until
- * the end of the transaction.  Locks its row, and waits for who drops it; to
- * change its reducers or commands, also for who does that.
- */
-void
-AggregateLock(const text *aggregate_type, bool change)
-{
-	if (!RegistryLockAggregate(aggregate_type, change))
-		report_undeclared(aggregate_type);
-}
-
-static void
-report_undeclared(const text *aggregate_type)
-{
-	char	   *name = text_to_cstring(aggregate_type);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-			 errmsg("aggregate type \"%s\" is not declared", name),
-			 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
-			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
-					 quote_literal_cstr(name))));
-}
-
 /* The reducer for an event type; NULL: merge the payload. */
 Reducer *
 ReducerFind(Aggregate *aggregate, const text *event_type)
@@ -257,71 +186,18 @@ ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state, const Event *e
 }
 
 /*-------------------------------------------------------------------------
- * loading
+ * as a part of aggregates
  *-------------------------------------------------------------------------
  */
 
 static void
-load_aggregate(Aggregate *aggregate, const text *aggregate_type)
+load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
+			  StringInfo source, StringInfo row_versions)
 {
 	static InternalQuery query = {
-		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, " ROW_VERSION("a") ", a.created_at"
-		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = PointerGetDatum(aggregate_type);
-	MemoryContext memory = aggregate_cache.memory;
-	uint64		generation = RegistryGeneration();
-
-	SPI_connect();
-	aggregate->declared = RegistryRead(&query, &value) > 0;
-	if (aggregate->declared)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-		StringInfoData row_versions;
-		const char *upcaster_rows;
-		bool		isnull;
-		Jsonb	   *initial = DatumGetJsonbP(SPI_getbinval(row, desc, 1, &isnull));
-
-		aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
-		memcpy(aggregate->initial_state, initial, VARSIZE(initial));
-		aggregate->snapshot_every = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull));
-		aggregate->keep_snapshots = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
-
-		if (hash == NULL || pg_cryptohash_init(hash) < 0)
-			elog(ERROR, "could not compute a fingerprint");
-		hash_text(hash, FOLD_RULES);
-		hash_text(hash, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
-		hash_text(hash, psprintf(INT64_FORMAT,
-								 DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull))));
-		initStringInfo(&row_versions);
-		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 4));
-		load_reducers(aggregate, aggregate_type, hash, &row_versions);
-		hash_text(hash, UpcastFingerprint(&upcaster_rows));
-		appendStringInfoString(&row_versions, upcaster_rows);
-		aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
-		aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-		SET_VARSIZE(aggregate->fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-		if (pg_cryptohash_final(hash, (uint8 *) VARDATA(aggregate->fingerprint),
-								PG_SHA256_DIGEST_LENGTH) < 0)
-			elog(ERROR, "could not compute a fingerprint");
-		pg_cryptohash_free(hash);
-	}
-	SPI_finish();
-	aggregate->generation = generation;
-	aggregate->loaded = true;
-}
-
-static void
-load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ctx *hash,
-			  StringInfo row_versions)
-{
-	static InternalQuery query = {
-		.sql = "SELECT r.event_type, r.function, p.oid, r.search_path, r.operations,"
-		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text,"
-		" " ROW_VERSIONS("r")
+		.sql = "SELECT r.event_type, r.function, p.oid AS function_oid, r.search_path, r.operations,"
+		" ROW(r.event_type, r.function, r.operations, r.search_path, " FUNCTION_SOURCE ")::pg_catalog.text AS source,"
+		" " ROW_VERSIONS("r") " AS row_versions"
 		" FROM cqrs_es.reducers AS r LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
@@ -329,37 +205,38 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, pg_cryptohash_ct
 	};
 	Datum		value = PointerGetDatum(aggregate_type);
 	uint64		n = RegistryRead(&query, &value);
-	TupleDesc	desc = SPI_tuptable->tupdesc;
 	uint64		i;
 
 	aggregate->nreducers = (int) n;
-	aggregate->reducers = MemoryContextAllocZero(aggregate_cache.memory,
-												 Max(n, 1) * sizeof(Reducer));
+	aggregate->reducers = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Reducer));
 	for (i = 0; i < n; i++)
 	{
 		Reducer    *reducer = &aggregate->reducers[i];
-		HeapTuple	row = SPI_tuptable->vals[i];
-		MemoryContext caller = MemoryContextSwitchTo(aggregate_cache.memory);
+		QueryRow	row = InternalQueryRow(i);
+		MemoryContext caller = MemoryContextSwitchTo(memory);
 		bool		isnull;
-		Datum		operations = SPI_getbinval(row, desc, 5, &isnull);
+		Datum		operations = InternalQueryDatum(&row, "operations", &isnull);
 
-		reducer->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
+		reducer->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
 		if (!isnull)
 			reducer->program = ReducerProgramCompile(DatumGetJsonbPCopy(operations));
 		else
-			RegistryFunctionInit(&reducer->function, row, desc, 2, "reducer");
+			RegistryFunctionInit(&reducer->function, &row, "reducer");
 		MemoryContextSwitchTo(caller);
-		hash_text(hash, SPI_getvalue(row, desc, 6));
-		appendStringInfoString(row_versions, SPI_getvalue(row, desc, 7));
+		AggregateAddSource(source, InternalQueryText(&row, "source"));
+		appendStringInfoString(row_versions, InternalQueryText(&row, "row_versions"));
 	}
 }
 
-/* With the end of the string, so that no two lists of texts hash the same. */
+/* They go with the aggregate type. */
 static void
-hash_text(pg_cryptohash_ctx *hash, const char *value)
+drop_reducers(const text *aggregate_type)
 {
-	if (value == NULL)
-		value = "";
-	if (pg_cryptohash_update(hash, (const uint8 *) value, strlen(value) + 1) < 0)
-		elog(ERROR, "could not compute a fingerprint");
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+
+	(void) RegistryWrite(&query, &value, NULL);
 }

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer.h
- *	  Declared aggregates with their reducers: state + event -> state.
+ *	  Reducers of aggregates: state + event -> state.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REDUCER_H
@@ -9,9 +9,9 @@
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
-#include "base/registry.h"
 #include "base/registry_function.h"
 #include "log/events.h"
+#include "aggregate/aggregate.h"
 
 struct ReducerProgram;
 
@@ -23,26 +23,7 @@ typedef struct Reducer
 	RegistryFunction function;
 }			Reducer;
 
-/* A declared aggregate.  Lives in the registry cache, until the transaction ends. */
-typedef struct Aggregate
-{
-	char		aggregate_type[REGISTRY_KEY_BYTES];
-	bool		loaded;
-	bool		declared;
-	Jsonb	   *initial_state;
-	int32		snapshot_every; /* 0: never */
-	int32		keep_snapshots;
-	uint64		generation;		/* of the registries, when it was loaded */
-	bytea	   *fingerprint;	/* of all that decides what a fold results in */
-	char	   *row_versions;	/* of the rows that all that was read from */
-	int			nreducers;
-	Reducer    *reducers;
-}			Aggregate;
-
-extern Aggregate * AggregateGet(const text *aggregate_type);
-extern Aggregate * AggregateRequire(const text *aggregate_type);
-extern bool AggregateIsCurrent(const Aggregate *aggregate);
-extern void AggregateLock(const text *aggregate_type, bool change);
+extern void ReducerInit(void);
 extern Reducer * ReducerFind(Aggregate *aggregate, const text *event_type);
 extern Jsonb *ReducerCall(Reducer * reducer, FunctionCalls * calls, Jsonb *state,
 						  const Event *event);

@@ -1,208 +1,157 @@
 /*-------------------------------------------------------------------------
  * snapshot.c
- *	  Stored states of aggregates: load the newest usable one, save one.
- *	  Storage only; fold.c decides when, and never trusts more than it asked.
+ *	  When a snapshot is taken: whenever one is due, and on request.
  *
- * The newest few per stream are kept, one by default, in a shape that the
- * statements of the Rust crate postgres-es work on.  Usable is a snapshot with
- * the fingerprint of today's reducers; others, among them those without one
- * that such a client wrote, go when the next is taken.  A client may also read
- * one of ours and write its own state over it, which would then stand under our
- * fingerprint: a trigger takes that away.  We ourselves never write a new
- * snapshot under the old fingerprint, which is how the two are told apart.
- *
- * Two who save at the same time do no harm: each row says what it is a state
- * of, and who saves next removes what is one too many.  Above READ COMMITTED the
- * second would fail, since it may not change what it cannot see; but a snapshot
- * is no fact, and whoever appends or reads must not fail for it: then it is left
- * to the other.
+ * Snapshots are taken in the appending transaction: every event whose sequence
+ * is a multiple of the aggregate's snapshot_every folds the stream up to
+ * itself (fold.c) and saves the result (snapshot_store.c).  They commit or roll
+ * back with the event, so a snapshot never speaks of events that are not there.  A
+ * reducer that fails leaves no snapshot, and a warning.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
-#include "executor/spi.h"
-#include "utils/jsonb.h"
-#include "utils/rel.h"
-#include "utils/resowner.h"
-#include "utils/snapmgr.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/internal_query.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/registry.h"
+#include "base/subtransaction.h"
+#include "base/tenancy.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
 #include "log/events.h"
+#include "aggregate/fold.h"
 #include "aggregate/snapshot.h"
+#include "aggregate/snapshot_store.h"
 
-PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
+PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
 
-static void write_unless_moved(InternalQuery *query, Datum *values);
+static void snapshot_if_due(const Event *event);
+static bool is_due(const Aggregate *aggregate, const Event *event);
+static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
+					 FoldedState *folded);
+static void save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded);
+
+void
+SnapshotInit(void)
+{
+	DispatchRegister(snapshot_if_due);
+}
 
 /*
- * The BEFORE ROW trigger for an UPDATE that gives a snapshot another number and
- * leaves its fingerprint (both are the trigger's conditions): returns the new
- * row without fingerprint.
+ * SQL: take_snapshot(aggregate_type, aggregate_id).  Saves the state as of now
+ * and returns the version it stands for, 0 when the stream has no events (then
+ * nothing is saved).
  */
 Datum
-cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
+cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	TupleDesc	desc;
-	int			column;
-	Datum		value = (Datum) 0;
-	bool		isnull = true;
+	StreamKey	key;
+	Aggregate  *aggregate;
+	FoldedState folded;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
-		!TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired BEFORE UPDATE FOR EACH ROW", "snapshot_updated()")));
-
-	desc = RelationGetDescr(trigdata->tg_relation);
-	column = SPI_fnumber(desc, "fingerprint");
-	if (column <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("relation \"%s\" has no column \"fingerprint\"",
-						RelationGetRelationName(trigdata->tg_relation))));
-	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_newtuple, desc, 1,
-													 &column, &value, &isnull));
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("take_snapshot()");
+	PreventCommandIfReadOnly("take_snapshot()");
+	TenancyRequireEvents(EventsTableGet().relid, ACL_INSERT);
+	RegistryEnter();
+	aggregate = FoldStreamArgs(fcinfo, &key);
+	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
+	if (folded.version > 0)
+		save(&key, aggregate, &folded);
+	RegistryLeave();
+	PG_RETURN_INT64(folded.version);
 }
 
 /*
- * The stream's newest usable snapshot that is not beyond up_to_sequence, as
- * `snapshot` sees it.  The state is palloc'd in the current memory context.
- */
-bool
-SnapshotLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
-			 Snapshot snapshot, int64 *last_sequence, Jsonb **state)
-{
-	static InternalQuery query = {
-		.sql = "SELECT last_sequence, payload FROM cqrs_es.snapshots"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
-		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
-		" AND tenant_id OPERATOR(pg_catalog.=) $3"
-		" AND fingerprint OPERATOR(pg_catalog.=) $4"
-		" AND last_sequence OPERATOR(pg_catalog.<=) $5"
-		" ORDER BY last_sequence DESC LIMIT 1",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
-	};
-	Datum		values[5] = {PointerGetDatum(key->aggregate_type),
-		PointerGetDatum(key->aggregate_id),
-		PointerGetDatum(key->tenant_id),
-		PointerGetDatum(aggregate->fingerprint),
-	Int64GetDatum(up_to_sequence)};
-	MemoryContext caller = CurrentMemoryContext;
-	RoleSwitch	saved;
-	bool		found;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("snapshots");
-	found = InternalQueryRead(&query, values, NULL, snapshot) > 0;
-	RoleSwitchBack(&saved);
-	if (found)
-	{
-		bool		isnull;
-		HeapTuple	row = SPI_tuptable->vals[0];
-		MemoryContext spi;
-
-		*last_sequence = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-		spi = MemoryContextSwitchTo(caller);
-		*state = DatumGetJsonbPCopy(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-		MemoryContextSwitchTo(spi);
-	}
-	SPI_finish();
-	return found;
-}
-
-/*
- * Save the state after last_sequence, and let go of those that are not to be
- * kept.  Above READ COMMITTED nothing is saved, or let go of, where another
- * transaction did so since this one's snapshot.
- */
-void
-SnapshotSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
-			 Jsonb *state)
-{
-#define OF_STREAM \
-	" aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2" \
-	" AND tenant_id OPERATOR(pg_catalog.=) $3"
-	static InternalQuery save = {
-		.sql = "INSERT INTO cqrs_es.snapshots AS s (aggregate_type, aggregate_id, tenant_id,"
-		" fingerprint, last_sequence, payload, current_snapshot)"
-		" SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(pg_catalog.max(current_snapshot), 0)"
-		" OPERATOR(pg_catalog.+) 1 FROM cqrs_es.snapshots WHERE" OF_STREAM ")"
-		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, last_sequence) DO UPDATE SET"
-		" fingerprint = excluded.fingerprint,"
-		" payload = excluded.payload,"
-		" current_snapshot = excluded.current_snapshot,"
-		" created_at = excluded.created_at"
-		" WHERE s.fingerprint IS NULL"
-		" OR s.fingerprint OPERATOR(pg_catalog.<>) excluded.fingerprint",
-		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID}
-	};
-	static InternalQuery clean = {
-		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
-		" AND (fingerprint IS NULL OR fingerprint OPERATOR(pg_catalog.<>) $4"
-		" OR last_sequence OPERATOR(pg_catalog.<=) (SELECT last_sequence FROM cqrs_es.snapshots"
-		" WHERE" OF_STREAM " AND fingerprint OPERATOR(pg_catalog.=) $4"
-		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
-	};
-	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
-		PointerGetDatum(key->aggregate_id),
-		PointerGetDatum(key->tenant_id),
-		PointerGetDatum(aggregate->fingerprint),
-		Int64GetDatum(last_sequence),
-	JsonbPGetDatum(state)};
-	RoleSwitch	saved;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("snapshots");
-	write_unless_moved(&save, values);
-	values[4] = Int64GetDatum(aggregate->keep_snapshots);
-	write_unless_moved(&clean, values);
-	RoleSwitchBack(&saved);
-	SPI_finish();
-}
-
-/*
- * Run the statement; where it meets rows that are newer than the transaction's
- * snapshot, do nothing instead of failing.  (DO NOTHING and SKIP LOCKED would
- * fail as well.)
+ * The observer: save a snapshot when the event is one that is due, and not one
+ * that later events of the same append would push out again.
  */
 static void
-write_unless_moved(InternalQuery *query, Datum *values)
+snapshot_if_due(const Event *event)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	StreamKey	key;
+	Aggregate  *aggregate;
+	MemoryContext work;
+	MemoryContext caller;
+	FoldedState folded;
 
-	if (!IsolationUsesXactSnapshot())
+	RegistryEnter();
+	EventKey(event, &key);
+	aggregate = AggregateGet(key.aggregate_type);
+	if (!is_due(aggregate, event))
 	{
-		(void) InternalQueryWrite(query, values, NULL);
+		RegistryLeave();
 		return;
 	}
-	BeginInternalSubTransaction(NULL);
+
+	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(work);
+	if (try_fold(aggregate, &key, EventSequence(event), &folded))
+		save(&key, aggregate, &folded);
 	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
+	RegistryLeave();
+}
+
+static bool
+is_due(const Aggregate *aggregate, const Event *event)
+{
+	int64		sequence = EventSequence(event);
+	int64		later;
+
+	if (aggregate == NULL || aggregate->snapshot_every == 0 ||
+		sequence % aggregate->snapshot_every != 0)
+		return false;
+	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
+	return later < aggregate->keep_snapshots;
+}
+
+/*
+ * Fold for a snapshot.  A reducer that fails must not keep facts out of the log,
+ * so its error becomes a warning and there is no snapshot; whoever asks for the
+ * state will get the error.  What is not the reducer's fault is thrown on.
+ */
+static bool
+try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState *folded)
+{
+	Subtransaction subtransaction;
+	ErrorData  *volatile error = NULL;
+
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		(void) InternalQueryWrite(query, values, NULL);
-		ReleaseCurrentSubTransaction();
+		*folded = FoldStream(aggregate, key, sequence);
+		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+	if (error == NULL)
+		return true;
+	if (ErrorIsNotUsers(error->sqlerrcode))
 		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	return false;
+}
+
+/*
+ * Save a state, unless declarations changed while it was folded: it may then be
+ * a mixture, which no fingerprint stands for.
+ */
+static void
+save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
+{
+	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
+		SnapshotStoreSave(key, aggregate, folded->version, folded->state);
 }

@@ -1,18 +1,11 @@
 /*-------------------------------------------------------------------------
  * snapshot.h
- *	  Stored states of aggregates: load the newest usable one, save one.
+ *	  When a snapshot is taken.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_SNAPSHOT_H
 #define CQRS_ES_SNAPSHOT_H
 
-#include "base/cqrs_es.h"
-#include "aggregate/reducer.h"
-
-extern bool SnapshotLoad(const StreamKey *key, const Aggregate *aggregate,
-						 int64 up_to_sequence, Snapshot snapshot,
-						 int64 *last_sequence, Jsonb **state);
-extern void SnapshotSave(const StreamKey *key, const Aggregate *aggregate,
-						 int64 last_sequence, Jsonb *state);
+extern void SnapshotInit(void);
 
 #endif							/* CQRS_ES_SNAPSHOT_H */

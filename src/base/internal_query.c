@@ -32,6 +32,7 @@
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
 
+static int	column_number(const QueryRow *row, const char *column);
 static void free_plan(void *arg);
 
 /*
@@ -104,6 +105,52 @@ InternalQueryWriteNewest(InternalQuery *query, Datum *values, const char *nulls)
 		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
 			 SPI_result_code_string(rc));
 	return SPI_processed;
+}
+
+/*
+ * One of the rows that SPI_tuptable holds, counted from 0.  It is good until
+ * SPI_finish, also when other queries run meanwhile.
+ */
+QueryRow
+InternalQueryRow(uint64 number)
+{
+	QueryRow	row = {SPI_tuptable->vals[number], SPI_tuptable->tupdesc};
+
+	return row;
+}
+
+/*
+ * The value of the column with this name, which is good as long as the row.  Where
+ * isnull is NULL the column must have one.
+ */
+Datum
+InternalQueryDatum(const QueryRow *row, const char *column, bool *isnull)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row->tuple, row->desc, column_number(row, column), &is_null);
+
+	if (isnull != NULL)
+		*isnull = is_null;
+	else if (is_null)
+		elog(ERROR, "column \"%s\" is null", column);
+	return value;
+}
+
+/* The same as text, palloc'd in the current memory context; NULL for null. */
+char *
+InternalQueryText(const QueryRow *row, const char *column)
+{
+	return SPI_getvalue(row->tuple, row->desc, column_number(row, column));
+}
+
+static int
+column_number(const QueryRow *row, const char *column)
+{
+	int			number = SPI_fnumber(row->desc, column);
+
+	if (number <= 0)
+		elog(ERROR, "a query of our own gave no column \"%s\"", column);
+	return number;
 }
 
 /*

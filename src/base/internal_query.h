@@ -20,6 +20,13 @@ typedef struct InternalQuery
 	SPIPlanPtr	plan;			/* NULL until first used */
 }			InternalQuery;
 
+/* A row that a query gave; its columns are read by their names. */
+typedef struct QueryRow
+{
+	HeapTuple	tuple;
+	TupleDesc	desc;
+}			QueryRow;
+
 /* Another role's rights and search_path for a while; see internal_query.c. */
 typedef struct RoleSwitch
 {
@@ -35,6 +42,9 @@ extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 								 const char *nulls);
 extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
 									   const char *nulls);
+extern QueryRow InternalQueryRow(uint64 number);
+extern Datum InternalQueryDatum(const QueryRow * row, const char *column, bool *isnull);
+extern char *InternalQueryText(const QueryRow * row, const char *column);
 extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchStay(void);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry.h
- *	  Declarations: aggregates, and how every registry is cached.
+ *	  Declarations: how every registry is cached, read and written.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REGISTRY_H
@@ -14,20 +14,43 @@
 #define REGISTRY_KEY_BYTES 256
 
 /*
- * What a backend remembers of registry tables: a hash table by name in a
- * memory context of its own, both thrown away when any registry changes.
+ * What every entry of a registry cache begins with.  The rest of it is the
+ * loader's: all zero before.
+ */
+typedef struct RegistryEntry
+{
+	char		key[REGISTRY_KEY_BYTES];
+	uint64		generation;		/* of the registries, before it was loaded */
+	bool		is_loaded;
+}			RegistryEntry;
+
+/*
+ * Fill in the entry of a key, which is NULL where there is one entry alone.  Called
+ * between SPI_connect and SPI_finish; what the entry points to must be allocated
+ * in `memory`.  Whatever it raises leaves no entry.
+ */
+typedef void (*RegistryLoader) (void *entry, const text *key, MemoryContext memory);
+
+/*
+ * What a backend remembers of registries: a hash table by name in a memory
+ * context of its own, both thrown away when any registry changes.  Static, with
+ * the first block filled in.
  */
 typedef struct RegistryCache
 {
 	const char *name;
-	Size		entry_size;		/* the entry begins with char[REGISTRY_KEY_BYTES] */
+	Size		entry_size;		/* the entry begins with a RegistryEntry */
+	RegistryLoader load;
+
+	/* private to registry.c */
 	uint64		generation;
 	MemoryContext memory;
 	HTAB	   *entries;
 }			RegistryCache;
 
 extern void RegistryInit(void);
-extern void *RegistryCacheLookup(RegistryCache *cache, const text *key);
+extern void RegistryRegister(const char *table);
+extern void *RegistryLookup(RegistryCache *cache, const text *key);
 extern void RegistryEnter(void);
 extern void RegistryLeave(void);
 extern uint64 RegistryGeneration(void);
@@ -36,6 +59,5 @@ extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
 extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
-extern bool RegistryLockAggregate(const text *type, bool change);
 
 #endif							/* CQRS_ES_REGISTRY_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry_function.c
- *	  A user's function that a registry names: reducer, upcaster, handler.
+ *	  A user's function that a registry names: a reducer, an upcaster, a handler.
  *
  * Registries keep a function by its full signature, not by its oid, so that it
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
@@ -10,6 +10,7 @@
  * it get another name or schema: whoever can create functions there would put one
  * of his in its place, which then runs with the rights of whoever reads.  What
  * has gone all the same (a restore without it) is a clear error when it is called.
+ * Which registries do so they say at Init (RegistryFunctionRegister).
  * (The event triggers' own function is in sql/90_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
@@ -58,14 +59,15 @@ PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
 PG_FUNCTION_INFO_V1(cqrs_es_note_function_names);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
 
-/* what is named, and as what */
-#define NAMED_FUNCTIONS \
-	"(SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"'," \
-	"  aggregate_type, event_type) AS used_as FROM cqrs_es.reducers" \
-	" UNION ALL SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"'," \
-	"  event_type, from_version) FROM cqrs_es.upcasters" \
-	" UNION ALL SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"'," \
-	"  projection, event_type) FROM cqrs_es.handlers WHERE function IS NOT NULL) AS n"
+#define MAX_REGISTRIES 8
+
+/* the registries that name functions, each with a SELECT of what it names and as what */
+static struct
+{
+	const char *table;
+	const char *named;
+}			registries[MAX_REGISTRIES];
+static int	nregistries = 0;
 
 /* the named functions that were there when the command began that is running; 0: none */
 static Datum functions_there = (Datum) 0;
@@ -79,12 +81,27 @@ typedef struct FunctionCall
 	struct FunctionCall *next;
 }			FunctionCall;
 
+static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
 pg_noreturn static void refuse_change(const char *change);
 static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
 static void refuse_temporary(Oid function, const char *role);
 pg_noreturn static void report_missing(const RegistryFunction * function);
 static void check_execute(Oid function, const char *name);
+
+/*
+ * A table of ours whose rows name functions, and a SELECT of their signatures, as
+ * function, and of what they are used as, as used_as, for all rows that name one.
+ * Called by Inits only.
+ */
+void
+RegistryFunctionRegister(const char *table, const char *named)
+{
+	if (nregistries >= MAX_REGISTRIES)
+		elog(ERROR, "too many registries that name functions");
+	registries[nregistries].table = table;
+	registries[nregistries++].named = named;
+}
 
 /*
  * The function that a signature means, as regprocedure takes it, locked to the
@@ -182,20 +199,19 @@ RegistryFunctionName(const char *signature)
 }
 
 /*
- * Fill in a function from a row of a registry, in the current memory context:
- * from first_column on stand the signature, the oid or null, the search_path.
+ * Fill in a function from a row of a registry, in the current memory context: from
+ * its columns function (the signature), function_oid (perhaps null), search_path.
  */
 void
-RegistryFunctionInit(RegistryFunction *function, HeapTuple row, TupleDesc desc,
-					 int first_column, const char *role)
+RegistryFunctionInit(RegistryFunction *function, const QueryRow *row, const char *role)
 {
 	bool		isnull;
-	Datum		oid = SPI_getbinval(row, desc, first_column + 1, &isnull);
+	Datum		oid = InternalQueryDatum(row, "function_oid", &isnull);
 
 	function->role = role;
-	function->signature = SPI_getvalue(row, desc, first_column);
+	function->signature = InternalQueryText(row, "function");
 	function->oid = isnull ? InvalidOid : DatumGetObjectId(oid);
-	function->search_path = SPI_getvalue(row, desc, first_column + 2);
+	function->search_path = InternalQueryText(row, "search_path");
 }
 
 /*
@@ -319,18 +335,17 @@ cqrs_es_function_body(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "SELECT n.function, n.used_as"
-		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN " NAMED_FUNCTIONS
-		" ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
-		" AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
-		" pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
-		" WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1",
-		.nargs = 0
-	};
+	static InternalQuery query = {0};
 
 	if (!registries_are_there())
 		PG_RETURN_VOID();
+	if (query.sql == NULL)
+		query.sql = query_of_named("SELECT n.function, n.used_as"
+								   " FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN",
+								   "ON pg_catalog.parse_ident(n.function, false) OPERATOR(pg_catalog.=) d.address_names"
+								   " AND pg_catalog.replace(pg_catalog.split_part(n.function, '(', -1), '\"', '') OPERATOR(pg_catalog.=)"
+								   " pg_catalog.replace(pg_catalog.array_to_string(d.address_args, ',') OPERATOR(pg_catalog.||) ')', '\"', '')"
+								   " WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1");
 	SPI_connect();
 	if (RegistryRead(&query, NULL) > 0)
 		refuse_change("drop");
@@ -346,11 +361,8 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "SELECT pg_catalog.array_agg(n.function) FROM " NAMED_FUNCTIONS
-		" WHERE pg_catalog.to_regprocedure(n.function) IS NOT NULL",
-		.nargs = 0
-	};
+	static InternalQuery query = {0};
+	QueryRow	row;
 	Datum		there;
 	bool		isnull;
 	MemoryContext caller;
@@ -361,9 +373,13 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 	functions_there_known = !registries_are_there();
 	if (functions_there_known)
 		PG_RETURN_VOID();
+	if (query.sql == NULL)
+		query.sql = query_of_named("SELECT pg_catalog.array_agg(n.function) AS there FROM",
+								   "WHERE pg_catalog.to_regprocedure(n.function) IS NOT NULL");
 	SPI_connect();
 	(void) RegistryRead(&query, NULL);
-	there = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	row = InternalQueryRow(0);
+	there = InternalQueryDatum(&row, "there", &isnull);
 	if (!isnull)
 	{
 		caller = MemoryContextSwitchTo(TopMemoryContext);
@@ -384,13 +400,7 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "SELECT n.function, n.used_as FROM " NAMED_FUNCTIONS
-		" WHERE n.function OPERATOR(pg_catalog.=) ANY ($1)"
-		" AND pg_catalog.to_regprocedure(n.function) IS NULL ORDER BY 1, 2 LIMIT 1",
-		.nargs = 1,
-		.argtypes = {TEXTARRAYOID}
-	};
+	static InternalQuery query = {.nargs = 1,.argtypes = {TEXTARRAYOID}};
 
 	if (!functions_there_known)
 		ereport(ERROR,
@@ -398,6 +408,10 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 				 errmsg("could not note what was there before")));
 	if (functions_there == (Datum) 0 || !registries_are_there())
 		PG_RETURN_VOID();
+	if (query.sql == NULL)
+		query.sql = query_of_named("SELECT n.function, n.used_as FROM",
+								   "WHERE n.function OPERATOR(pg_catalog.=) ANY ($1)"
+								   " AND pg_catalog.to_regprocedure(n.function) IS NULL ORDER BY 1, 2 LIMIT 1");
 	SPI_connect();
 	if (RegistryRead(&query, &functions_there) > 0)
 		refuse_change("rename or move");
@@ -405,29 +419,48 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * A query over all that the registries name, n: function and used_as.  It is kept
+ * for good, as its plan is.
+ */
+static const char *
+query_of_named(const char *before, const char *after)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "%s (", before);
+	for (i = 0; i < nregistries; i++)
+		appendStringInfo(&sql, "%s%s", i == 0 ? "" : " UNION ALL ", registries[i].named);
+	appendStringInfo(&sql, ") AS n %s", after);
+	return MemoryContextStrdup(TopMemoryContext, sql.data);
+}
+
 /* False when the extension itself is what is being dropped. */
 static bool
 registries_are_there(void)
 {
 	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
+	int			i;
 
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("reducers", schema)) &&
-		OidIsValid(get_relname_relid("upcasters", schema)) &&
-		OidIsValid(get_relname_relid("handlers", schema));
+	for (i = 0; i < nregistries; i++)
+		if (!OidIsValid(schema) || !OidIsValid(get_relname_relid(registries[i].table, schema)))
+			return false;
+	return true;
 }
 
 /* 2BP01 for the function in use that has just been read. */
 static void
 refuse_change(const char *change)
 {
-	HeapTuple	row = SPI_tuptable->vals[0];
-	TupleDesc	desc = SPI_tuptable->tupdesc;
+	QueryRow	row = InternalQueryRow(0);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 			 errmsg("cannot %s function %s because it is in use",
-					change, SPI_getvalue(row, desc, 1)),
-			 errdetail("It is %s.", SPI_getvalue(row, desc, 2)),
+					change, InternalQueryText(&row, "function")),
+			 errdetail("It is %s.", InternalQueryText(&row, "used_as")),
 			 errhint("Define another one, or drop that first.")));
 }
 

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  * registry_function.h
- *	  A user's function that a registry names: reducer, upcaster, handler.
+ *	  A user's function that a registry names: a reducer, an upcaster, a handler.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REGISTRY_FUNCTION_H
 #define CQRS_ES_REGISTRY_FUNCTION_H
 
-#include "access/htup.h"
-#include "access/tupdesc.h"
 #include "fmgr.h"
+
+#include "base/internal_query.h"
 
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
@@ -42,12 +42,13 @@ typedef struct FunctionCalls
 	int			guc_level;		/* 0: all settings are still the caller's */
 }			FunctionCalls;
 
+extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);
 extern char *RegistryFunctionName(const char *signature);
-extern void RegistryFunctionInit(RegistryFunction * function, HeapTuple row, TupleDesc desc,
-								 int first_column, const char *role);
+extern void RegistryFunctionInit(RegistryFunction * function, const QueryRow * row,
+								 const char *role);
 extern void FunctionCallsInit(FunctionCalls * calls);
 extern Datum RegistryFunctionCall(RegistryFunction * function, FunctionCalls * calls,
 								  const NullableDatum *args, int nargs);

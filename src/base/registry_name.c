@@ -17,7 +17,7 @@
  *
  * A role that is dropped stays dropped: no other role of its name takes over what
  * it defined.  A table that is dropped, which takes some force (an event trigger
- * refuses it), is followed by one of its name, as the statements that name it do.
+ * refuses it, read_model.c), is followed by one of its name, as the statements that name it do.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -40,11 +40,9 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
-#include "base/registry.h"
 #include "base/registry_name.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_resolve_names);
-PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
 
 /* A row that is about to be stored. */
 typedef struct RegistryRow
@@ -91,52 +89,6 @@ cqrs_es_resolve_names(PG_FUNCTION_ARGS)
 	resolve_tables(&row);
 	check_function(&row);
 	return PointerGetDatum(row.tuple);
-}
-
-/*
- * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
- * a table is dropped that a projection keeps.
- */
-Datum
-cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "SELECT d.object_identity, p.name"
-		" FROM pg_catalog.pg_event_trigger_dropped_objects() AS d"
-		" CROSS JOIN cqrs_es.projections AS p"
-		" CROSS JOIN LATERAL pg_catalog.generate_subscripts(p.read_model_names, 1) AS i"
-		" WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
-		" AND d.objsubid OPERATOR(pg_catalog.=) 0 AND d.object_type OPERATOR(pg_catalog.=) 'table'"
-		" AND (d.objid OPERATOR(pg_catalog.=) p.read_models[i]"
-		"  OR d.address_names[1] OPERATOR(pg_catalog.=) p.read_model_names[i][1]"
-		"  AND d.address_names[2] OPERATOR(pg_catalog.=) p.read_model_names[i][2]"
-		"  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid OPERATOR(pg_catalog.=) p.read_models[i]))"
-		" ORDER BY 1, 2 LIMIT 1",
-		.nargs = 0
-	};
-	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
-
-	/* the extension itself may be what is dropped */
-	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("projections", schema)))
-		PG_RETURN_VOID();
-
-	SPI_connect();
-	if (RegistryRead(&query, NULL) > 0)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		char	   *projection = SPI_getvalue(row, desc, 2);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop table %s because a projection keeps it",
-						SPI_getvalue(row, desc, 1)),
-				 errdetail("It is projection \"%s\".", projection),
-				 errhint("Drop that first, with SELECT cqrs_es.drop_projection(%s).",
-						 quote_literal_cstr(projection))));
-	}
-	SPI_finish();
-	PG_RETURN_VOID();
 }
 
 /*-------------------------------------------------------------------------

@@ -15,9 +15,9 @@
 	" WHERE r.rolname OPERATOR(pg_catalog.=) " name "), 0)::pg_catalog.oid"
 
 /*
- * SQL: the read models of a row p of cqrs_es.projections, as an array of regclass
- * as long as that of their names, with 0 for what is missing; empty when there
- * are none.  What is gone is followed by a new table of its name, as the
+ * SQL: the read models of a registry's row p (its columns read_models and
+ * read_model_names), as an array of regclass as long as that of their names, with 0
+ * for what is missing; empty when there are none.  What is gone is followed by a new table of its name, as the
  * handlers' statements do.
  */
 #define REGISTRY_READ_MODELS \

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * command.c
- *	  Commands: load the aggregate, decide, append.
+ *	  Commands: declared; and executed: load the aggregate, decide, append.
  *
  * A command is decided by an SQL expression over state, command, aggregate_id,
  * metadata and version (decider.c).  Its events are appended behind just the
@@ -62,24 +62,30 @@
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
+#include "base/definer.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/registry.h"
+#include "base/registry_name.h"
+#include "base/subtransaction.h"
 #include "base/tenancy.h"
 #include "log/append.h"
 #include "log/context.h"
 #include "log/event_id.h"
 #include "log/event_scan.h"
 #include "log/event_writer.h"
+#include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
 #include "command/command.h"
 #include "command/command_queue.h"
 #include "command/decider.h"
+
+#define COMMAND_TYPE_MAX_BYTES	255
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */
 #define COMMAND_ID_LOCK_CLASS	0xCF
@@ -89,7 +95,31 @@
 
 static int	cqrs_es_command_retries = 3;
 
+PG_FUNCTION_INFO_V1(cqrs_es_define_command);
+PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
+
+/* What is declared: a command, ... */
+typedef struct DeclaredCommand
+{
+	text	   *type;
+	DefinerStatement *decider;
+}			DeclaredCommand;
+
+/* ... and those of an aggregate type. */
+typedef struct AggregateCommands
+{
+	RegistryEntry entry;		/* its key is the aggregate type */
+	int			n;
+	DeclaredCommand *commands;
+}			AggregateCommands;
+
+static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
+
+static RegistryCache command_cache = {
+	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands),.load = load_commands
+};
 
 /* A command under way. */
 typedef struct Command
@@ -115,6 +145,10 @@ typedef struct CommandResult
 	bool		appended;		/* by this call */
 }			CommandResult;
 
+static char *begin_definition(FunctionCallInfo fcinfo);
+static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
+static void drop_commands(const text *aggregate_type);
+static DefinerStatement *find_decider(Aggregate *aggregate, const text *command_type);
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
 static Jsonb *command_stamp(const Command *command);
@@ -131,7 +165,6 @@ static bool decide_and_append(const Command *command, Aggregate *aggregate,
 							  CommandId loaded_at, int64 *version);
 static bool append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
 						  CommandResult *result, int64 *version);
-static void end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner);
 static bool has_moved(const Command *command, int64 loaded, CommandId loaded_at,
 					  int64 *version);
 static bool was_executed(const Command *command, Aggregate *aggregate, int64 *searched,
@@ -146,12 +179,165 @@ static void describe_command(void *arg);
 void
 CommandInit(void)
 {
+	static const AggregatePart part = {.drop = drop_commands};
+
+	RegistryRegister("commands");
+	AggregateRegister(&part);
 	DefineCustomIntVariable("cqrs_es.command_retries",
 							"How often a command that lost a race is decided again.",
 							NULL,
 							&cqrs_es_command_retries, 3, 0, 1000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 }
+
+/*-------------------------------------------------------------------------
+ * declaring
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: define_command(aggregate_type, command_type, decider text) */
+Datum
+cqrs_es_define_command(PG_FUNCTION_ARGS)
+{
+	char	   *search_path = begin_definition(fcinfo);
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("decider must not be null")));
+	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)), search_path);
+	PG_RETURN_VOID();
+}
+
+/* SQL: define_command(aggregate_type, command_type, decider regprocedure) */
+Datum
+cqrs_es_define_command_function(PG_FUNCTION_ARGS)
+{
+	char	   *search_path = begin_definition(fcinfo);
+
+	save_command(fcinfo, DeciderCall(fcinfo->args[2]), search_path);
+	PG_RETURN_VOID();
+}
+
+/* SQL: drop_command(aggregate_type, command_type) */
+Datum
+cqrs_es_drop_command(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND command_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
+	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
+
+	(void) AggregateLockIfDeclared(type, true);
+	if (RegistryWrite(&query, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("command \"%s\" of aggregate type \"%s\" does not exist",
+						text_to_cstring(command_type), text_to_cstring(type))));
+	PG_RETURN_VOID();
+}
+
+/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+static char *
+begin_definition(FunctionCallInfo fcinfo)
+{
+	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	return DefinerSearchPath();
+}
+
+/* Check an expression and store it, in place of an earlier one. */
+static void
+save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.commands"
+		" (aggregate_type, command_type, decider, definer, search_path)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, command_type) DO UPDATE SET"
+		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
+		" search_path = excluded.search_path",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
+	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
+		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
+	CStringGetTextDatum(search_path)};
+	Definer		definer = {.role = GetUserId(),.search_path = search_path};
+
+	DefinerStatementDefine(DeciderMake(expression, &definer));
+	(void) RegistryWrite(&query, values, NULL);
+}
+
+/* They go with the aggregate type. */
+static void
+drop_commands(const text *aggregate_type)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+
+	(void) RegistryWrite(&query, &value, NULL);
+}
+
+/* How a command of an aggregate type is decided; QE302. */
+static DefinerStatement *
+find_decider(Aggregate *aggregate, const text *command_type)
+{
+	AggregateCommands *commands = RegistryLookup(&command_cache, cstring_to_text(aggregate->entry.key));
+	int			i;
+
+	for (i = 0; i < commands->n; i++)
+		if (TextEqual(commands->commands[i].type, command_type))
+			return commands->commands[i].decider;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COMMAND),
+			 errmsg("command \"%s\" of aggregate type \"%s\" is not defined",
+					text_to_cstring(command_type), aggregate->entry.key),
+			 errhint("Define it with define_command().")));
+}
+
+/* Fill the cache. */
+static void
+load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
+{
+	static InternalQuery query = {
+		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
+		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	AggregateCommands *commands = entry;
+	Datum		value = PointerGetDatum(aggregate_type);
+	uint64		n = RegistryRead(&query, &value);
+	MemoryContext spi = MemoryContextSwitchTo(memory);
+	uint64		i;
+
+	commands->commands = palloc(Max(n, 1) * sizeof(DeclaredCommand));
+	for (i = 0; i < n; i++)
+	{
+		QueryRow	row = InternalQueryRow(i);
+		Definer		definer = {
+			.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL)),
+			.name = InternalQueryText(&row, "definer_name"),
+			.search_path = InternalQueryText(&row, "search_path")
+		};
+
+		commands->commands[i].type = cstring_to_text(InternalQueryText(&row, "command_type"));
+		commands->commands[i].decider = DeciderMake(InternalQueryText(&row, "decider"), &definer);
+	}
+	commands->n = (int) n;
+	MemoryContextSwitchTo(spi);
+}
+
+/*-------------------------------------------------------------------------
+ * executing
+ *-------------------------------------------------------------------------
+ */
 
 /*
  * SQL: execute_command(aggregate_type, aggregate_id, command_type, payload,
@@ -271,44 +457,32 @@ static bool
 decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,
 				  CommandResult *result, CommandId loaded_at, int64 *version)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
-	volatile bool inside = true;	/* the subtransaction */
 	volatile bool decided = false;
 	volatile bool done = false;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		Jsonb	   *events = Decide(aggregate, command->type, result->folded.state,
-									command->payload, command->key.aggregate_id,
-									command->metadata, result->folded.version);
+		Jsonb	   *events = DeciderRun(find_decider(aggregate, command->type),
+										result->folded.state, command->payload,
+										command->key.aggregate_id, command->metadata,
+										result->folded.version);
 
 		decided = true;
 		CommandQueueDecided(queue);
 		if (!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
-		{
-			end_subtransaction(true, caller, owner);
-			inside = false;
-		}
+			SubtransactionEnd(&subtransaction, true);
 		done = JB_ROOT_COUNT(events) > 0 ?
 			append_events(command, aggregate, events, result, version) :
 			!has_moved(command, result->folded.version, loaded_at, version) && is_alone(command);
-		if (inside)
-		{
-			end_subtransaction(done, caller, owner);
-			inside = false;
-		}
+		if (subtransaction.is_open)
+			SubtransactionEnd(&subtransaction, done);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (inside)
-			end_subtransaction(false, caller, owner);
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
 
@@ -345,17 +519,6 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events,
 		result->folded = FoldStream(aggregate, &command->key, appended.version);
 	result->global_position = appended.global_position;
 	return true;
-}
-
-static void
-end_subtransaction(bool commit, MemoryContext caller, ResourceOwner owner)
-{
-	if (commit)
-		ReleaseCurrentSubTransaction();
-	else
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 }
 
 /*

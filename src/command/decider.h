@@ -6,12 +6,13 @@
 #ifndef CQRS_ES_DECIDER_H
 #define CQRS_ES_DECIDER_H
 
-#include "aggregate/reducer.h"
+#include "utils/jsonb.h"
 
-#define COMMAND_TYPE_MAX_BYTES	255
+#include "base/definer.h"
 
-extern Jsonb *Decide(Aggregate *aggregate, const text *command_type, Jsonb *state,
-					 Jsonb *command, const text *aggregate_id, Jsonb *metadata,
-					 int64 version);
+extern DefinerStatement * DeciderMake(const char *expression, const Definer * definer);
+extern char *DeciderCall(NullableDatum function);
+extern Jsonb *DeciderRun(DefinerStatement * decider, Jsonb *state, Jsonb *command,
+						 const text *aggregate_id, Jsonb *metadata, int64 version);
 
 #endif							/* CQRS_ES_DECIDER_H */

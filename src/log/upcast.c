@@ -50,16 +50,17 @@ typedef struct Upcaster
  */
 typedef struct Upcasters
 {
-	char		key[REGISTRY_KEY_BYTES];	/* always empty */
-	bool		loaded;
+	RegistryEntry entry;		/* the only one */
 	int			n;
 	Upcaster   *upcasters;
 	char	   *fingerprint;
 	char	   *row_versions;
 }			Upcasters;
 
+static void load(void *entry, const text *key, MemoryContext memory);
+
 static RegistryCache upcaster_cache = {
-	.name = "cqrs_es upcasters",.entry_size = sizeof(Upcasters)
+	.name = "cqrs_es upcasters",.entry_size = sizeof(Upcasters),.load = load
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_upcaster);
@@ -73,6 +74,15 @@ static const text *refuse_cycle(const text *event_type, const text *from_version
 								text *to_version);
 static void tell_writers(const text *event_type, const text *from_version,
 						 const text *newest);
+
+void
+UpcastInit(void)
+{
+	RegistryRegister("upcasters");
+	RegistryFunctionRegister("upcasters",
+							 "SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"',"
+							 " event_type, from_version) AS used_as FROM cqrs_es.upcasters");
+}
 
 /* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
 Datum
@@ -183,57 +193,52 @@ UpcastFingerprint(const char **row_versions)
 	return all->fingerprint;
 }
 
-/* The registry, cached. */
 static Upcasters *
 all_upcasters(void)
 {
+	return RegistryLookup(&upcaster_cache, NULL);
+}
+
+/* Fill the cache. */
+static void
+load(void *entry, const text *key, MemoryContext memory)
+{
 	static InternalQuery query = {
 		.sql = "SELECT u.event_type, u.from_version, u.to_version,"
-		" u.function, p.oid, u.search_path,"
+		" u.function, p.oid AS function_oid, u.search_path,"
 		" ROW(u.event_type, u.from_version, u.to_version, u.function, u.search_path, "
-		FUNCTION_SOURCE ")::pg_catalog.text, " ROW_VERSIONS("u")
+		FUNCTION_SOURCE ")::pg_catalog.text AS source, " ROW_VERSIONS("u") " AS row_versions"
 		" FROM cqrs_es.upcasters AS u LEFT JOIN pg_catalog.pg_proc AS p"
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
 		" ORDER BY u.event_type, u.from_version",
 		.nargs = 0
 	};
-	text	   *key = cstring_to_text("");
-	Upcasters  *all = RegistryCacheLookup(&upcaster_cache, key);
-	MemoryContext memory = upcaster_cache.memory;
+	Upcasters  *all = entry;
 	StringInfoData fingerprint;
 	StringInfoData row_versions;
-	uint64		n;
+	uint64		n = RegistryRead(&query, NULL);
 	uint64		i;
 
-	pfree(key);
-	if (all->loaded)
-		return all;
-	SPI_connect();
-	n = RegistryRead(&query, NULL);
 	initStringInfo(&fingerprint);
 	initStringInfo(&row_versions);
 	all->upcasters = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Upcaster));
 	for (i = 0; i < n; i++)
 	{
 		Upcaster   *upcaster = &all->upcasters[i];
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		QueryRow	row = InternalQueryRow(i);
 		MemoryContext spi = MemoryContextSwitchTo(memory);
 
-		upcaster->event_type = cstring_to_text(SPI_getvalue(row, desc, 1));
-		upcaster->from_version = cstring_to_text(SPI_getvalue(row, desc, 2));
-		upcaster->to_version = cstring_to_text(SPI_getvalue(row, desc, 3));
-		RegistryFunctionInit(&upcaster->function, row, desc, 4, "upcaster");
+		upcaster->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
+		upcaster->from_version = cstring_to_text(InternalQueryText(&row, "from_version"));
+		upcaster->to_version = cstring_to_text(InternalQueryText(&row, "to_version"));
+		RegistryFunctionInit(&upcaster->function, &row, "upcaster");
 		MemoryContextSwitchTo(spi);
-		appendStringInfoString(&fingerprint, SPI_getvalue(row, desc, 7));
-		appendStringInfoString(&row_versions, SPI_getvalue(row, desc, 8));
+		appendStringInfoString(&fingerprint, InternalQueryText(&row, "source"));
+		appendStringInfoString(&row_versions, InternalQueryText(&row, "row_versions"));
 	}
 	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
 	all->row_versions = MemoryContextStrdup(memory, row_versions.data);
 	all->n = (int) n;
-	SPI_finish();
-	all->loaded = true;
-	return all;
 }
 
 static Upcaster *

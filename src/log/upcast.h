@@ -9,6 +9,7 @@
 #include "base/registry_function.h"
 #include "log/events.h"
 
+extern void UpcastInit(void);
 extern void UpcastEvent(Event *event, FunctionCalls * calls);
 extern const char *UpcastFingerprint(const char **row_versions);
 

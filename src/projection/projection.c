@@ -48,7 +48,7 @@
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "log/upcast.h"
-#include "aggregate/reducer.h"
+#include "aggregate/aggregate.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/state_projection.h"
@@ -74,14 +74,15 @@ typedef struct TypedHandler
 /* What happens for an event type. */
 typedef struct EventTypeHandlers
 {
-	char		event_type[REGISTRY_KEY_BYTES];
-	bool		loaded;
+	RegistryEntry entry;		/* its key is the event type */
 	int			n;
 	TypedHandler **handlers;	/* each its own chunk: plans hang on it */
 }			EventTypeHandlers;
 
+static void load_handlers(void *entry, const text *event_type, MemoryContext memory);
+
 static RegistryCache handler_cache = {
-	.name = "cqrs_es handlers",.entry_size = sizeof(EventTypeHandlers)
+	.name = "cqrs_es handlers",.entry_size = sizeof(EventTypeHandlers),.load = load_handlers
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
@@ -90,6 +91,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
+static void refuse_drop_of_aggregate(const text *type);
 static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static void check_states(const text *name, Oid table, text *aggregate_type);
@@ -104,7 +106,6 @@ static Oid	next_lock(const EventTypeHandlers *entry, const text *aggregate_type,
 static bool run_handlers(EventTypeHandlers *entry, const text *aggregate_type,
 						 const char *only, const Event *event);
 static EventTypeHandlers *handlers_of(const text *event_type);
-static void load_handlers(EventTypeHandlers *entry, const text *event_type);
 static uint64 read_handlers(bool by_event_type, Datum value);
 static TypedHandler *make_handler(HeapTuple row, TupleDesc desc);
 static void set_types(TypedHandler *typed, Datum types);
@@ -114,7 +115,41 @@ static bool concerns(const TypedHandler *handler, const text *aggregate_type);
 void
 ProjectionInit(void)
 {
+	static const AggregatePart part = {.refuse_drop = refuse_drop_of_aggregate};
+
+	RegistryRegister("projections");
+	RegistryRegister("handlers");
+	RegistryFunctionRegister("handlers",
+							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
+							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");
+	AggregateRegister(&part);
 	DispatchRegister(project);
+}
+
+/* An aggregate type stays while a projection keeps its states: 2BP01. */
+static void
+refuse_drop_of_aggregate(const text *type)
+{
+	static InternalQuery query = {
+		.sql = "SELECT name FROM cqrs_es.projections"
+		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(type);
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop aggregate type \"%s\" because a projection keeps its states",
+						text_to_cstring(type)),
+				 errdetail("It is projection \"%s\".", InternalQueryText(&row, "name")),
+				 errhint("Drop that first.")));
+	}
+	SPI_finish();
 }
 
 /*-------------------------------------------------------------------------
@@ -576,7 +611,7 @@ project(const Event *event)
 				locked = lappend_oid(locked, lock);
 				waited = true;
 			}
-	} while (waited && handler_cache.generation != RegistryGeneration());
+	} while (waited && entry->entry.generation != RegistryGeneration());
 	(void) run_handlers(entry, aggregate_type, NULL, event);
 	RegistryLeave();
 }
@@ -667,30 +702,22 @@ run_handlers(EventTypeHandlers *entry, const text *aggregate_type, const char *o
 static EventTypeHandlers *
 handlers_of(const text *event_type)
 {
-	EventTypeHandlers *entry = RegistryCacheLookup(&handler_cache, event_type);
-
-	if (!entry->loaded)
-		load_handlers(entry, event_type);
-	return entry;
+	return RegistryLookup(&handler_cache, event_type);
 }
 
 static void
-load_handlers(EventTypeHandlers *entry, const text *event_type)
+load_handlers(void *entry, const text *event_type, MemoryContext memory)
 {
-	uint64		n;
+	EventTypeHandlers *handlers = entry;
+	uint64		n = read_handlers(true, PointerGetDatum(event_type));
+	MemoryContext spi = MemoryContextSwitchTo(memory);
 	uint64		i;
-	MemoryContext spi;
 
-	SPI_connect();
-	n = read_handlers(true, PointerGetDatum(event_type));
-	spi = MemoryContextSwitchTo(handler_cache.memory);
-	entry->handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
+	handlers->handlers = palloc(Max(n, 1) * sizeof(TypedHandler *));
 	for (i = 0; i < n; i++)
-		entry->handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-	entry->n = (int) n;
+		handlers->handlers[i] = make_handler(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	handlers->n = (int) n;
 	MemoryContextSwitchTo(spi);
-	SPI_finish();
-	entry->loaded = true;
 }
 
 /*

@@ -1,0 +1,345 @@
+/*-------------------------------------------------------------------------
+ * aggregate.c
+ *	  Aggregate types: declared, changed, dropped, loaded.
+ *
+ * What belongs to a type (reducers, commands, snapshots, projections of its states)
+ * is in files of their own, above this one.  They say at Init what they do when a
+ * type is loaded or dropped (AggregateRegister).
+ *
+ * The fingerprint covers the initial state, the event types, their operations,
+ * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
+ * is never used.  It does not see into functions that a reducer calls.  It covers
+ * when the type was declared, too: an append that saves a snapshot beside
+ * drop_aggregate may leave that behind, for a type that is declared anew.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/cqrs_es.h"
+#include "base/errors.h"
+#include "base/internal_query.h"
+#include "base/registry_function.h"
+#include "log/upcast.h"
+#include "aggregate/aggregate.h"
+
+/* changes when the fold itself changes what it makes of the same declarations */
+#define FOLD_RULES "cqrs_es fold 2"
+
+#define MAX_PARTS 8
+
+static void load(void *entry, const text *type, MemoryContext memory);
+
+static RegistryCache aggregate_cache = {
+	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load
+};
+
+static const AggregatePart *parts[MAX_PARTS];
+static int	nparts = 0;
+
+PG_FUNCTION_INFO_V1(cqrs_es_create_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_alter_aggregate);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_aggregate);
+
+/* Arguments of create_aggregate and alter_aggregate. */
+typedef struct AggregateArgs
+{
+	Datum		values[4];
+	char		nulls[4];
+}			AggregateArgs;
+
+static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
+static void make_fingerprint(const StringInfo source, bytea *fingerprint);
+pg_noreturn static void report_undeclared(const text *type);
+
+void
+AggregateInit(void)
+{
+	RegistryRegister("aggregates");
+}
+
+/* A part of aggregate types; called by Inits only, the order of calls is the order of work. */
+void
+AggregateRegister(const AggregatePart *part)
+{
+	if (nparts >= MAX_PARTS)
+		elog(ERROR, "too many parts of aggregates");
+	parts[nparts++] = part;
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots) */
+Datum
+cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.aggregates"
+		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
+		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+	};
+	AggregateArgs args = aggregate_args(fcinfo);
+	int			i;
+
+	for (i = 1; i < 4; i++)
+		if (args.nulls[i] != ' ')
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null",
+							i == 1 ? "initial_state" : i == 2 ? "snapshot_every" : "keep_snapshots")));
+	if (RegistryWrite(&query, args.values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("aggregate type \"%s\" already exists",
+						TextDatumGetCString(args.values[0])),
+				 errhint("Change it with alter_aggregate().")));
+	PG_RETURN_VOID();
+}
+
+/* SQL: alter_aggregate, the same arguments; null leaves a property as it is. */
+Datum
+cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.aggregates SET"
+		" initial_state = coalesce($2, initial_state),"
+		" snapshot_every = coalesce($3, snapshot_every),"
+		" keep_snapshots = coalesce($4, keep_snapshots)"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+	};
+	AggregateArgs args = aggregate_args(fcinfo);
+
+	if (RegistryWrite(&query, args.values, args.nulls) == 0)
+		report_undeclared(DatumGetTextPP(args.values[0]));
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: drop_aggregate(aggregate_type).  What belongs to it goes with it, or refuses
+ * (2BP01); its events stay.
+ */
+Datum
+cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
+{
+	static InternalQuery lock = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	Datum		value = PointerGetDatum(type);
+	int			i;
+
+	/* who declares something of it meanwhile has done so, or will find it gone */
+	if (RegistryWrite(&lock, &value, NULL) == 0)
+		report_undeclared(type);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->refuse_drop)
+			parts[i]->refuse_drop(type);
+	(void) RegistryWrite(&query, &value, NULL);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->drop)
+			parts[i]->drop(type);
+	PG_RETURN_VOID();
+}
+
+/* The arguments that create and alter share, as parameters of their statements. */
+static AggregateArgs
+aggregate_args(FunctionCallInfo fcinfo)
+{
+	AggregateArgs args;
+	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	int			i;
+
+	args.values[0] = PointerGetDatum(type);
+	for (i = 1; i < 4; i++)
+		args.values[i] = fcinfo->args[i].value;
+	for (i = 0; i < 4; i++)
+		args.nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
+	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("snapshot_every must not be negative"),
+				 errhint("0 takes no snapshots.")));
+	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("keep_snapshots must be greater than zero")));
+	return args;
+}
+
+/*-------------------------------------------------------------------------
+ * for those who need a declaration
+ *-------------------------------------------------------------------------
+ */
+
+/* The declaration of an aggregate type; NULL when there is none. */
+Aggregate *
+AggregateGet(const text *type)
+{
+	Aggregate  *aggregate = RegistryLookup(&aggregate_cache, type);
+
+	return aggregate->declared ? aggregate : NULL;
+}
+
+/* The same, or QE101. */
+Aggregate *
+AggregateRequire(const text *type)
+{
+	Aggregate  *aggregate = AggregateGet(type);
+
+	if (aggregate == NULL)
+		report_undeclared(type);
+	return aggregate;
+}
+
+/*
+ * Is all that this declaration was read from still what it was, row by row, the
+ * functions and upcasters included?  Most often nothing was heard of a change;
+ * else it is read again and compared.
+ */
+bool
+AggregateIsCurrent(const Aggregate *aggregate)
+{
+	const Aggregate *now;
+
+	if (aggregate->entry.generation == RegistryGeneration())
+		return true;
+	now = AggregateGet(cstring_to_text(aggregate->entry.key));
+	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
+}
+
+/*
+ * For who declares something of it: it is declared (QE101), and stays so until
+ * the end of the transaction.  Locks its row, and waits for who drops it; to
+ * change its reducers or commands, also for who does that.  40001 above READ
+ * COMMITTED when it is dropped meanwhile.
+ */
+void
+AggregateLock(const text *type, bool change)
+{
+	if (!AggregateLockIfDeclared(type, change))
+		report_undeclared(type);
+}
+
+/* The same; false when it is not declared. */
+bool
+AggregateLockIfDeclared(const text *type, bool change)
+{
+	static InternalQuery to_keep = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery to_change = {
+		.sql = "SELECT FROM cqrs_es.aggregates"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(type);
+
+	return RegistryWrite(change ? &to_change : &to_keep, &value, NULL) > 0;
+}
+
+static void
+report_undeclared(const text *type)
+{
+	char	   *name = text_to_cstring(type);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("aggregate type \"%s\" is not declared", name),
+			 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
+			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
+					 quote_literal_cstr(name))));
+}
+
+/*-------------------------------------------------------------------------
+ * loading
+ *-------------------------------------------------------------------------
+ */
+
+/* Fill the cache; also with that there is none. */
+static void
+load(void *entry, const text *type, MemoryContext memory)
+{
+	static InternalQuery query = {
+		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, a.created_at, "
+		ROW_VERSION("a") " AS row_version"
+		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Aggregate  *aggregate = entry;
+	Datum		value = PointerGetDatum(type);
+	QueryRow	row;
+	StringInfoData source;
+	StringInfoData row_versions;
+	const char *upcaster_rows;
+	Jsonb	   *initial;
+	int			i;
+
+	aggregate->declared = RegistryRead(&query, &value) > 0;
+	if (!aggregate->declared)
+		return;
+	row = InternalQueryRow(0);
+	initial = DatumGetJsonbP(InternalQueryDatum(&row, "initial_state", NULL));
+	aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
+	memcpy(aggregate->initial_state, initial, VARSIZE(initial));
+	aggregate->snapshot_every = DatumGetInt32(InternalQueryDatum(&row, "snapshot_every", NULL));
+	aggregate->keep_snapshots = DatumGetInt32(InternalQueryDatum(&row, "keep_snapshots", NULL));
+
+	initStringInfo(&source);
+	initStringInfo(&row_versions);
+	AggregateAddSource(&source, FOLD_RULES);
+	AggregateAddSource(&source, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
+	AggregateAddSource(&source, psprintf(INT64_FORMAT,
+										 DatumGetTimestampTz(InternalQueryDatum(&row, "created_at", NULL))));
+	appendStringInfoString(&row_versions, InternalQueryText(&row, "row_version"));
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->load)
+			parts[i]->load(aggregate, type, memory, &source, &row_versions);
+	AggregateAddSource(&source, UpcastFingerprint(&upcaster_rows));
+	appendStringInfoString(&row_versions, upcaster_rows);
+	aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
+	aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	make_fingerprint(&source, aggregate->fingerprint);
+}
+
+/* Add a text with its end, so that no two lists of texts are the same in a row. */
+void
+AggregateAddSource(StringInfo source, const char *value)
+{
+	appendBinaryStringInfo(source, value, strlen(value) + 1);
+}
+
+/* The SHA-256 of all that decides what a fold results in. */
+static void
+make_fingerprint(const StringInfo source, bytea *fingerprint)
+{
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+
+	SET_VARSIZE(fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+		pg_cryptohash_update(hash, (const uint8 *) source->data, source->len) < 0 ||
+		pg_cryptohash_final(hash, (uint8 *) VARDATA(fingerprint), PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute a fingerprint");
+	pg_cryptohash_free(hash);
+}

@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ * snapshot_store.c
+ *	  Stored states of aggregates: load the newest usable one, save one.
+ *	  When that is done, and of what, is up to others: snapshot.c saves, fold.c loads.
+ *
+ * The newest few per stream are kept, one by default, in a shape that the
+ * statements of the Rust crate postgres-es work on.  Usable is a snapshot with
+ * the fingerprint of today's reducers; others, among them those without one
+ * that such a client wrote, go when the next is taken.  A client may also read
+ * one of ours and write its own state over it, which would then stand under our
+ * fingerprint: a trigger takes that away.  We ourselves never write a new
+ * snapshot under the old fingerprint, which is how the two are told apart.
+ *
+ * Two who save at the same time do no harm: each row says what it is a state
+ * of, and who saves next removes what is one too many.  Above READ COMMITTED the
+ * second would fail, since it may not change what it cannot see; but a snapshot
+ * is no fact, and whoever appends or reads must not fail for it: then it is left
+ * to the other.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/internal_query.h"
+#include "base/subtransaction.h"
+#include "log/events.h"
+#include "aggregate/snapshot_store.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
+
+static void drop_snapshots(const text *aggregate_type);
+static void write_unless_moved(InternalQuery *query, Datum *values);
+
+void
+SnapshotStoreInit(void)
+{
+	static const AggregatePart part = {.drop = drop_snapshots};
+
+	AggregateRegister(&part);
+}
+
+/*
+ * The BEFORE ROW trigger for an UPDATE that gives a snapshot another number and
+ * leaves its fingerprint (both are the trigger's conditions): returns the new
+ * row without fingerprint.
+ */
+Datum
+cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	int			column;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired BEFORE UPDATE FOR EACH ROW", "snapshot_updated()")));
+
+	desc = RelationGetDescr(trigdata->tg_relation);
+	column = SPI_fnumber(desc, "fingerprint");
+	if (column <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("relation \"%s\" has no column \"fingerprint\"",
+						RelationGetRelationName(trigdata->tg_relation))));
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_newtuple, desc, 1,
+													 &column, &value, &isnull));
+}
+
+/*
+ * The stream's newest usable snapshot that is not beyond up_to_sequence, as
+ * `snapshot` sees it.  The state is palloc'd in the current memory context.
+ */
+bool
+SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
+			 Snapshot snapshot, int64 *last_sequence, Jsonb **state)
+{
+	static InternalQuery query = {
+		.sql = "SELECT last_sequence, payload FROM cqrs_es.snapshots"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND fingerprint OPERATOR(pg_catalog.=) $4"
+		" AND last_sequence OPERATOR(pg_catalog.<=) $5"
+		" ORDER BY last_sequence DESC LIMIT 1",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
+	};
+	Datum		values[5] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id),
+		PointerGetDatum(key->tenant_id),
+		PointerGetDatum(aggregate->fingerprint),
+	Int64GetDatum(up_to_sequence)};
+	MemoryContext caller = CurrentMemoryContext;
+	RoleSwitch	saved;
+	bool		found;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("snapshots");
+	found = InternalQueryRead(&query, values, NULL, snapshot) > 0;
+	RoleSwitchBack(&saved);
+	if (found)
+	{
+		QueryRow	row = InternalQueryRow(0);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		*last_sequence = DatumGetInt64(InternalQueryDatum(&row, "last_sequence", NULL));
+		*state = DatumGetJsonbPCopy(InternalQueryDatum(&row, "payload", NULL));
+		MemoryContextSwitchTo(spi);
+	}
+	SPI_finish();
+	return found;
+}
+
+/*
+ * Save the state after last_sequence, and let go of those that are not to be
+ * kept.  Above READ COMMITTED nothing is saved, or let go of, where another
+ * transaction did so since this one's snapshot.
+ */
+void
+SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
+			 Jsonb *state)
+{
+#define OF_STREAM \
+	" aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2" \
+	" AND tenant_id OPERATOR(pg_catalog.=) $3"
+	static InternalQuery save = {
+		.sql = "INSERT INTO cqrs_es.snapshots AS s (aggregate_type, aggregate_id, tenant_id,"
+		" fingerprint, last_sequence, payload, current_snapshot)"
+		" SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(pg_catalog.max(current_snapshot), 0)"
+		" OPERATOR(pg_catalog.+) 1 FROM cqrs_es.snapshots WHERE" OF_STREAM ")"
+		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, last_sequence) DO UPDATE SET"
+		" fingerprint = excluded.fingerprint,"
+		" payload = excluded.payload,"
+		" current_snapshot = excluded.current_snapshot,"
+		" created_at = excluded.created_at"
+		" WHERE s.fingerprint IS NULL"
+		" OR s.fingerprint OPERATOR(pg_catalog.<>) excluded.fingerprint",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID}
+	};
+	static InternalQuery clean = {
+		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
+		" AND (fingerprint IS NULL OR fingerprint OPERATOR(pg_catalog.<>) $4"
+		" OR last_sequence OPERATOR(pg_catalog.<=) (SELECT last_sequence FROM cqrs_es.snapshots"
+		" WHERE" OF_STREAM " AND fingerprint OPERATOR(pg_catalog.=) $4"
+		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
+	};
+	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id),
+		PointerGetDatum(key->tenant_id),
+		PointerGetDatum(aggregate->fingerprint),
+		Int64GetDatum(last_sequence),
+	JsonbPGetDatum(state)};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("snapshots");
+	write_unless_moved(&save, values);
+	values[4] = Int64GetDatum(aggregate->keep_snapshots);
+	write_unless_moved(&clean, values);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/* Those that we made go with the aggregate type; a client's own are not ours. */
+static void
+drop_snapshots(const text *aggregate_type)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.snapshots"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND fingerprint IS NOT NULL",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+
+	(void) RegistryWrite(&query, &value, NULL);
+}
+
+/*
+ * Run the statement; where it meets rows that are newer than the transaction's
+ * snapshot, do nothing instead of failing.  (DO NOTHING and SKIP LOCKED would
+ * fail as well.)
+ */
+static void
+write_unless_moved(InternalQuery *query, Datum *values)
+{
+	Subtransaction subtransaction;
+	ErrorData  *volatile error = NULL;
+
+	if (!IsolationUsesXactSnapshot())
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		return;
+	}
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		SubtransactionEnd(&subtransaction, true);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+		ReThrowError(error);
+}
