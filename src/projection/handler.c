@@ -17,8 +17,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
@@ -30,7 +28,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/resowner.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
@@ -38,6 +35,7 @@
 #include "base/errors.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
+#include "base/subtransaction.h"
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "projection/handler.h"
@@ -150,12 +148,10 @@ HandlerRun(const Handler *handler, const Event *event, bool replayed)
 char *
 HandlerProblem(const Handler *handler)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	Subtransaction subtransaction;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
@@ -164,17 +160,13 @@ HandlerProblem(const Handler *handler)
 			StateProjectionCheck(handler->state);
 		else
 			DefinerStatementCheck(handler->statement);
+		SubtransactionEnd(&subtransaction, false);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 
 	if (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return NULL;
