@@ -257,6 +257,7 @@ static bool
 read_row(StateProjection * state, const StreamKey *key, FoldedState * folded)
 {
 	StateRow	wanted = {.key = key};
+	QueryRow	row;
 	bool		has_no_version;
 	bool		has_no_state;
 	Datum		version;
@@ -267,8 +268,9 @@ read_row(StateProjection * state, const StreamKey *key, FoldedState * folded)
 		elog(ERROR, "could not read a state: %s", SPI_result_code_string(rc));
 	if (SPI_processed == 0)
 		return false;
-	version = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &has_no_version);
-	payload = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &has_no_state);
+	row = InternalQueryRow(0);
+	version = InternalQueryDatum(&row, "version", &has_no_version);
+	payload = InternalQueryDatum(&row, "payload", &has_no_state);
 	if (has_no_version || has_no_state)
 		return false;
 	folded->version = DatumGetInt64(version);
