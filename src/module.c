@@ -17,7 +17,7 @@
  *
  *	append.c (version check, idempotency) -> event_writer.c (straight path or
  *	SQL) -> events.c (the table) -> dispatch.c (the AFTER trigger) ->
- *	projection.c, snapshot.c (one due?) -> commit -> horizon.c (settled?) ->
+ *	handler.c, snapshot.c (one due?) -> commit -> horizon.c (settled?) ->
  *	read.c hands it out.
  *
  * A plain INSERT or COPY takes the same way through admission.c, the one
@@ -48,7 +48,6 @@
 #include "aggregate/snapshot.h"
 #include "aggregate/snapshot_store.h"
 #include "command/command.h"
-#include "command/decider.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
 
@@ -85,11 +84,10 @@ _PG_init(void)
 	ReducerInit();
 	SnapshotStoreInit();
 
-	DeciderInit();
 	CommandInit();
 
-	HandlerInit();
 	ProjectionInit();
+	HandlerInit();
 
 	/* observers are called in this order, and handlers come before snapshots */
 	SnapshotInit();

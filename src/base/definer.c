@@ -4,10 +4,15 @@
  *	  defined it, in sessions of others.
  *
  * Neither side may gain the other's rights by that: names mean nothing of the
- * session (RefuseTemporaryObjects), nothing stays behind in it
- * (RoleSwitchToDefiner), nobody can define what he could not do himself
- * (RequirePlanRights), and errors do not show what only the definer may see
- * (DefinerThrow).
+ * session (refuse_temporary), nothing stays behind in it (RoleSwitchToDefiner),
+ * nobody can define what that role could not do itself (require_rights), and errors
+ * do not show what only the definer may see (DefinerThrow).
+ *
+ * What was written is a statement with parameters (DefinerStatement).  A parser
+ * hook makes parameters of the names that its kind has for them, so it is parsed
+ * and planned once and kept.  It is parsed, planned and run by the code below
+ * alone, as who defined it, with the search_path of then and with fixed
+ * settings, the way a SECURITY DEFINER function with SET clauses does, and stricter.
  *
  * Names are looked up whenever a text is analyzed: when it is defined, when a
  * session prepares it, and when the server itself does so again, because what a
@@ -20,19 +25,11 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid_d.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_namespace_d.h"
-#include "catalog/pg_opclass.h"
-#include "catalog/pg_operator.h"
-#include "catalog/pg_ts_config.h"
-#include "catalog/pg_ts_dict.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
+#include "nodes/makefuncs.h"
 #include "parser/analyze.h"
 #include "parser/parsetree.h"
 #include "storage/lmgr.h"
@@ -47,31 +44,27 @@
 
 #include "base/compat.h"
 #include "base/definer.h"
+#include "base/registry.h"
+#include "base/registry_name.h"
 #include "base/settings.h"
-
-#define MAX_PARSERS 2
-
-/* how our own parser setups are told from others: by the hook that they set */
-static PostParseColumnRefHook parsers[MAX_PARSERS];
-static int	nparsers = 0;
+#include "base/temporary_object.h"
 
 static post_parse_analyze_hook_type previous_analyze_hook = NULL;
 
+static void check_as_definer(DefinerStatement * statement);
+static SPIPlanPtr compile(DefinerStatement * statement);
+static void setup_parser(ParseState *pstate, void *arg);
+static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
+static Node *resolve_number(ParseState *pstate, ParamRef *pref);
+static void refuse_temporary(SPIPlanPtr plan);
 static void check_analyzed(ParseState *pstate, Query *query, JumbleState *jstate);
 pg_noreturn static void report_temporary(void);
-static List *lock_search_path(void);
-static void forget_search_path(void);
+static bool is_current(SPIPlanPtr plan);
 static void lock_relations(const CachedPlanSource *source);
 static void lock_result(Node *node);
-static bool uses_temporary(Node *node, void *context);
-static bool entry_is_temporary(const RangeTblEntry *entry);
-static bool operator_is_temporary(Oid operator);
-static bool operators_are_temporary(List *operators);
-static bool function_is_temporary(Oid function);
-static bool constant_is_temporary(const Const *constant);
-static bool types_are_temporary(List *types);
-static bool type_is_temporary(Oid type);
-static bool is_in_temporary(int cache, Oid object, AttrNumber namespace_column);
+static void require_rights(SPIPlanPtr plan);
+static List *lock_search_path(void);
+static void forget_search_path(void);
 static const char *whole_detail(const ErrorData *error);
 
 void
@@ -81,20 +74,286 @@ DefinerInit(void)
 	post_parse_analyze_hook = check_analyzed;
 }
 
-/* What is analyzed with this hook is a definer's; called by Inits only. */
-void
-DefinerRegisterParser(PostParseColumnRefHook hook)
+/*-------------------------------------------------------------------------
+ * statements
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * A statement of a kind, in the current memory context, where its plan will be
+ * kept, too.  What it points to must last as long.
+ */
+DefinerStatement *
+DefinerStatementMake(const DefinerKind * kind, const char *sql, const Definer * definer)
 {
-	if (nparsers >= MAX_PARSERS)
-		elog(ERROR, "too many parsers of definers");
-	parsers[nparsers++] = hook;
+	DefinerStatement *statement = palloc0(sizeof(DefinerStatement));
+
+	statement->kind = kind;
+	statement->sql = sql;
+	statement->definer = *definer;
+	return statement;
 }
 
 /*
- * Act as who defined something that others set off, until RoleSwitchBack, with his
- * search_path and fixed settings (settings.c).  What he wrote must not gain
+ * Check what the current role is about to define, which is its definer.  All that it
+ * names, and then the role, is locked to the end of the transaction
+ * (AccessShareLock).  Raises the parser's errors, 42P17, 42501 when the role has not
+ * the rights that it would run with, what the kind does, 42704 when the role is gone.
+ */
+void
+DefinerStatementDefine(DefinerStatement * statement)
+{
+	check_as_definer(statement);
+	RequireRole(statement->definer.role);
+}
+
+/*
+ * The same for one that has been defined: would it run now, whatever the values
+ * are?  Parses and plans it anew.
+ */
+void
+DefinerStatementCheck(DefinerStatement * statement)
+{
+	RegistryRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
+	check_as_definer(statement);
+}
+
+static void
+check_as_definer(DefinerStatement * statement)
+{
+	RoleSwitch	saved = RoleSwitchToDefiner(statement->definer.role,
+											statement->definer.search_path);
+	SPIPlanPtr	plan;
+
+	SPI_connect();
+	plan = compile(statement);
+	if (statement->kind->check)
+		statement->kind->check(plan);
+	require_rights(plan);
+	SPI_finish();
+	RoleSwitchBack(&saved);
+}
+
+/*
+ * Run a statement with the parameters that its kind takes from `source`; at most
+ * max_rows rows, or all for 0.  Returns what SPI says; rows are in SPI_tuptable.
+ * Tables are locked to the end of the transaction.  Between SPI_connect and SPI_finish.
+ * Raises 42704 when the definer is gone, 42P17, and whatever the statement does: who
+ * sets it off may see all of that only with the definer's rights (DefinerThrow).
+ */
+int
+DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max_rows)
+{
+	ParamListInfo params = makeParamList(statement->kind->nparams);
+	SPIExecuteOptions options = {.params = params,.tcount = max_rows};
+	RoleSwitch	saved;
+	int			rc;
+
+	RegistryRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
+	saved = RoleSwitchToDefiner(statement->definer.role, statement->definer.search_path);
+	if (statement->plan == NULL || !is_current(statement->plan))
+		RegistryKeepPlan(statement, &statement->plan, compile(statement));
+	statement->kind->bind(statement, params, source);
+	params->parserSetup = setup_parser;
+	params->parserSetupArg = statement;
+	rc = SPI_execute_plan_extended(statement->plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not run a definer's statement: %s", SPI_result_code_string(rc));
+	RoleSwitchBack(&saved);
+	return rc;
+}
+
+/* The plan of a statement, in the hands of SPI; its definer is the current role. */
+static SPIPlanPtr
+compile(DefinerStatement * statement)
+{
+	SPIPrepareOptions options = {
+		.parserSetup = setup_parser,
+		.parserSetupArg = statement,
+		.parseMode = statement->kind->parse_mode,
+		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
+	};
+	SPIPlanPtr	plan = SPI_prepare_extended(statement->sql, &options);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a definer's statement: %s",
+			 SPI_result_code_string(SPI_result));
+	refuse_temporary(plan);
+	return plan;
+}
+
+/* The hooks are ours for all kinds: that is how check_analyzed knows a definer's text. */
+static void
+setup_parser(ParseState *pstate, void *arg)
+{
+	DefinerStatement *statement = arg;
+
+	pstate->p_post_columnref_hook = resolve_name;
+	if (statement->kind->numbered)
+		pstate->p_paramref_hook = resolve_number;
+	pstate->p_ref_hook_state = statement;
+}
+
+static Node *
+resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
+{
+	DefinerStatement *statement = pstate->p_ref_hook_state;
+
+	return statement->kind->resolve ? statement->kind->resolve(pstate, cref, var) : NULL;
+}
+
+static Node *
+resolve_number(ParseState *pstate, ParamRef *pref)
+{
+	const DefinerKind *kind = ((DefinerStatement *) pstate->p_ref_hook_state)->kind;
+
+	if (pref->number < 1 || pref->number > kind->nparams)
+		return NULL;
+	return DefinerParam(pstate, pref->number, kind->numbered[pref->number - 1], pref->location);
+}
+
+/* A parameter in place of what is written at a location, for the hooks of a kind. */
+Node *
+DefinerParam(ParseState *pstate, int number, Oid type, int location)
+{
+	DefinerStatement *statement = pstate->p_ref_hook_state;
+	Param	   *param = makeNode(Param);
+
+	Assert(number <= statement->kind->nparams && number < 64);
+	statement->used |= UINT64CONST(1) << number;
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = number;
+	param->paramtype = type;
+	param->paramtypmod = -1;
+	param->paramcollid = get_typcollation(type);
+	param->location = location;
+	return (Node *) param;
+}
+
+/*-------------------------------------------------------------------------
+ * what the names in a statement mean
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * What a definer wrote must not come to mean something of the session that it
+ * runs in.  pg_temp stands last in its search_path but cannot be left out: had a
+ * table been dropped, a temporary one of that name would be found, and its
+ * triggers would run with the definer's rights.  Done between parsing and planning,
+ * since planning may already run the checks of a domain; and for a plan that
+ * is kept, is_current each time.  Raises 42P17.
+ */
+static void
+refuse_temporary(SPIPlanPtr plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, SPI_plan_get_plan_sources(plan))
+		if (TemporaryObjectIn((Node *) ((CachedPlanSource *) lfirst(lc))->query_list))
+			report_temporary();
+}
+
+/*
+ * The same for the names in a text, whenever it is analyzed: the server does that
+ * again by itself when it finds a plan out of date just before it runs.
+ */
+static void
+check_analyzed(ParseState *pstate, Query *query, JumbleState *jstate)
+{
+	if (previous_analyze_hook)
+		previous_analyze_hook(pstate, query, jstate);
+	/* our own parser setup is told from others by the hook that it sets */
+	if (pstate->p_post_columnref_hook == resolve_name && TemporaryObjectIn((Node *) query))
+		report_temporary();
+}
+
+static void
+report_temporary(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("what runs with the rights of its definer cannot use temporary objects"),
+			 errdetail("A name in it now stands for a temporary object of this session."),
+			 errhint("Has what it named been dropped?")));
+}
+
+/*
+ * May a kept plan be run as it is?  Else it must be prepared anew, before the
+ * server does that itself and asks nobody what names mean by then.  It would find
+ * one dropped when it got the lock of it, so the locks are taken here, up to the
+ * end of the transaction.  To be called as the definer.
+ */
+static bool
+is_current(SPIPlanPtr plan)
+{
+	List	   *sources = SPI_plan_get_plan_sources(plan);
+	ListCell   *lc;
+
+	foreach(lc, sources)
+		lock_relations(lfirst(lc));
+	if (!SPI_plan_is_valid(plan))
+		return false;
+	foreach(lc, sources)
+	{
+		CachedPlanSource *source = lfirst(lc);
+
+		/* a session has no temporary schema until it needs one */
+		if (!compat_search_path_is_current(source->search_path) ||
+			(source->dependsOnRLS && source->rewriteRowSecurity != row_security))
+			return false;
+	}
+	return true;
+}
+
+/* What is written is locked as for that at once: a lock that grows can close a circle. */
+static void
+lock_relations(const CachedPlanSource *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, source->query_list)
+		lock_result(lfirst(lc));
+	foreach(lc, source->relationOids)
+		LockRelationOid(lfirst_oid(lc), AccessShareLock);
+}
+
+/* What a query, or one in its WITH, writes. */
+static void
+lock_result(Node *node)
+{
+	Query	   *query = (Query *) node;
+	ListCell   *lc;
+
+	if (!IsA(node, Query))
+		return;
+	foreach(lc, query->cteList)
+		lock_result(lfirst_node(CommonTableExpr, lc)->ctequery);
+	if (query->resultRelation > 0)
+		LockRelationOid(rt_fetch(query->resultRelation, query->rtable)->relid, RowExclusiveLock);
+}
+
+/*-------------------------------------------------------------------------
+ * the role
+ *-------------------------------------------------------------------------
+ */
+
+/* The current role must have the rights on tables that the plan needs when it runs: 42501. */
+static void
+require_rights(SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	ListCell   *lc;
+
+	foreach(lc, cached->stmt_list)
+		compat_check_permissions(lfirst_node(PlannedStmt, lc));
+	ReleaseCachedPlan(cached, NULL);
+}
+
+/*
+ * Act as who defined something that others set off, until RoleSwitchBack, with a
+ * search_path and fixed settings (settings.c).  What was written must not gain
  * the rights of whoever set it off either, who may be a superuser: it may leave
- * nothing behind in his session that would be met later, like temporary
+ * nothing behind in that session that would be met later, like temporary
  * objects or deferred triggers; unless it comes from somebody who has those
  * rights anyway.  42501 is what comes of trying.
  */
@@ -110,6 +369,27 @@ RoleSwitchToDefiner(Oid role, const char *search_path)
 							   SECURITY_RESTRICTED_OPERATION);
 	return saved;
 }
+
+/*
+ * A role, the current one, that is about to be stored as the owner or definer of
+ * something must be there still: a session outlives the role that it acts as.
+ * Locked to the end of the transaction (AccessShareLock), so that nobody drops it
+ * meanwhile.  Raises 42704.
+ */
+void
+RequireRole(Oid role)
+{
+	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the current role does not exist any more")));
+}
+
+/*-------------------------------------------------------------------------
+ * the search_path
+ *-------------------------------------------------------------------------
+ */
 
 /*
  * The search_path to keep with something that is defined now and will run in
@@ -187,342 +467,10 @@ forget_search_path(void)
 	AtEOXact_GUC(false, level);
 }
 
-/*
- * A role, the current one, that is about to be stored as the owner or definer of
- * something must be there still: a session outlives the role that it acts as.
- * Locked to the end of the transaction (AccessShareLock), so that nobody drops it
- * meanwhile.  Raises 42704.
+/*-------------------------------------------------------------------------
+ * errors
+ *-------------------------------------------------------------------------
  */
-void
-RequireRole(Oid role)
-{
-	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the current role does not exist any more")));
-}
-
-/*
- * What a definer wrote must not come to mean something of the session that it
- * runs in.  pg_temp stands last in its search_path but cannot be left out: had a
- * table been dropped, a temporary one of that name would be found, and its
- * triggers would run with the definer's rights.  To be called between parsing
- * and planning, since planning may already run the checks of a domain; and for
- * a plan that is kept, PlanIsCurrent each time.  Raises 42P17.
- */
-void
-RefuseTemporaryObjects(SPIPlanPtr plan)
-{
-	ListCell   *lc;
-
-	foreach(lc, SPI_plan_get_plan_sources(plan))
-		if (uses_temporary((Node *) ((CachedPlanSource *) lfirst(lc))->query_list, NULL))
-			report_temporary();
-}
-
-/*
- * The same for the names in a text, whenever it is analyzed: the server does that
- * again by itself when it finds a plan out of date just before it runs.
- */
-static void
-check_analyzed(ParseState *pstate, Query *query, JumbleState *jstate)
-{
-	int			i;
-
-	if (previous_analyze_hook)
-		previous_analyze_hook(pstate, query, jstate);
-	if (pstate->p_post_columnref_hook == NULL)
-		return;
-	for (i = 0; i < nparsers; i++)
-		if (pstate->p_post_columnref_hook == parsers[i] && uses_temporary((Node *) query, NULL))
-			report_temporary();
-}
-
-static void
-report_temporary(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-			 errmsg("what runs with the rights of its definer cannot use temporary objects"),
-			 errdetail("A name in it now stands for a temporary object of this session."),
-			 errhint("Has what it named been dropped?")));
-}
-
-/*
- * May a kept plan be run as it is?  Else it must be prepared anew, before the
- * server does that itself and asks nobody what names mean by then.  It would find
- * one dropped when it got the lock of it, so the locks are taken here, up to the
- * end of the transaction.  To be called as the definer.
- */
-bool
-PlanIsCurrent(SPIPlanPtr plan)
-{
-	List	   *sources = SPI_plan_get_plan_sources(plan);
-	ListCell   *lc;
-
-	foreach(lc, sources)
-		lock_relations(lfirst(lc));
-	if (!SPI_plan_is_valid(plan))
-		return false;
-	foreach(lc, sources)
-	{
-		CachedPlanSource *source = lfirst(lc);
-
-		/* a session has no temporary schema until it needs one */
-		if (!compat_search_path_is_current(source->search_path) ||
-			(source->dependsOnRLS && source->rewriteRowSecurity != row_security))
-			return false;
-	}
-	return true;
-}
-
-/* What is written is locked as for that at once: a lock that grows can close a circle. */
-static void
-lock_relations(const CachedPlanSource *source)
-{
-	ListCell   *lc;
-
-	foreach(lc, source->query_list)
-		lock_result(lfirst(lc));
-	foreach(lc, source->relationOids)
-		LockRelationOid(lfirst_oid(lc), AccessShareLock);
-}
-
-/* What a query, or one in its WITH, writes. */
-static void
-lock_result(Node *node)
-{
-	Query	   *query = (Query *) node;
-	ListCell   *lc;
-
-	if (!IsA(node, Query))
-		return;
-	foreach(lc, query->cteList)
-		lock_result(lfirst_node(CommonTableExpr, lc)->ctequery);
-	if (query->resultRelation > 0)
-		LockRelationOid(rt_fetch(query->resultRelation, query->rtable)->relid, RowExclusiveLock);
-}
-
-/*
- * Does a query, or a part of one, name something of a temporary schema: a table,
- * function, operator, type, collation, or what an object identifier stands for?
- */
-static bool
-uses_temporary(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	switch (nodeTag(node))
-	{
-		case T_Query:
-			return query_tree_walker((Query *) node, uses_temporary, context,
-									 QTW_EXAMINE_RTES_BEFORE | QTW_EXAMINE_SORTGROUP);
-		case T_RangeTblEntry:
-			/* what else it consists of is walked through by itself */
-			return entry_is_temporary((RangeTblEntry *) node);
-		case T_TableFunc:
-			if (types_are_temporary(((TableFunc *) node)->coltypes))
-				return true;
-			break;
-		case T_TableSampleClause:
-			if (function_is_temporary(((TableSampleClause *) node)->tsmhandler))
-				return true;
-			break;
-		case T_FuncExpr:
-			if (function_is_temporary(((FuncExpr *) node)->funcid) ||
-				type_is_temporary(exprType(node)))
-				return true;
-			break;
-		case T_Aggref:
-			if (function_is_temporary(((Aggref *) node)->aggfnoid))
-				return true;
-			break;
-		case T_WindowFunc:
-			if (function_is_temporary(((WindowFunc *) node)->winfnoid))
-				return true;
-			break;
-
-			/* the two others are an OpExpr by another name */
-		case T_OpExpr:
-		case T_DistinctExpr:
-		case T_NullIfExpr:
-			if (operator_is_temporary(((OpExpr *) node)->opno))
-				return true;
-			break;
-		case T_ScalarArrayOpExpr:
-			if (operator_is_temporary(((ScalarArrayOpExpr *) node)->opno))
-				return true;
-			break;
-		case T_RowCompareExpr:
-			if (operators_are_temporary(((RowCompareExpr *) node)->opnos))
-				return true;
-			break;
-		case T_SortGroupClause:
-			return operator_is_temporary(((SortGroupClause *) node)->eqop) ||
-				operator_is_temporary(((SortGroupClause *) node)->sortop);
-		case T_CollateExpr:
-			if (is_in_temporary(COLLOID, ((CollateExpr *) node)->collOid,
-								Anum_pg_collation_collnamespace))
-				return true;
-			break;
-		case T_InferenceElem:
-			if (is_in_temporary(COLLOID, ((InferenceElem *) node)->infercollid,
-								Anum_pg_collation_collnamespace) ||
-				is_in_temporary(CLAOID, ((InferenceElem *) node)->inferopclass,
-								Anum_pg_opclass_opcnamespace))
-				return true;
-			break;
-		case T_Const:
-			if (constant_is_temporary((Const *) node))
-				return true;
-			break;
-
-			/* what the name of a type becomes in an expression */
-		case T_ArrayExpr:
-		case T_RelabelType:
-		case T_CoerceViaIO:
-		case T_ArrayCoerceExpr:
-		case T_ConvertRowtypeExpr:
-		case T_CoerceToDomain:
-		case T_RowExpr:
-		COMPAT_CASE_JSON_EXPR
-			if (type_is_temporary(exprType(node)))
-				return true;
-			break;
-		default:
-			break;
-	}
-	return expression_tree_walker(node, uses_temporary, context);
-}
-
-static bool
-entry_is_temporary(const RangeTblEntry *entry)
-{
-	ListCell   *lc;
-
-	/* a view that has become a subquery has its oid still, from 16 on */
-	if (OidIsValid(entry->relid) && isAnyTempNamespace(get_rel_namespace(entry->relid)))
-		return true;
-	foreach(lc, entry->functions)
-		if (types_are_temporary(lfirst_node(RangeTblFunction, lc)->funccoltypes))
-			return true;
-	return false;
-}
-
-/* An operator, or the function behind it; InvalidOid is none. */
-static bool
-operator_is_temporary(Oid operator)
-{
-	return OidIsValid(operator) &&
-		(is_in_temporary(OPEROID, operator, Anum_pg_operator_oprnamespace) ||
-		 function_is_temporary(get_opcode(operator)));
-}
-
-static bool
-operators_are_temporary(List *operators)
-{
-	ListCell   *lc;
-
-	foreach(lc, operators)
-		if (operator_is_temporary(lfirst_oid(lc)))
-			return true;
-	return false;
-}
-
-static bool
-function_is_temporary(Oid function)
-{
-	return isAnyTempNamespace(get_func_namespace(function));
-}
-
-/* Of a temporary type, or an object identifier that was written as a name. */
-static bool
-constant_is_temporary(const Const *constant)
-{
-	Oid			object;
-
-	if (type_is_temporary(constant->consttype))
-		return true;
-	if (constant->constisnull)
-		return false;
-	object = DatumGetObjectId(constant->constvalue);
-	switch (constant->consttype)
-	{
-		case REGPROCOID:
-		case REGPROCEDUREOID:
-			return function_is_temporary(object);
-		case REGOPEROID:
-		case REGOPERATOROID:
-			return operator_is_temporary(object);
-		case REGCLASSOID:
-			return isAnyTempNamespace(get_rel_namespace(object));
-		case REGTYPEOID:
-			return is_in_temporary(TYPEOID, object, Anum_pg_type_typnamespace);
-		case REGCOLLATIONOID:
-			return is_in_temporary(COLLOID, object, Anum_pg_collation_collnamespace);
-		case REGCONFIGOID:
-			return is_in_temporary(TSCONFIGOID, object, Anum_pg_ts_config_cfgnamespace);
-		case REGDICTIONARYOID:
-			return is_in_temporary(TSDICTOID, object, Anum_pg_ts_dict_dictnamespace);
-		case REGNAMESPACEOID:
-			return isAnyTempNamespace(object);
-		default:
-			return false;
-	}
-}
-
-static bool
-types_are_temporary(List *types)
-{
-	ListCell   *lc;
-
-	foreach(lc, types)
-		if (type_is_temporary(lfirst_oid(lc)))
-			return true;
-	return false;
-}
-
-/* An array is as temporary as its elements. */
-static bool
-type_is_temporary(Oid type)
-{
-	Oid			element = get_element_type(type);
-
-	return is_in_temporary(TYPEOID, OidIsValid(element) ? element : type,
-						   Anum_pg_type_typnamespace);
-}
-
-/* An object of a syscache whose key is the oid; one that is not there is in no schema. */
-static bool
-is_in_temporary(int cache, Oid object, AttrNumber namespace_column)
-{
-	HeapTuple	tuple = OidIsValid(object) ?
-		SearchSysCache1(cache, ObjectIdGetDatum(object)) : NULL;
-	Oid			schema;
-	bool		isnull;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	schema = DatumGetObjectId(SysCacheGetAttr(cache, tuple, namespace_column, &isnull));
-	ReleaseSysCache(tuple);
-	return isAnyTempNamespace(schema);
-}
-
-/*
- * The caller must have the rights on tables that the plan needs when it runs.
- * Between SPI_connect and SPI_finish.  Raises 42501.
- */
-void
-RequirePlanRights(SPIPlanPtr plan)
-{
-	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
-	ListCell   *lc;
-
-	foreach(lc, cached->stmt_list)
-		compat_check_permissions(lfirst_node(PlannedStmt, lc));
-	ReleaseCachedPlan(cached, NULL);
-}
 
 /*
  * Throw an error of what a definer wrote on to somebody without the definer's

@@ -15,6 +15,11 @@
  * The caches hold what they derive from functions and roles as well, so
  * changes of those count, too.
  *
+ * An entry may point to one of another cache, which its loader has looked up.  That
+ * is so because caches become old together: the other cache was of the same
+ * generation or a later one, so when it starts anew this one is old, too, and its next
+ * lookup loads it again.
+ *
  * A cache that is thrown away may still be in use further up the stack (a
  * reducer that redefines reducers).  Its memory therefore goes to the current
  * transaction, which frees it at its end; nobody keeps a pointer for longer.
@@ -165,8 +170,10 @@ find_entry(RegistryCache *cache, const text *key)
 	learn_relids();
 	if (users == 0)
 		used_to_the_end = true;
-	if (cache->memory == NULL || cache->generation != registry_generation ||
-		hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
+	/* one cache may point into another: no cache is thrown away alone */
+	if (cache->memory != NULL && hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
+		RegistryForget();
+	if (cache->memory == NULL || cache->generation != registry_generation)
 		start_anew(cache);
 	if (key != NULL && VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,

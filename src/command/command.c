@@ -99,12 +99,19 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
 
-/* What is declared: the commands of an aggregate type. */
+/* What is declared: a command, ... */
+typedef struct DeclaredCommand
+{
+	text	   *type;
+	DefinerStatement *decider;
+}			DeclaredCommand;
+
+/* ... and those of an aggregate type. */
 typedef struct AggregateCommands
 {
 	RegistryEntry entry;		/* its key is the aggregate type */
 	int			n;
-	Decider   **deciders;
+	DeclaredCommand *commands;
 }			AggregateCommands;
 
 static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
@@ -154,7 +161,7 @@ typedef enum Attempt
 static char *begin_definition(FunctionCallInfo fcinfo);
 static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
 static void drop_commands(const text *aggregate_type);
-static Decider *find_decider(Aggregate *aggregate, const text *command_type);
+static DefinerStatement *find_decider(Aggregate *aggregate, const text *command_type);
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static Jsonb *command_metadata(const Command *command, Jsonb *metadata);
 static Jsonb *command_stamp(const Command *command);
@@ -270,9 +277,9 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
 	CStringGetTextDatum(search_path)};
+	Definer		definer = {.role = GetUserId(),.search_path = search_path};
 
-	DeciderValidate(expression, search_path);
-	RequireRole(GetUserId());
+	DefinerStatementDefine(DeciderMake(expression, &definer));
 	(void) RegistryWrite(&query, values, NULL);
 }
 
@@ -290,15 +297,15 @@ drop_commands(const text *aggregate_type)
 }
 
 /* How a command of an aggregate type is decided; QE302. */
-static Decider *
+static DefinerStatement *
 find_decider(Aggregate *aggregate, const text *command_type)
 {
 	AggregateCommands *commands = RegistryLookup(&command_cache, cstring_to_text(aggregate->entry.key));
 	int			i;
 
 	for (i = 0; i < commands->n; i++)
-		if (TextEqual(commands->deciders[i]->command_type, command_type))
-			return commands->deciders[i];
+		if (TextEqual(commands->commands[i].type, command_type))
+			return commands->commands[i].decider;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COMMAND),
 			 errmsg("command \"%s\" of aggregate type \"%s\" is not defined",
@@ -321,18 +328,18 @@ load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 	MemoryContext spi = MemoryContextSwitchTo(memory);
 	uint64		i;
 
-	commands->deciders = palloc(Max(n, 1) * sizeof(Decider *));
+	commands->commands = palloc(Max(n, 1) * sizeof(DeclaredCommand));
 	for (i = 0; i < n; i++)
 	{
 		QueryRow	row = InternalQueryRow(i);
-		Decider    *decider = palloc0(sizeof(Decider));
+		Definer		definer = {
+			.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL)),
+			.name = InternalQueryText(&row, "definer_name"),
+			.search_path = InternalQueryText(&row, "search_path")
+		};
 
-		decider->command_type = cstring_to_text(InternalQueryText(&row, "command_type"));
-		decider->expression = InternalQueryText(&row, "decider");
-		decider->definer = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL));
-		decider->definer_name = InternalQueryText(&row, "definer_name");
-		decider->search_path = InternalQueryText(&row, "search_path");
-		commands->deciders[i] = decider;
+		commands->commands[i].type = cstring_to_text(InternalQueryText(&row, "command_type"));
+		commands->commands[i].decider = DeciderMake(InternalQueryText(&row, "decider"), &definer);
 	}
 	commands->n = (int) n;
 	MemoryContextSwitchTo(spi);

@@ -2,12 +2,10 @@
  * decider.c
  *	  Deciders: state + command -> events.  SQL expressions, checked and run.
  *
- * An expression names state, command, aggregate_id, metadata and version; a
- * parser hook makes parameters of them, so it is parsed and planned once and
- * kept.  It may look into tables, and is parsed and runs with the rights and the
- * search_path of whoever defined it and with fixed settings, as handlers do; who
- * sends the command sees of its errors what he may (definer.c).  A function is the
- * expression that calls it.
+ * An expression names state, command, aggregate_id, metadata and version, which
+ * are its parameters.  It may look into tables, and runs as who defined it
+ * (definer.c); who sends the command sees of its errors no more than is allowed.  A
+ * function is the expression that calls it.
  *
  * The result is one event or an array of them, as append_events takes them;
  * '[]' when nothing happens.  Null is an error, since it is what a CASE without
@@ -20,23 +18,16 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "nodes/params.h"
-#include "parser/parse_node.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
+#include "utils/plancache.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
-#include "base/internal_query.h"
-#include "base/registry.h"
 #include "base/registry_function.h"
-#include "base/registry_name.h"
 #include "command/decider.h"
 
 /* The names an expression may use, in the order of its parameters. */
@@ -52,22 +43,33 @@ static const struct
 	{"version", INT8OID},
 };
 
+/* What an expression is about: the values of decider_params. */
+typedef struct Question
+{
+	Datum		values[lengthof(decider_params)];
+}			Question;
+
 /* The error context around the decider that is running; NULL when none is. */
 static ErrorContextCallback *decision_context = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
-static SPIPlanPtr compile(const char *expression);
-static void setup_parser(ParseState *pstate, void *arg);
+static void check_expression(SPIPlanPtr plan);
+static void require_jsonb(TupleDesc result);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
-static Jsonb *evaluate(Decider *decider, const SPIExecuteOptions *options);
+static void bind_question(const DefinerStatement * statement, ParamListInfo params,
+						  const void *source);
+static Jsonb *evaluate(DefinerStatement * decider, const Question * question);
 static Jsonb *as_array(Jsonb *events);
 
-void
-DeciderInit(void)
-{
-	DefinerRegisterParser(resolve_name);
-}
+static const DefinerKind decider_kind = {
+	.defined = "defined the command",
+	.parse_mode = RAW_PARSE_PLPGSQL_EXPR,
+	.nparams = lengthof(decider_params),
+	.resolve = resolve_name,
+	.check = check_expression,
+	.bind = bind_question
+};
 
 /*
  * SQL: reject(message, code)
@@ -111,21 +113,11 @@ DeciderCall(NullableDatum function)
 	return psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature)));
 }
 
-/*
- * Parse and check an expression that the current role defines.  Raises the parser's
- * errors, 42804, 42P17, and 42501 when the role has not the rights that it would
- * run with.
- */
-void
-DeciderValidate(const char *expression, const char *search_path)
+/* An expression of a definer, as DefinerStatementMake; 42804 when it cannot be a decider. */
+DefinerStatement *
+DeciderMake(const char *expression, const Definer * definer)
 {
-	RoleSwitch	saved;
-
-	SPI_connect();
-	saved = RoleSwitchToDefiner(GetUserId(), search_path);
-	RequirePlanRights(compile(expression));
-	RoleSwitchBack(&saved);
-	SPI_finish();
+	return DefinerStatementMake(&decider_kind, expression, definer);
 }
 
 /*-------------------------------------------------------------------------
@@ -136,37 +128,24 @@ DeciderValidate(const char *expression, const char *search_path)
 /*
  * The events that follow from a command, as a JSON array; palloc'd in the
  * current memory context.  Raises 42704 when the definer is gone, 22004 for a null
- * result, 21000 for several rows, and what the decider raises, QE301 among it, of
- * which somebody without the definer's rights sees less.
+ * result, 21000 for several rows, 42804, and what the decider raises, QE301 among
+ * it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
-DeciderRun(Decider *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,
+DeciderRun(DefinerStatement *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,
 		   Jsonb *metadata, int64 version)
 {
 	ErrorContextCallback *outer = decision_context;
 	MemoryContext caller = CurrentMemoryContext;
-	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer);
-	ParamListInfo params = makeParamList(lengthof(decider_params));
-	SPIExecuteOptions options = {.params = params,.tcount = 2};
-	Datum		values[] = {JsonbPGetDatum(state), JsonbPGetDatum(command),
-		PointerGetDatum(aggregate_id), JsonbPGetDatum(metadata), Int64GetDatum(version)};
+	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer.role);
+	Question	question = {{JsonbPGetDatum(state), JsonbPGetDatum(command),
+		PointerGetDatum(aggregate_id), JsonbPGetDatum(metadata), Int64GetDatum(version)}};
 	Jsonb	   *events;
-	size_t		i;
 
-	for (i = 0; i < lengthof(decider_params); i++)
-	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = false;
-		params->params[i].pflags = 0;
-		params->params[i].ptype = decider_params[i].type;
-	}
-	params->parserSetup = setup_parser;
-
-	RegistryRequireRole(decider->definer, decider->definer_name, "defined the command");
 	decision_context = error_context_stack;
 	PG_TRY();
 	{
-		events = evaluate(decider, &options);
+		events = evaluate(decider, &question);
 	}
 	PG_CATCH();
 	{
@@ -186,23 +165,22 @@ DeciderRun(Decider *decider, Jsonb *state, Jsonb *command, const text *aggregate
 }
 
 /*
- * Run a decider's expression, as its definer.  It may be one that gives rows:
- * none is null, as in a subquery, and more than one an error (21000).
+ * Run a decider's expression.  It may be one that gives rows: none is null, as in a
+ * subquery, and more than one an error (21000).
  */
 static Jsonb *
-evaluate(Decider *decider, const SPIExecuteOptions *options)
+evaluate(DefinerStatement * decider, const Question * question)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	RoleSwitch	saved = RoleSwitchToDefiner(decider->definer, decider->search_path);
 	Jsonb	   *events;
 	Datum		result = (Datum) 0;
 	bool		isnull;
 
 	SPI_connect();
-	if (decider->plan == NULL || !PlanIsCurrent(decider->plan))
-		RegistryKeepPlan(decider, &decider->plan, compile(decider->expression));
-	if (SPI_execute_plan_extended(decider->plan, options) != SPI_OK_SELECT)
+	if (DefinerStatementRun(decider, question, 2) != SPI_OK_SELECT)
 		elog(ERROR, "a decider is not a query");
+	/* what it names may have changed since it was defined */
+	require_jsonb(SPI_tuptable->tupdesc);
 	if (SPI_processed > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
@@ -219,7 +197,6 @@ evaluate(Decider *decider, const SPIExecuteOptions *options)
 	MemoryContextSwitchTo(caller);
 	events = as_array(DatumGetJsonbPCopy(result));
 	SPI_finish();
-	RoleSwitchBack(&saved);
 	MemoryContextSwitchTo(caller);
 	return events;
 }
@@ -247,41 +224,27 @@ as_array(Jsonb *events)
 }
 
 /*-------------------------------------------------------------------------
- * compiling
+ * what an expression may say
  *-------------------------------------------------------------------------
  */
 
-/* The plan of an expression; between SPI_connect and SPI_finish. */
-static SPIPlanPtr
-compile(const char *expression)
+static void
+check_expression(SPIPlanPtr plan)
 {
-	SPIPrepareOptions options = {
-		.parserSetup = setup_parser,
-		.parseMode = RAW_PARSE_PLPGSQL_EXPR,
-		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
-	};
-	SPIPlanPtr	plan = SPI_prepare_extended(expression, &options);
-	List	   *sources;
-	CachedPlanSource *source;
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a decider: %s", SPI_result_code_string(SPI_result));
-	sources = SPI_plan_get_plan_sources(plan);
-	source = linitial(sources);
-	if (source->resultDesc == NULL || source->resultDesc->natts != 1 ||
-		TupleDescAttr(source->resultDesc, 0)->atttypid != JSONBOID)
+	require_jsonb(source->resultDesc);
+}
+
+/* The result must be one column of type jsonb: 42804. */
+static void
+require_jsonb(TupleDesc result)
+{
+	if (result == NULL || result->natts != 1 || TupleDescAttr(result, 0)->atttypid != JSONBOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("a decider must be an expression of type jsonb"),
 				 errhint("Cast a literal: '[]'::jsonb.")));
-	RefuseTemporaryObjects(plan);
-	return plan;
-}
-
-static void
-setup_parser(ParseState *pstate, void *arg)
-{
-	pstate->p_post_columnref_hook = resolve_name;
 }
 
 /* The names of decider_params, unless a table of the expression has such a column. */
@@ -294,8 +257,6 @@ resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 		return NULL;
 	for (i = 0; i < lengthof(decider_params); i++)
 	{
-		Param	   *param;
-
 		if (strcmp(strVal(linitial(cref->fields)), decider_params[i].name) != 0)
 			continue;
 		if (var != NULL)
@@ -305,14 +266,22 @@ resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 					 errdetail("It could mean the decider's \"%s\" or a column.", decider_params[i].name),
 					 errhint("Write the column with its table's name."),
 					 parser_errposition(pstate, cref->location)));
-		param = makeNode(Param);
-		param->paramkind = PARAM_EXTERN;
-		param->paramid = i + 1;
-		param->paramtype = decider_params[i].type;
-		param->paramtypmod = -1;
-		param->paramcollid = get_typcollation(param->paramtype);
-		param->location = cref->location;
-		return (Node *) param;
+		return DefinerParam(pstate, i + 1, decider_params[i].type, cref->location);
 	}
 	return NULL;
+}
+
+static void
+bind_question(const DefinerStatement * statement, ParamListInfo params, const void *source)
+{
+	const Question *question = source;
+	size_t		i;
+
+	for (i = 0; i < lengthof(decider_params); i++)
+	{
+		params->params[i].value = question->values[i];
+		params->params[i].isnull = false;
+		params->params[i].pflags = 0;
+		params->params[i].ptype = decider_params[i].type;
+	}
 }

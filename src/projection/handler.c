@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  * handler.c
- *	  What a projection does for an event: compile it, run it.
+ *	  What a projection does for an event: how it is defined, and run.
+ *
+ * For a new event the projections that concern it run one after the other, in the
+ * order of their names, as triggers do; within one the handler of '*' comes first.
+ * The observer is called when all events of an append are in the log; before
+ * anything runs it takes the locks of all these projections (projection.c).
  *
  * A statement names the event's fields as event.payload, event.aggregate_id
- * and so on, and the whole as event.  A parser hook makes parameters of them
- * (number = column + 1; the whole is one more), so the statement is parsed and
- * planned once and kept; the server's plan cache follows what happens to the
- * tables.  A function that takes the event is called by such a statement, too.
- *
- * It is parsed and runs with the rights and the search_path of whoever defined it
- * and with fixed settings, the way a SECURITY DEFINER function with SET clauses does,
- * and stricter: neither side gains the other's rights (definer.c).
+ * and so on, and the whole as event.  They become parameters (number = column +
+ * 1; the whole is one more) of a statement that runs as who defined it
+ * (definer.c).  A function that takes the event is called by such a statement, too.
  *
  * When it fails, the append fails.  The error says which projection, event and
  * stream, and gets a SQLSTATE of its own, because a client must not take a
@@ -22,11 +22,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "commands/trigger.h"
+#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/params.h"
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
@@ -34,9 +33,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/resowner.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
@@ -46,12 +43,36 @@
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
+#include "base/settings.h"
+#include "base/subtransaction.h"
 #include "log/dispatch.h"
 #include "log/events.h"
+#include "log/upcast.h"
 #include "projection/handler.h"
+#include "projection/projection.h"
 #include "projection/state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
+
+/*
+ * A handler: one SQL statement, a function that takes the event, or the
+ * ready-made one that keeps the states of aggregates.
+ */
+typedef struct Handler
+{
+	const Projection *projection;
+	text	   *event_type;		/* NULL: all */
+	Definer		definer;
+	DefinerStatement *statement;	/* that calls the function, or NULL */
+	StateProjection *states;	/* or NULL */
+}			Handler;
+
+/* Those of a projection, in the order in which they run. */
+typedef struct HandlerList
+{
+	int			n;
+	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
+}			HandlerList;
 
 /* Which handler runs for which event, for the error context. */
 typedef struct HandlerContext
@@ -60,66 +81,296 @@ typedef struct HandlerContext
 	const Event *event;
 }			HandlerContext;
 
-static SPIPlanPtr compile(Handler *handler);
-static const char *function_call(const char *signature);
-static void check_statement(SPIPlanPtr plan);
-static void setup_parser(ParseState *pstate, void *arg);
-static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
-static Node *event_param(ParseState *pstate, int number, Oid type, int location);
-static void require_read_models(const Handler *handler);
-static void execute(Handler *handler, const Event *event);
+PG_FUNCTION_INFO_V1(cqrs_es_define_handler);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
+
+static bool is_signature(const char *given);
+static void save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
+						 const Definer * definer);
+static bool begin_change(const text *name);
+static void project(const Event *event);
+static bool run_all(Projection * *projections, int n, const Event *event, bool replayed);
+static void run(const Handler * handler, const Event *event, bool replayed);
+static void require_read_models(const Projection * projection);
 static bool keeps_sqlstate(int sqlstate);
-static void name_failure(const Handler *handler, const Event *event,
+static void name_failure(const Handler * handler, const Event *event,
 						 ErrorData *error, bool may_see_all);
 static void describe_handler(void *arg);
+static char *problem_of(const Handler * handler);
+static HandlerList * handlers_of(Projection * projection);
+static HandlerList * list_with_states(const Projection * projection);
+static HandlerList * load_handlers(const Projection * projection);
+static DefinerStatement * make_statement(const char *statement, const char *function,
+										 const Definer * definer);
+static void check_statement(SPIPlanPtr plan);
+static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
+static void bind_event(const DefinerStatement * statement, ParamListInfo params,
+					   const void *source);
+
+static const DefinerKind statement_kind = {
+	.defined = "defined the handler",
+	.parse_mode = RAW_PARSE_DEFAULT,
+	.nparams = WHOLE_EVENT_PARAM,
+	.resolve = resolve_event,
+	.check = check_statement,
+	.bind = bind_event
+};
+
+static const DefinerKind function_kind = {
+	.defined = "defined the handler",
+	.parse_mode = RAW_PARSE_DEFAULT,
+	.nparams = WHOLE_EVENT_PARAM,
+	.resolve = resolve_event,
+	.bind = bind_event
+};
 
 void
 HandlerInit(void)
 {
-	DefinerRegisterParser(resolve_event);
+	RegistryRegister("handlers");
+	RegistryFunctionRegister("handlers",
+							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
+							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");
+	DispatchRegister(project);
+}
+
+/*-------------------------------------------------------------------------
+ * defining
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: define_handler(projection, event_type, handler); replaces an earlier one. */
+Datum
+cqrs_es_define_handler(PG_FUNCTION_ARGS)
+{
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	Definer		definer = {.role = GetUserId()};
+	char	   *given;
+
+	if (begin_change(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
+				 errdetail("It keeps the states of aggregates.")));
+	definer.search_path = DefinerSearchPath();
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler must not be null")));
+	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (is_signature(given))
+	{
+		Oid			argtypes[1] = {EventsTypeOid()};
+		Datum		signature;
+
+		signature = RegistryFunctionSignature(RegistryFunctionByName(given), InvalidOid,
+											  argtypes, lengthof(argtypes),
+											  "A handler is a function (event cqrs_es.event).");
+		save_handler(fcinfo, NULL, TextDatumGetCString(signature), &definer);
+	}
+	else
+		save_handler(fcinfo, given, NULL, &definer);
+	PG_RETURN_VOID();
 }
 
 /*
- * Parse and check a statement or function, as its definer
- * (HandlerBecomeDefiner).  Raises the parser's errors, 42601, 0A000, 42883, 42P13, and 42501
- * when the role has not the rights that it would run with.
+ * A statement, or the signature of a function?  No statement has its first
+ * parenthesis before any space, but for those in quoted names.
  */
-void
-HandlerValidate(Handler *handler)
+static bool
+is_signature(const char *given)
 {
-	SPIPlanPtr	plan;
+	const char *c = given;
+	bool		quoted = false;
+
+	while (*c && (quoted || strchr("( \t\r\n;", *c) == NULL))
+		if (*c++ == '"')
+			quoted = !quoted;
+	return c > given && *c == '(';
+}
+
+/* Check a handler, a statement or a function, and store it. */
+static void
+save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
+			 const Definer * definer)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.handlers AS h"
+		" (projection, event_type, statement, function, definer, search_path)"
+		" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (projection, event_type) DO UPDATE SET"
+		" statement = excluded.statement, function = excluded.function,"
+		" definer = excluded.definer, definer_name = excluded.definer_name,"
+		" search_path = excluded.search_path",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
+	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
+
+	DefinerStatementDefine(make_statement(statement, function, definer));
+	if (statement)
+		values[2] = CStringGetTextDatum(statement);
+	if (function)
+		values[3] = CStringGetTextDatum(function);
+	values[4] = ObjectIdGetDatum(definer->role);
+	values[5] = CStringGetTextDatum(definer->search_path);
+	(void) RegistryWrite(&query, values, nulls);
+}
+
+/*
+ * Before anything else is looked at when its handlers change: make the projection's
+ * row one that this transaction has written.  So nobody drops or rebuilds it
+ * meanwhile, and a rebuild in this transaction knows that others do not see the
+ * change yet.  The projection must be the caller's own.  Returns whether it keeps the
+ * states of aggregates.
+ */
+static bool
+begin_change(const text *name)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1"
+		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
+		" state_of IS NOT NULL AS keeps_states",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	QueryRow	row;
+	bool		keeps_states;
 
 	SPI_connect();
-	plan = compile(handler);
-	if (handler->statement)
-		check_statement(plan);
-	RequirePlanRights(plan);
+	ProjectionLockRow(&query, name);
+	row = InternalQueryRow(0);
+	keeps_states = DatumGetBool(InternalQueryDatum(&row, "keeps_states", NULL));
 	SPI_finish();
+	return keeps_states;
+}
+
+/* SQL: drop_handler(projection, event_type) */
+Datum
+cqrs_es_drop_handler(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
+
+	(void) begin_change(name);
+	if (RegistryWrite(&query, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("projection \"%s\" has no handler for event type \"%s\"",
+						text_to_cstring(name), text_to_cstring(event_type))));
+	PG_RETURN_VOID();
+}
+
+/*-------------------------------------------------------------------------
+ * running
+ *-------------------------------------------------------------------------
+ */
+
+/* Run what the projections do that a new event concerns and that are not paused. */
+static void
+project(const Event *event)
+{
+	Projection **projections;
+	int			n;
+
+	RegistryEnter();
+	projections = ProjectionFind(event, &n);
+	(void) run_all(projections, n, event, false);
+	RegistryLeave();
 }
 
 /*
- * Run the handler for an event, a new or a replayed one.  Whatever it raises becomes QE201, but for the
- * exceptions named above; without the definer's rights one sees less of it.
+ * Run what a projection does for an old event, paused or not; false when the
+ * event does not concern it.  The caller sees to it that nobody changes the
+ * projection meanwhile.
  */
-void
-HandlerRun(Handler *handler, const Event *event, bool replayed)
+bool
+HandlerReplay(Projection * projection, const Event *event)
+{
+	bool		concerned;
+
+	RegistryEnter();
+	concerned = run_all(&projection, 1, event, true);
+	RegistryLeave();
+	return concerned;
+}
+
+/*
+ * Run the handlers of projections for an event, which are passed by when they are
+ * paused, unless it is replayed; false when it does not concern any.  Between
+ * RegistryEnter and RegistryLeave: the projections outlive what handlers do to
+ * registries.
+ */
+static bool
+run_all(Projection * *projections, int n, const Event *event, bool replayed)
+{
+	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
+	Event		upcast = *event;
+	bool		concerned = false;
+	int			guc_level = 0;
+	int			i;
+	int			j;
+
+	for (i = 0; i < n; i++)
+	{
+		HandlerList *list;
+
+		if ((projections[i]->paused && !replayed) ||
+			!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
+			continue;
+		list = handlers_of(projections[i]);
+		for (j = 0; j < list->n; j++)
+		{
+			const Handler *handler = &list->handlers[j];
+
+			if (handler->event_type && !TextEqual(handler->event_type, event_type))
+				continue;
+			if (!concerned)
+			{
+				FunctionCalls calls;
+
+				SettingsFix(&guc_level);	/* once for all of them */
+				FunctionCallsInit(&calls);
+				(void) UpcastEvent(&upcast, &calls);
+				FunctionCallsEnd(&calls);
+			}
+			concerned = true;
+			run(handler, &upcast, replayed);
+		}
+	}
+	SettingsRestore(guc_level);
+	return concerned;
+}
+
+/*
+ * Run a handler for an event, a new or a replayed one.  Whatever it raises
+ * becomes QE201, but for the exceptions named above; without the definer's rights
+ * one sees less of it.
+ */
+static void
+run(const Handler * handler, const Event *event, bool replayed)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
 	MemoryContext caller = CurrentMemoryContext;
-	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer);
+	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer.role);
 
 	check_stack_depth();
 	error_context_stack = &callback;
 	PG_TRY();
 	{
-		DispatchSetHandler(handler->projection);
+		DispatchSetHandler(handler->projection->name);
 		SPI_connect();
-		require_read_models(handler);
-		if (handler->state)
-			StateProjectionRun(handler, event, replayed);
+		require_read_models(handler->projection);
+		if (handler->states)
+			StateProjectionRun(handler->states, event, replayed);
 		else
-			execute(handler, event);
+			(void) DefinerStatementRun(handler->statement, event, 0);
 		SPI_finish();
 		DispatchSetHandler(NULL);
 	}
@@ -143,44 +394,113 @@ HandlerRun(Handler *handler, const Event *event, bool replayed)
 	error_context_stack = callback.previous;
 }
 
+/* All of them, also where this handler would do without: no part of a projection stands still. */
+static void
+require_read_models(const Projection * projection)
+{
+	if (projection->missing == NIL)
+		return;
+	RegistryForget();
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("read model %s does not exist", (char *) linitial(projection->missing)),
+			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
+}
+
+static bool
+keeps_sqlstate(int sqlstate)
+{
+	return ErrorIsNotUsers(sqlstate) ||
+		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
+}
+
+/* Make the error a QE201, its own words the detail. */
+static void
+name_failure(const Handler * handler, const Event *event, ErrorData *error, bool may_see_all)
+{
+	StreamKey	key;
+	const char *detail = may_see_all ? error->detail : DefinerDetail(error);
+	char	   *own_words = psprintf("%s (SQLSTATE %s)", error->message,
+									 unpack_sql_state(error->sqlerrcode));
+
+	EventKey(event, &key);
+	if (error->detail && detail == NULL)
+		error->detail_log = psprintf("%s\n%s", own_words, error->detail);
+	error->detail = detail ? psprintf("%s\n%s", own_words, detail) : own_words;
+	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
+							  handler->projection->name, (long long) EventSequence(event),
+							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
+							  StreamName(&key));
+	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
+}
+
+static void
+describe_handler(void *arg)
+{
+	HandlerContext *context = arg;
+	StreamKey	key;
+
+	EventKey(context->event, &key);
+	errcontext("projection \"%s\" handling event %lld of stream \"%s\"",
+			   context->handler->projection->name, (long long) EventSequence(context->event),
+			   StreamName(&key));
+}
+
+/*-------------------------------------------------------------------------
+ * what is wrong with handlers
+ *-------------------------------------------------------------------------
+ */
+
 /*
- * What would make the handler fail whatever the event is, in the current memory
- * context; NULL when nothing does.  Looks by compiling it anew, as its definer.
+ * What would make handlers of a projection fail whatever the event is, as texts
+ * (char *) in the current memory context; NIL when nothing does.
+ */
+List *
+HandlerProblems(Projection * projection)
+{
+	HandlerList *list = handlers_of(projection);
+	List	   *problems = NIL;
+	int			i;
+
+	for (i = 0; i < list->n; i++)
+	{
+		char	   *problem = problem_of(&list->handlers[i]);
+
+		if (problem)
+			problems = lappend(problems, problem);
+	}
+	return problems;
+}
+
+/*
+ * The same of one handler; NULL when nothing does.  Looks by compiling it anew, as its definer.
  * Keeps no lock, and does not wait for one: while a table is locked (the
  * projection is being rebuilt, for instance) nothing is known of it.
  */
-char *
-HandlerProblem(const Handler *handler)
+static char *
+problem_of(const Handler * handler)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	Subtransaction subtransaction;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	if (handler->states && handler->projection->missing != NIL)
+		return NULL;			/* there is nothing to look at */
+	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		Handler		copy = *handler;
-		RoleSwitch	saved = HandlerBecomeDefiner(handler);
-
 		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		if (handler->state)
-			StateProjectionCheck(handler->state);
+		if (handler->states)
+			StateProjectionCheck(handler->states);
 		else
-			HandlerValidate(&copy);
-		RoleSwitchBack(&saved);
+			DefinerStatementCheck(handler->statement);
+		SubtransactionEnd(&subtransaction, false);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
+		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 
 	if (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return NULL;
@@ -189,44 +509,99 @@ HandlerProblem(const Handler *handler)
 	return psprintf("%s (SQLSTATE %s)", error->message, unpack_sql_state(error->sqlerrcode));
 }
 
-/* Act as who defined the handler until RoleSwitchBack; 42704 when that role is gone. */
-RoleSwitch
-HandlerBecomeDefiner(const Handler *handler)
-{
-	RegistryRequireRole(handler->definer, handler->definer_name, "defined the handler");
-	return RoleSwitchToDefiner(handler->definer, handler->search_path);
-}
-
 /*-------------------------------------------------------------------------
- * compiling
+ * loading
  *-------------------------------------------------------------------------
  */
 
-/* The plan of the statement, in the hands of SPI; the current role defines or defined it. */
-static SPIPlanPtr
-compile(Handler *handler)
+/* The handlers of a projection, read when they are first needed, and then kept with it. */
+static HandlerList *
+handlers_of(Projection * projection)
 {
-	SPIPrepareOptions options = {
-		.parserSetup = setup_parser,
-		.parserSetupArg = handler,
-		.parseMode = RAW_PARSE_DEFAULT,
-		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
+	if (projection->handlers == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(projection->memory);
+
+		projection->handlers = projection->keeps_states ?
+			list_with_states(projection) : load_handlers(projection);
+		MemoryContextSwitchTo(caller);
+	}
+	return projection->handlers;
+}
+
+/* Of a projection that keeps states, in the current memory context. */
+static HandlerList *
+list_with_states(const Projection * projection)
+{
+	HandlerList *list = palloc0(offsetof(HandlerList, handlers) + sizeof(Handler));
+	Oid			table = projection->missing == NIL ? projection->read_models[0] : InvalidOid;
+
+	list->n = 1;
+	list->handlers[0].projection = projection;
+	list->handlers[0].definer = projection->owner;
+	list->handlers[0].states = StateProjectionMake(projection->name, table, projection->types[0],
+												   &projection->owner);
+	return list;
+}
+
+/* Of any other, in the current memory context. */
+static HandlerList *
+load_handlers(const Projection * projection)
+{
+	static InternalQuery query = {
+		.sql = "SELECT h.event_type, h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "' AS all_types,"
+		" h.statement, h.function, " REGISTRY_ROLE("h.definer", "h.definer_name") " AS definer,"
+		" h.definer_name, h.search_path FROM cqrs_es.handlers AS h"
+		" WHERE h.projection OPERATOR(pg_catalog.=) $1 ORDER BY 2 DESC, 1",
+		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	const char *sql = handler->statement ? handler->statement : function_call(handler->function);
-	SPIPlanPtr	plan = SPI_prepare_extended(sql, &options);
+	Datum		value = CStringGetTextDatum(projection->name);
+	MemoryContext memory = CurrentMemoryContext;
+	MemoryContext spi;
+	HandlerList *list;
+	uint64		n;
+	uint64		i;
 
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a handler: %s", SPI_result_code_string(SPI_result));
-	RefuseTemporaryObjects(plan);
-	return plan;
+	SPI_connect();
+	n = RegistryRead(&query, &value);
+	spi = MemoryContextSwitchTo(memory);
+	list = palloc0(offsetof(HandlerList, handlers) + n * sizeof(Handler));
+	list->n = (int) n;
+	for (i = 0; i < n; i++)
+	{
+		QueryRow	row = InternalQueryRow(i);
+		Handler    *handler = &list->handlers[i];
+
+		handler->projection = projection;
+		if (!DatumGetBool(InternalQueryDatum(&row, "all_types", NULL)))
+			handler->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
+		handler->definer.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL));
+		handler->definer.name = InternalQueryText(&row, "definer_name");
+		handler->definer.search_path = InternalQueryText(&row, "search_path");
+		handler->statement = make_statement(InternalQueryText(&row, "statement"),
+											InternalQueryText(&row, "function"),
+											&handler->definer);
+	}
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
+	return list;
 }
 
-/* The statement that calls a function, given by its qualified signature. */
-static const char *
-function_call(const char *signature)
+/* What a handler runs: a statement, or a function, given by its qualified signature. */
+static DefinerStatement *
+make_statement(const char *statement, const char *function, const Definer * definer)
 {
-	return psprintf("SELECT %s(event)", RegistryFunctionName(signature));
+	if (statement)
+		return DefinerStatementMake(&statement_kind, statement, definer);
+	return DefinerStatementMake(&function_kind,
+								psprintf("SELECT %s(event)", RegistryFunctionName(function)),
+								definer);
 }
+
+/*-------------------------------------------------------------------------
+ * what a statement may say
+ *-------------------------------------------------------------------------
+ */
 
 /* Just one statement, one that writes, and no rows to throw away. */
 static void
@@ -256,18 +631,10 @@ check_statement(SPIPlanPtr plan)
 				 errhint("Leave RETURNING out.")));
 }
 
-static void
-setup_parser(ParseState *pstate, void *arg)
-{
-	pstate->p_post_columnref_hook = resolve_event;
-	pstate->p_ref_hook_state = arg;
-}
-
 /* event and event.column, unless the statement has a table of that name. */
 static Node *
 resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 {
-	Handler    *handler = pstate->p_ref_hook_state;
 	const char *field;
 	int			column;
 
@@ -283,10 +650,7 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 				 errhint("Give the table another alias."),
 				 parser_errposition(pstate, cref->location)));
 	if (list_length(cref->fields) == 1)
-	{
-		handler->uses_event = true;
-		return event_param(pstate, WHOLE_EVENT_PARAM, EventsTypeOid(), cref->location);
-	}
+		return DefinerParam(pstate, WHOLE_EVENT_PARAM, EventsTypeOid(), cref->location);
 	field = strVal(lsecond(cref->fields));
 	column = EventColumnByName(field);
 	if (column < 0)
@@ -295,114 +659,28 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 				 errmsg("an event has no field \"%s\"", field),
 				 errhint("Fields of the payload are reached as event.payload->>'%s'.", field),
 				 parser_errposition(pstate, cref->location)));
-	return event_param(pstate, column + 1, EventColumnType(column), cref->location);
+	return DefinerParam(pstate, column + 1, EventColumnType(column), cref->location);
 }
 
-static Node *
-event_param(ParseState *pstate, int number, Oid type, int location)
-{
-	Param	   *param = makeNode(Param);
-
-	param->paramkind = PARAM_EXTERN;
-	param->paramid = number;
-	param->paramtype = type;
-	param->paramtypmod = -1;
-	param->paramcollid = get_typcollation(type);
-	param->location = location;
-	return (Node *) param;
-}
-
-/*-------------------------------------------------------------------------
- * running
- *-------------------------------------------------------------------------
- */
-
-/* All of them, also where this handler would do without: no part of a projection stands still. */
+/* The parameters of an event; the whole is made only for a statement that names it. */
 static void
-require_read_models(const Handler *handler)
+bind_event(const DefinerStatement * statement, ParamListInfo params, const void *source)
 {
-	if (handler->missing_table == NULL)
-		return;
-	RegistryForget();
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_TABLE),
-			 errmsg("read model %s does not exist", handler->missing_table),
-			 errhint("Create it and rebuild the projection, or pause or drop the projection.")));
-}
-
-static void
-execute(Handler *handler, const Event *event)
-{
-	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(WHOLE_EVENT_PARAM);
-	RoleSwitch	saved = HandlerBecomeDefiner(handler);
-	int			rc;
+	const Event *event = source;
+	ParamExternData *whole = &params->params[WHOLE_EVENT_PARAM - 1];
 	int			i;
 
-	if (handler->plan == NULL || !PlanIsCurrent(handler->plan))
-		RegistryKeepPlan(handler, &handler->plan, compile(handler));
-	for (i = 0; i < WHOLE_EVENT_PARAM; i++)
+	for (i = 0; i < EVENT_NCOLUMNS; i++)
 	{
 		ParamExternData *param = &params->params[i];
 
+		param->value = event->values[i];
 		param->isnull = false;
 		param->pflags = 0;
-		if (i < EVENT_NCOLUMNS)
-		{
-			param->ptype = EventColumnType(i);
-			param->value = event->values[i];
-		}
-		else
-		{
-			param->ptype = EventsTypeOid();
-			param->isnull = !handler->uses_event;
-			param->value = handler->uses_event ? EventToComposite(event) : (Datum) 0;
-		}
+		param->ptype = EventColumnType(i);
 	}
-	params->parserSetup = setup_parser;
-	params->parserSetupArg = handler;
-	options.params = params;
-	rc = SPI_execute_plan_extended(handler->plan, &options);
-	if (rc < 0)
-		elog(ERROR, "could not run a handler: %s", SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
-}
-
-static bool
-keeps_sqlstate(int sqlstate)
-{
-	return ErrorIsNotUsers(sqlstate) ||
-		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_PROJECTION_FAILED);
-}
-
-/* Make the error a QE201, its own words the detail. */
-static void
-name_failure(const Handler *handler, const Event *event, ErrorData *error, bool may_see_all)
-{
-	StreamKey	key;
-	const char *detail = may_see_all ? error->detail : DefinerDetail(error);
-	char	   *own_words = psprintf("%s (SQLSTATE %s)", error->message,
-									 unpack_sql_state(error->sqlerrcode));
-
-	EventKey(event, &key);
-	if (error->detail && detail == NULL)
-		error->detail_log = psprintf("%s\n%s", own_words, error->detail);
-	error->detail = detail ? psprintf("%s\n%s", own_words, detail) : own_words;
-	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
-							  handler->projection, (long long) EventSequence(event),
-							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
-							  StreamName(&key));
-	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
-}
-
-static void
-describe_handler(void *arg)
-{
-	HandlerContext *context = arg;
-	StreamKey	key;
-
-	EventKey(context->event, &key);
-	errcontext("projection \"%s\" handling event %lld of stream \"%s\"",
-			   context->handler->projection, (long long) EventSequence(context->event),
-			   StreamName(&key));
+	whole->isnull = !DefinerStatementUses(statement, WHOLE_EVENT_PARAM);
+	whole->value = whole->isnull ? (Datum) 0 : EventToComposite(event);
+	whole->pflags = 0;
+	whole->ptype = EventsTypeOid();
 }

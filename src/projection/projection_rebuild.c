@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  * projection_rebuild.c
  *	  Rebuild, pause and resume projections: replay of old events, exact with
- *	  writers at work.
+ *	  writers at work.  And what is wrong with one.
  *
  * All three rest on the lock of a projection (projection.c): who holds it
  * against writers knows that each visible event has been told of, and that
- * each other one will be dealt with by the registry as he leaves it.
+ * each other one will be dealt with by the registry as it is left.
  *
  * rebuild	of a live projection: wait for those who may not know of the projection
  *	  or a handler yet; lock, empty the read models, replay all that is visible.
@@ -76,6 +76,7 @@
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/position.h"
+#include "projection/handler.h"
 #include "projection/projection.h"
 
 /*
@@ -108,37 +109,32 @@ typedef struct Coverage
 	Gap		   *gaps;
 }			Coverage;
 
-/* A projection, its row in the registry locked. */
-typedef struct Projection
+/* A projection whose row in the registry is locked. */
+typedef struct LockedProjection
 {
-	char	   *name;
-	Oid			owner;
-	char	   *owner_name;
-	bool		paused;
+	Projection *projection;
 	Coverage	handled;		/* when it is paused */
-	bool		has_read_models;
-	int			nlocks;
-	Oid		   *locks;			/* its read models, if it has any */
 	bool		written_here;	/* by this transaction: others see an older row */
 	bool		unresolved;		/* others may have found less of what it names */
-	char	   *missing_table;	/* a read model that is not there, or NULL */
-}			Projection;
+}			LockedProjection;
 
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_last_position);
+PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
-static Projection *projection_arg(FunctionCallInfo fcinfo, const char *function);
-static bool read_projection(Projection *projection, const text *name);
-static void read_handled(Coverage *handled, const text *name);
+static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
+static bool lock_projection(LockedProjection * locked, const text *name);
+static void set_handled(Coverage * handled, const QueryRow * row);
+static Datum *positions_of(const QueryRow * row, const char *column, int *n);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
-static void await_the_ignorant(const Projection *projection);
+static void wait_for_open_appends(const LockedProjection * locked);
 static void lock_against_writers(const Projection *projection);
 static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
-static int64 replay(const Projection *projection, Coverage *handled, bool rebuild);
+static int64 replay(Projection * projection, Coverage *handled, bool rebuild);
 static Coverage visible_events(void);
 static void cover(Coverage *coverage, int64 position, int64 settled);
 static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
@@ -157,28 +153,30 @@ static void report_progress(const Projection *projection, int64 last, bool rebui
 Datum
 cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 {
+	LockedProjection locked;
 	Projection *projection;
 	Coverage	handled = {.position = 0};
 	int64		events;
 
 	require_read_committed("rebuild_projection()");
-	projection = projection_arg(fcinfo, "rebuild_projection()");
-	if (!projection->has_read_models)
+	locked = projection_arg(fcinfo, "rebuild_projection()");
+	projection = locked.projection;
+	if (projection->missing != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("read model %s of projection \"%s\" does not exist",
+						(char *) linitial(projection->missing), projection->name),
+				 errhint("Create it, or drop the projection.")));
+	if (projection->nread_models == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
-	if (projection->missing_table)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("read model %s of projection \"%s\" does not exist",
-						projection->missing_table, projection->name),
-				 errhint("Create it, or drop the projection.")));
-	RegistryRequireRole(projection->owner, projection->owner_name, "owns the projection");
+	RegistryRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
 	refuse_shared_read_models(projection);
 	if (!projection->paused)
 	{
-		await_the_ignorant(projection);
+		wait_for_open_appends(&locked);
 		lock_against_writers(projection);
 	}
 	DispatchForbid(true);		/* triggers of the tables must not append either */
@@ -197,7 +195,8 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 {
-	Projection *projection = projection_arg(fcinfo, "pause_projection()");
+	LockedProjection locked = projection_arg(fcinfo, "pause_projection()");
+	Projection *projection = locked.projection;
 	Coverage	handled;
 
 	if (projection->paused)
@@ -208,8 +207,8 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	}
 	/* what is settled before the lock is a gap less to remember, and delays nobody */
 	(void) HorizonSettled(HorizonDeadline());
-	if (projection->unresolved)
-		await_the_ignorant(projection);
+	if (locked.unresolved)
+		wait_for_open_appends(&locked);
 	lock_against_writers(projection);
 	handled = visible_events();
 	save_state(projection, &handled);
@@ -234,7 +233,11 @@ cqrs_es_last_position(PG_FUNCTION_ARGS)
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
 	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
-		position = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		position = InternalQueryDatum(&row, "global_position", &isnull);
+	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	if (isnull)
@@ -246,12 +249,14 @@ cqrs_es_last_position(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 {
+	LockedProjection locked;
 	Projection *projection;
 	int64		events;
 	bool		held;
 
 	require_read_committed("resume_projection()");
-	projection = projection_arg(fcinfo, "resume_projection()");
+	locked = projection_arg(fcinfo, "resume_projection()");
+	projection = locked.projection;
 	if (!projection->paused)
 	{
 		ereport(NOTICE,
@@ -259,18 +264,51 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 		PG_RETURN_INT64(0);
 	}
 	held = DispatchHold();		/* what its handlers append is for later */
-	events = replay(projection, &projection->handled, false);
-	await_the_ignorant(projection);
+	events = replay(projection, &locked.handled, false);
+	wait_for_open_appends(&locked);
 	/* what those had appended, so that the last replay looks at the end of the log alone */
-	events += replay(projection, &projection->handled, false);
+	events += replay(projection, &locked.handled, false);
 	lock_against_writers(projection);
-	events += replay(projection, &projection->handled, false);
+	events += replay(projection, &locked.handled, false);
 	save_state(projection, NULL);
 	DispatchRelease(held);		/* ... when it is told of it itself */
 	ereport(NOTICE,
 			(errmsg("projection \"%s\" has caught up with %lld events",
 					projection->name, (long long) events)));
 	PG_RETURN_INT64(events);
+}
+
+/*
+ * SQL: projection_errors(name).  What would make appends fail now, one text for
+ * everything that is missing (read models, and the owner, as whom a rebuild empties
+ * them) and for every handler; null when nothing would.
+ */
+Datum
+cqrs_es_projection_errors(PG_FUNCTION_ARGS)
+{
+	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	Projection *projection = ProjectionLoad(name);
+	List	   *errors = NIL;
+	ArrayBuildState *result = NULL;
+	ListCell   *lc;
+
+	if (projection == NULL)
+		PG_RETURN_NULL();
+	foreach(lc, projection->missing)
+		errors = lappend(errors, psprintf("read model %s does not exist (SQLSTATE %s)",
+										  (char *) lfirst(lc),
+										  unpack_sql_state(ERRCODE_UNDEFINED_TABLE)));
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(projection->owner.role)))
+		errors = lappend(errors, psprintf("role \"%s\", which owns the projection, does not exist (SQLSTATE %s)",
+										  projection->owner.name,
+										  unpack_sql_state(ERRCODE_UNDEFINED_OBJECT)));
+	errors = list_concat(errors, HandlerProblems(projection));
+	foreach(lc, errors)
+		result = accumArrayResult(result, CStringGetTextDatum((char *) lfirst(lc)), false, TEXTOID,
+								  CurrentMemoryContext);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(makeArrayResult(result, CurrentMemoryContext));
 }
 
 /*-------------------------------------------------------------------------
@@ -280,9 +318,10 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 
 /*
  * The projection that the argument names, which must be the caller's own.  Its
- * row is locked, so that only one does such a thing to it at a time.
+ * row is locked, so that only one does such a thing to it at a time.  In the current
+ * memory context.
  */
-static Projection *
+static LockedProjection
 projection_arg(FunctionCallInfo fcinfo, const char *function)
 {
 	static InternalQuery resolve = {
@@ -290,7 +329,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Projection *projection = palloc0(sizeof(Projection));
+	LockedProjection locked = {0};
 	bool		resolved;
 
 	PreventCommandIfReadOnly(function);
@@ -299,7 +338,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called by a handler", function)));
 
-	resolved = read_projection(projection, name);
+	resolved = lock_projection(&locked, name);
 	require_whole_log(function);
 	if (!resolved)
 	{
@@ -307,57 +346,45 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 
 		/* what was missing is there now: the row trigger finds it */
 		(void) RegistryWrite(&resolve, &value, NULL);
-		(void) read_projection(projection, name);
-		projection->unresolved = true;
+		(void) lock_projection(&locked, name);
+		locked.unresolved = true;
 	}
-	if (projection->paused)
-		read_handled(&projection->handled, name);
-	return projection;
+	return locked;
 }
 
 /*
- * Lock and read the row of a projection; false when it names a read model that
- * it does not know by oid yet.  Raises 42704, 42501.
+ * Lock and read the row of a projection, all of it at once; false when it names a
+ * read model that it does not know by oid yet.  Raises 42704, 42501.
  */
 static bool
-read_projection(Projection *projection, const text *name)
+lock_projection(LockedProjection * locked, const text *name)
 {
 	static InternalQuery query = {
-		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") ", p.paused, " REGISTRY_READ_MODELS ","
-		" p.xmin::pg_catalog.text::pg_catalog.int8, p.owner_name, p.read_model_names,"
-		" p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
-		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[]"
+		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
+		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
+		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
+		" coalesce(p.handled_position, 0) AS handled_position,"
+		" ARRAY(SELECT pg_catalog.lower(gap) FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1)"
+		" AS gap_firsts,"
+		" ARRAY(SELECT pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
+		" FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1) AS gap_lasts"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext spi;
-	HeapTuple	row;
-	TupleDesc	desc;
-	bool		isnull;
-	Datum		read_models;
-	Datum		names;
-	int			next = 0;
+	QueryRow	row;
 	bool		resolved;
 
 	SPI_connect();
 	ProjectionLockRow(&query, name);
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
+	row = InternalQueryRow(0);
 	spi = MemoryContextSwitchTo(caller);
-	projection->name = text_to_cstring(name);
-	projection->owner = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
-	projection->paused = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
-	read_models = SPI_getbinval(row, desc, 3, &isnull);
-	projection->locks = ProjectionLocks(read_models, &projection->nlocks);
-	projection->has_read_models = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(read_models)),
-												 ARR_DIMS(DatumGetArrayTypeP(read_models))) > 0;
-	projection->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
-																   DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)));
-	projection->owner_name = SPI_getvalue(row, desc, 5);
-	names = SPI_getbinval(row, desc, 6, &isnull);
-	projection->missing_table = RegistryMissingTable(read_models, names, isnull, &next);
-	resolved = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)) && !isnull;
+	locked->projection = ProjectionMake(&row, caller);
+	set_handled(&locked->handled, &row);
+	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
+															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
+	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
 	return resolved;
@@ -365,39 +392,32 @@ read_projection(Projection *projection, const text *name)
 
 /* What a paused projection has handled. */
 static void
-read_handled(Coverage *handled, const text *name)
+set_handled(Coverage * handled, const QueryRow * row)
 {
-	static InternalQuery query = {
-		.sql = "SELECT p.handled_position, pg_catalog.lower(gap), pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
-		" FROM cqrs_es.projections AS p LEFT JOIN LATERAL pg_catalog.unnest(p.handled_gaps) AS gap ON true"
-		" WHERE p.name OPERATOR(pg_catalog.=) $1 ORDER BY 2",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = PointerGetDatum(name);
-	MemoryContext caller = CurrentMemoryContext;
-	uint64		n;
-	uint64		i;
+	Datum	   *firsts = positions_of(row, "gap_firsts", &handled->ngaps);
+	Datum	   *lasts = positions_of(row, "gap_lasts", &handled->ngaps);
+	int			i;
 
-	SPI_connect();
-	n = RegistryRead(&query, &value);
-	handled->gaps = MemoryContextAlloc(caller, Max(n, 1) * sizeof(Gap));
-	handled->ngaps = 0;
-	for (i = 0; i < n; i++)
+	handled->position = DatumGetInt64(InternalQueryDatum(row, "handled_position", NULL));
+	handled->allocated = Max(handled->ngaps, 1);
+	handled->gaps = MemoryContextAllocHuge(CurrentMemoryContext, handled->allocated * sizeof(Gap));
+	for (i = 0; i < handled->ngaps; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
-		Gap			gap;
-
-		handled->position = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-		gap.first = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
-		if (isnull)
-			continue;
-		gap.last = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
-		handled->gaps[handled->ngaps++] = gap;
+		handled->gaps[i].first = DatumGetInt64(firsts[i]);
+		handled->gaps[i].last = DatumGetInt64(lasts[i]);
 	}
-	handled->allocated = (int) Max(n, 1);
-	SPI_finish();
+}
+
+/* The elements of an array of bigint without nulls, palloc'd. */
+static Datum *
+positions_of(const QueryRow * row, const char *column, int *n)
+{
+	Datum	   *positions;
+
+	deconstruct_array(DatumGetArrayTypeP(InternalQueryDatum(row, column, NULL)),
+					  INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &positions, NULL, n);
+	return positions;
 }
 
 /*
@@ -430,9 +450,9 @@ require_read_committed(const char *function)
  * Those who come later do, or are locked out until we commit.
  */
 static void
-await_the_ignorant(const Projection *projection)
+wait_for_open_appends(const LockedProjection *locked)
 {
-	if (projection->written_here)
+	if (locked->written_here)
 		LockRelationOid(EventsTableGet().relid, ShareLock);
 	else
 		HorizonAwaitWriters();
@@ -446,7 +466,8 @@ await_the_ignorant(const Projection *projection)
 static void
 lock_against_writers(const Projection *projection)
 {
-	Oid			owner = projection->owner;
+	Oid			owner = projection->owner.role;
+	Oid			registry = CqrsEsRelid("projections");
 	int			i;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
@@ -456,7 +477,7 @@ lock_against_writers(const Projection *projection)
 		Oid			table = projection->locks[i];
 		bool		is_missing = false;
 
-		if (projection->has_read_models &&
+		if (table != registry &&
 			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
 			!is_missing)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
@@ -471,7 +492,7 @@ refuse_shared_read_models(const Projection *projection)
 	static InternalQuery query = {
 		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
 		" FROM cqrs_es.projections AS p)"
-		" SELECT o.name, t::pg_catalog.regclass FROM kept AS p"
+		" SELECT o.name AS other, t::pg_catalog.regclass AS table_name FROM kept AS p"
 		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
 		" LATERAL pg_catalog.unnest(p.read_models) AS t"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1"
@@ -483,13 +504,16 @@ refuse_shared_read_models(const Projection *projection)
 
 	SPI_connect();
 	if (RegistryRead(&query, &value) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" cannot be rebuilt alone", projection->name),
 				 errdetail("Projection \"%s\" keeps table %s, too.",
-						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
-						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+						   InternalQueryText(&row, "other"), InternalQueryText(&row, "table_name")),
 				 errhint("Let one projection keep the table, or each a table of its own.")));
+	}
 	SPI_finish();
 }
 
@@ -507,9 +531,9 @@ empty_read_models(const Projection *projection)
 	int			i;
 
 	initStringInfo(&sql);
-	for (i = 0; i < projection->nlocks; i++)
+	for (i = 0; i < projection->nread_models; i++)
 	{
-		Oid			table = projection->locks[i];
+		Oid			table = projection->read_models[i];
 		char	   *name;
 
 		LockRelationOid(table, RowExclusiveLock);
@@ -520,17 +544,17 @@ empty_read_models(const Projection *projection)
 					 errmsg("a read model of projection \"%s\" does not exist any more",
 							projection->name),
 					 errhint("Drop the projection, and create it anew with the tables that there are.")));
-		if (i < projection->nlocks - 1)
+		if (i < projection->nread_models - 1)
 			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
 		appendStringInfo(&sql, " DELETE FROM %s",
 						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
 													name));
-		if (i < projection->nlocks - 1)
+		if (i < projection->nread_models - 1)
 			appendStringInfoChar(&sql, ')');
 	}
 
 	SPI_connect();
-	saved = RoleSwitchToDefiner(projection->owner, "pg_catalog, pg_temp");
+	saved = RoleSwitchToDefiner(projection->owner.role, projection->owner.search_path);
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	rc = SPI_execute(sql.data, false, 0);
@@ -546,12 +570,12 @@ empty_read_models(const Projection *projection)
  */
 
 /*
- * Handle every visible event that is not among the handled ones, nor queued, in the
- * order of positions, and make *handled what is visible.  Returns how many concerned the
- * projection.
+ * Handle every visible event that is not among the handled ones, nor queued, in
+ * the order of positions, and make *handled what is visible.  Returns how many
+ * concerned the projection.
  */
 static int64
-replay(const Projection *projection, Coverage *handled, bool rebuild)
+replay(Projection *projection, Coverage *handled, bool rebuild)
 {
 	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -580,7 +604,7 @@ replay(const Projection *projection, Coverage *handled, bool rebuild)
 		if (!is_covered(handled, position, &cursor) && !DispatchIsQueued(position))
 		{
 			seen++;
-			concerned += ProjectionReplay(projection->name, &event);
+			concerned += HandlerReplay(projection, &event);
 		}
 		report_progress(projection, last, rebuild, seen, position);
 		MemoryContextSwitchTo(caller);
@@ -705,7 +729,8 @@ last_position(Snapshot snapshot)
  * after that event.
  */
 static void
-report_progress(const Projection *projection, int64 last, bool rebuild, int64 events, int64 position)
+report_progress(const Projection *projection, int64 last, bool rebuild,
+				int64 events, int64 position)
 {
 	Oid			relid = CqrsEsRelid("projections");
 

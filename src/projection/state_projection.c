@@ -37,88 +37,103 @@
 #include "aggregate/fold.h"
 #include "projection/state_projection.h"
 
-/* Lives in the cache of handlers; its plans hang on its chunk of memory. */
-typedef struct StateProjection
+/* The plans hang on its chunk of memory. */
+struct StateProjection
 {
+	const char *projection;
 	Oid			table;
 	text	   *aggregate_type;
+	Definer		definer;
 
-	/* the plans for the table as it was called and looked then; NULL until first used */
+	/* for the table as it was called and looked then; NULL until first used */
 	char	   *table_name;
 	bool		has_tenant;
-	SPIPlanPtr	read;
-	SPIPlanPtr	write;
-}			StateProjection;
+	DefinerStatement *read;
+	DefinerStatement *write;
+};
+
+/* The parameters of both statements, in this order. */
+typedef struct StateRow
+{
+	const StreamKey *key;
+	const FoldedState *folded;	/* NULL: not known yet */
+}			StateRow;
+
+static const Oid row_types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID};
 
 static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
-static void prepare(StateProjection *state, char *table_name, bool has_tenant);
-static SPIPlanPtr prepare_statement(const char *sql);
-static bool read_row(StateProjection *state, const Handler *handler,
-					 const StreamKey *key, FoldedState *folded);
-static void write_row(StateProjection *state, const Handler *handler,
-					  const StreamKey *key, const FoldedState *folded);
+static void make_statements(StateProjection * state, MemoryContext memory,
+							const char *table_name, bool has_tenant);
+static void bind_row(const DefinerStatement * statement, ParamListInfo params,
+					 const void *source);
+static bool read_row(StateProjection * state, const StreamKey *key, FoldedState * folded);
+static void write_row(StateProjection * state, const StreamKey *key, const FoldedState * folded);
 
-/* One for a table, in the current memory context; aggregate_type is not copied. */
-struct StateProjection *
-StateProjectionMake(Oid table, text *aggregate_type)
+static const DefinerKind state_kind = {
+	.defined = "defined the handler",
+	.parse_mode = RAW_PARSE_DEFAULT,
+	.nparams = lengthof(row_types),
+	.numbered = row_types,
+	.bind = bind_row
+};
+
+/*
+ * One for a table, in the current memory context; what it is given is not copied.
+ * The definer is the projection's owner.
+ */
+StateProjection *
+StateProjectionMake(const char *projection, Oid table, text *aggregate_type,
+					const Definer * definer)
 {
 	StateProjection *state = palloc0(sizeof(StateProjection));
 
+	state->projection = projection;
 	state->table = table;
 	state->aggregate_type = aggregate_type;
+	state->definer = *definer;
 	return state;
 }
 
-/* Could it handle an event now?  Raises QE101 and what StateProjectionValidate does. */
-void
-StateProjectionCheck(const struct StateProjection *state)
-{
-	(void) AggregateRequire(state->aggregate_type);
-	StateProjectionValidate(state->table);
-}
-
 /*
- * Can the table hold states, and may the current role keep them there?  Raises
- * 42703 when columns are missing, 42P10 when nothing makes view_id (and tenant_id)
- * unique, 42501.
+ * Could it handle an event now: can the table hold states, and may the definer
+ * keep them there?  Raises QE101, 42P01, 42703 when columns are missing, 42P10 when
+ * nothing makes view_id (and tenant_id) unique, 42501.
  */
 void
-StateProjectionValidate(Oid table)
+StateProjectionCheck(const StateProjection * state)
 {
 	static const char *const columns[] = {"view_id", "version", "payload"};
-	StateProjection state = {.table = table};
+	StateProjection fresh = *state;
 	char	   *name;
 	bool		has_tenant;
 	size_t		i;
 
-	SPI_connect();
-	describe_table(table, &name, &has_tenant);
+	(void) AggregateRequire(state->aggregate_type);
+	describe_table(state->table, &name, &has_tenant);
 	for (i = 0; i < lengthof(columns); i++)
-		if (get_attnum(table, columns[i]) == InvalidAttrNumber)
+		if (get_attnum(state->table, columns[i]) == InvalidAttrNumber)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("table %s has no column \"%s\"", name, columns[i]),
 					 errdetail("A table of states has the columns view_id, version and payload."),
 					 errhint("CREATE TABLE %s (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)",
 							 name)));
-	prepare(&state, name, has_tenant);
+	make_statements(&fresh, CurrentMemoryContext, name, has_tenant);
 	/* planning finds out whether there is a unique index */
-	RequirePlanRights(state.read);
-	RequirePlanRights(state.write);
-	SPI_finish();
+	DefinerStatementCheck(fresh.read);
+	DefinerStatementCheck(fresh.write);
 }
 
 /*
  * Bring the row of the event's stream up to the event, or a replayed one's to the
- * end of the stream.  Between SPI_connect and
- * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the
- * table does not tell tenants apart.
+ * end of the stream.  Between SPI_connect and SPI_finish.  Raises what reducers
+ * raise, 55000 for a tenant's event when the table does not tell tenants apart,
+ * 42P01, and what the statements do.
  */
 void
-StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
+StateProjectionRun(StateProjection * state, const Event *event, bool replayed)
 {
-	StateProjection *state = handler->state;
 	StreamKey	key;
 	Aggregate  *aggregate;
 	FoldedState folded;
@@ -126,7 +141,7 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	bool		has_tenant;
 
 	EventKey(event, &key);
-	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(handler->projection))
+	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(state->projection))
 		return;					/* both were dropped while we waited for something */
 	aggregate = AggregateRequire(key.aggregate_type);
 	describe_table(state->table, &name, &has_tenant);
@@ -137,19 +152,9 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 				 errhint("Add a column tenant_id to it and to its primary key.")));
 	if (state->read == NULL || strcmp(name, state->table_name) != 0 ||
 		has_tenant != state->has_tenant)
-	{
-		/* an error in here must not leave half of it behind */
-		StateProjection fresh = *state;
-		RoleSwitch	saved = HandlerBecomeDefiner(handler);
+		make_statements(state, GetMemoryChunkContext(state), name, has_tenant);
 
-		prepare(&fresh, MemoryContextStrdup(GetMemoryChunkContext(state), name), has_tenant);
-		RoleSwitchBack(&saved);
-		KeepPlanWith(fresh.read, state);
-		KeepPlanWith(fresh.write, state);
-		*state = fresh;
-	}
-
-	if (!read_row(state, handler, &key, &folded))
+	if (!read_row(state, &key, &folded))
 	{
 		folded.version = 0;
 		folded.state = aggregate->initial_state;
@@ -164,7 +169,7 @@ StateProjectionRun(const Handler *handler, const Event *event, bool replayed)
 	}
 	else
 		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
-	write_row(state, handler, &key, &folded);
+	write_row(state, &key, &folded);
 }
 
 /* Is there a projection of that name that keeps states? */
@@ -200,62 +205,72 @@ describe_table(Oid table, char **name, bool *has_tenant)
 	*has_tenant = get_attnum(table, "tenant_id") != InvalidAttrNumber;
 }
 
-/* Fill in plans for the table as it is now, which the caller keeps or not. */
+/* Fill in the statements for the table as it is now. */
 static void
-prepare(StateProjection *state, char *table_name, bool has_tenant)
+make_statements(StateProjection * state, MemoryContext memory, const char *table_name,
+				bool has_tenant)
 {
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	StateProjection fresh = *state;
 	char	   *sql;
 
-	state->table_name = table_name;
-	state->has_tenant = has_tenant;
+	fresh.table_name = pstrdup(table_name);
+	fresh.has_tenant = has_tenant;
 	sql = psprintf("SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb FROM %s"
 				   " WHERE view_id OPERATOR(pg_catalog.=) $1%s FOR UPDATE",
-				   state->table_name,
-				   state->has_tenant ? " AND tenant_id OPERATOR(pg_catalog.=) $2" : "");
-	state->read = prepare_statement(sql);
+				   table_name,
+				   has_tenant ? " AND tenant_id OPERATOR(pg_catalog.=) $2" : "");
+	fresh.read = DefinerStatementMake(&state_kind, sql, &state->definer);
 	sql = psprintf("INSERT INTO %s (view_id, version, payload%s) VALUES ($1, $3, $4%s)"
 				   " ON CONFLICT (view_id%s) DO UPDATE SET"
 				   " version = excluded.version, payload = excluded.payload",
-				   state->table_name,
-				   state->has_tenant ? ", tenant_id" : "",
-				   state->has_tenant ? ", $2" : "",
-				   state->has_tenant ? ", tenant_id" : "");
-	state->write = prepare_statement(sql);
+				   table_name,
+				   has_tenant ? ", tenant_id" : "",
+				   has_tenant ? ", $2" : "",
+				   has_tenant ? ", tenant_id" : "");
+	fresh.write = DefinerStatementMake(&state_kind, sql, &state->definer);
+	MemoryContextSwitchTo(caller);
+	/* an error on the way leaves what was there before, not half of this */
+	*state = fresh;
 }
 
-/* All take the same parameters: id, tenant, version, state. */
-static SPIPlanPtr
-prepare_statement(const char *sql)
+static void
+bind_row(const DefinerStatement * statement, ParamListInfo params, const void *source)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID};
-	SPIPlanPtr	plan = SPI_prepare(sql, lengthof(types), types);
+	const StateRow *row = source;
+	Datum		values[] = {PointerGetDatum(row->key->aggregate_id), PointerGetDatum(row->key->tenant_id),
+		row->folded ? Int64GetDatum(row->folded->version) : (Datum) 0,
+	row->folded ? JsonbPGetDatum(row->folded->state) : (Datum) 0};
+	size_t		i;
 
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return plan;
+	for (i = 0; i < lengthof(row_types); i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = i >= 2 && row->folded == NULL;
+		params->params[i].pflags = 0;
+		params->params[i].ptype = row_types[i];
+	}
 }
 
 /* The row as it is now, locked; false when there is none, or none with a state. */
 static bool
-read_row(StateProjection *state, const Handler *handler, const StreamKey *key,
-		 FoldedState *folded)
+read_row(StateProjection * state, const StreamKey *key, FoldedState * folded)
 {
-	Datum		values[] = {PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id),
-	(Datum) 0, (Datum) 0};
-	RoleSwitch	saved = HandlerBecomeDefiner(handler);
+	StateRow	wanted = {.key = key};
+	QueryRow	row;
 	bool		has_no_version;
 	bool		has_no_state;
 	Datum		version;
 	Datum		payload;
-	int			rc = SPI_execute_plan(state->read, values, "  nn", false, 1);
+	int			rc = DefinerStatementRun(state->read, &wanted, 1);
 
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "could not read a state: %s", SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
 	if (SPI_processed == 0)
 		return false;
-	version = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &has_no_version);
-	payload = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &has_no_state);
+	row = InternalQueryRow(0);
+	version = InternalQueryDatum(&row, "version", &has_no_version);
+	payload = InternalQueryDatum(&row, "payload", &has_no_state);
 	if (has_no_version || has_no_state)
 		return false;
 	folded->version = DatumGetInt64(version);
@@ -264,15 +279,11 @@ read_row(StateProjection *state, const Handler *handler, const StreamKey *key,
 }
 
 static void
-write_row(StateProjection *state, const Handler *handler, const StreamKey *key,
-		  const FoldedState *folded)
+write_row(StateProjection * state, const StreamKey *key, const FoldedState * folded)
 {
-	Datum		values[] = {PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id),
-	Int64GetDatum(folded->version), JsonbPGetDatum(folded->state)};
-	RoleSwitch	saved = HandlerBecomeDefiner(handler);
-	int			rc = SPI_execute_plan(state->write, values, NULL, false, 0);
+	StateRow	row = {.key = key,.folded = folded};
+	int			rc = DefinerStatementRun(state->write, &row, 0);
 
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not write a state: %s", SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
 }

@@ -6,11 +6,14 @@
 #ifndef CQRS_ES_STATE_PROJECTION_H
 #define CQRS_ES_STATE_PROJECTION_H
 
-#include "projection/handler.h"
+#include "base/definer.h"
+#include "log/events.h"
 
-extern struct StateProjection *StateProjectionMake(Oid table, text *aggregate_type);
-extern void StateProjectionCheck(const struct StateProjection *state);
-extern void StateProjectionValidate(Oid table);
-extern void StateProjectionRun(const Handler *handler, const Event *event, bool replayed);
+typedef struct StateProjection StateProjection;
+
+extern StateProjection * StateProjectionMake(const char *projection, Oid table,
+											 text *aggregate_type, const Definer * definer);
+extern void StateProjectionCheck(const StateProjection * state);
+extern void StateProjectionRun(StateProjection * state, const Event *event, bool replayed);
 
 #endif							/* CQRS_ES_STATE_PROJECTION_H */
