@@ -7,10 +7,10 @@
  * type is loaded or dropped (AggregateRegister).
  *
  * The fingerprint covers the initial state, the event types, their operations,
- * every function's signature and source, and all upcasters.  A snapshot made under another fingerprint
- * is never used.  It does not see into functions that a reducer calls.  It covers
- * when the type was declared, too: an append that saves a snapshot beside
- * drop_aggregate may leave that behind, for a type that is declared anew.
+ * every function's signature and source, and all upcasters.  A snapshot made under
+ * another fingerprint is never used.  It does not see into functions that a reducer
+ * calls.  It covers when the type was declared, too: an append that saves a snapshot
+ * beside drop_aggregate may leave that behind, for a type that is declared anew.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
