@@ -96,9 +96,9 @@ DefinerStatementMake(const DefinerKind * kind, const char *sql, const Definer * 
 
 /*
  * Check what the current role is about to define, which is its definer.  All that it
- * names, and then the role, is locked to the end of the transaction
- * (AccessShareLock).  Raises the parser's errors, 42P17, 42501 when the role has not
- * the rights that it would run with, what the kind does, 42704 when the role is gone.
+ * names, and then the role, is locked to the end of the transaction.  Raises the
+ * parser's errors, 42P17, what the kind does, 42501 when the role has not the rights
+ * that it would run with, 42704 when the role is gone.
  */
 void
 DefinerStatementDefine(DefinerStatement * statement)

@@ -128,8 +128,8 @@ DeciderMake(const char *expression, const Definer * definer)
 /*
  * The events that follow from a command, as a JSON array; palloc'd in the
  * current memory context.  Raises 42704 when the definer is gone, 22004 for a null
- * result, 21000 for several rows, 42804, and what the decider raises, QE301 among
- * it, of which somebody without the definer's rights sees less.
+ * result, 21000 for several rows, 42804 for another type, and what the decider
+ * raises, QE301 among it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
 DeciderRun(DefinerStatement *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,

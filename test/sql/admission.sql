@@ -134,7 +134,7 @@ FROM (VALUES (1, '23505', $$INSERT INTO cqrs_es.events (sequence, aggregate_type
 	(6, '42501', $$INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload) VALUES (-1, 3, 'admission', 'role', 'e', '3')$$))
 	AS t (n, state, call)
 ORDER BY n;
-SELECT is(pg_temp.stream('role'), '1:1 2:2', 'he cannot restore an event, only append');
+SELECT is(pg_temp.stream('role'), '1:1 2:2', 'which cannot restore an event, only append');
 
 -- restored events: the owner's business
 

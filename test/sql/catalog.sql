@@ -132,7 +132,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 			(SELECT * FROM pg_attribute WHERE attrelid = 'cqrs_es.event'::regclass AND attnum > 0) c USING (attnum)
 		WHERE (t.attname, t.atttypid) IS DISTINCT FROM (c.attname, c.atttypid)$$,
 		$$ALTER TYPE cqrs_es.event ADD ATTRIBUTE planted int$$),
-	('a view shows nobody more than he may see himself, but for those that show declarations and no events',
+	('a view shows nobody more than they may see themselves, but for those that show declarations and no events',
 		$$SELECT relname FROM relations WHERE relkind IN ('v', 'm') AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)
 		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status')$$,
 		$$CREATE VIEW cqrs_es.planted AS SELECT * FROM cqrs_es.events$$),

@@ -45,7 +45,7 @@ FROM (VALUES (1, 'INSERT', '42501'), (2, 'UPDATE', '42501'), (3, 'DELETE', '4250
 ORDER BY n;
 SELECT is(pg_temp.with_rights('INSERT, SELECT, UPDATE', $$SELECT cqrs_es.create_projection('p', state_of => 'locks', read_models => '{others}')$$), '42501', 'states need them, too');
 
--- Rights that are taken away again: nobody locks the table for him any more.
+-- Rights that are taken away again: nobody locks the table for that role any more.
 
 GRANT INSERT, UPDATE, DELETE ON others TO cqrs_es_architect;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('locks', '{locks}', '{others}')$$) \gset
@@ -69,7 +69,7 @@ SELECT is(pg_temp.try('cqrs_es_architect', $$SELECT cqrs_es.rebuild_projection('
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.pause_projection('locks')$$) \gset
 REVOKE ALL ON others FROM cqrs_es_architect;
 SELECT is(pg_temp.try('cqrs_es_architect', $$SELECT cqrs_es.resume_projection('locks')$$), '42501', 'resume_projection without rights');
-SELECT is(pg_temp.try('cqrs_es_architect', $$SELECT cqrs_es.drop_projection('locks')$$), 'ShareRowExclusiveLock', 'he can always drop it (the lock is that of the pause above)');
+SELECT is(pg_temp.try('cqrs_es_architect', $$SELECT cqrs_es.drop_projection('locks')$$), 'ShareRowExclusiveLock', 'its owner can always drop it (the lock is that of the pause above)');
 
 SELECT * FROM finish();
 ROLLBACK;

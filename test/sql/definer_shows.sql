@@ -1,6 +1,6 @@
 \i test/include/setup.sql
 -- Whoever appends can set neither what is shown of a definer's statements nor
--- whether his functions check what they say: settings of PL/pgSQL and debug_print_*.
+-- whether the definer's functions check what they say: settings of PL/pgSQL and debug_print_*.
 
 BEGIN;
 SELECT plan(10);

@@ -90,7 +90,7 @@ SELECT results_eq($$EXECUTE load_events('crate account', 'none')$$,
 	$$SELECT aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata FROM events WHERE false$$,
 	'no events of an aggregate that is not there');
 
--- our functions on the same stream: whoever is late is told in his own way
+-- our functions on the same stream: whoever is late is told in its own way
 
 SELECT is((SELECT version FROM append_event('crate account', 'a', 'Deposited', '{"amount": 10}', 2)), 3::bigint, 'append_event goes on behind the crate');
 SELECT is(pg_temp.error_of($$EXECUTE insert_event('crate account', 'a', 3, 'Deposited', '1.0', '{"amount": 8}', '{}')$$),

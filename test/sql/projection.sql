@@ -210,7 +210,7 @@ SELECT throws_ok(format('SELECT pg_temp.as_role(%L, %L)', 'cqrs_es_modeller', ca
 FROM (VALUES (1, $$SELECT cqrs_es.define_handler('balances', 'moved', 'DELETE FROM model.private')$$), (2, $$SELECT cqrs_es.drop_projection('balances')$$)) t (n, call) ORDER BY n;
 SELECT throws_ok(format('SELECT pg_temp.as_role(%L, %L)', 'cqrs_es_appender', $$SELECT cqrs_es.define_handler('private', 'e', 'DELETE FROM never')$$), '42501', NULL,
 	'42501 for one without EXECUTE');
-SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_modeller', 'SELECT cqrs_es.drop_projection(''private'')')$$, 'the owner may drop his');
+SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_modeller', 'SELECT cqrs_es.drop_projection(''private'')')$$, 'the owner may drop its own');
 
 -- a definer who is dropped
 

@@ -123,7 +123,7 @@ SELECT is(pg_temp.all_events('', 9223372036854775807), NULL, 'nor behind the end
 SELECT is((SELECT string_agg(payload::text, ' ') FROM (SELECT * FROM cqrs_es.read_all(NULL, NULL) WHERE aggregate_type LIKE 'read %') x), '1 2 3 4 5 6',
 	'NULL is the beginning of the log');
 SET cqrs_es.tenant_id = 'read tenant';
-SELECT is(pg_temp.all_events(), '7', 'a tenant reads his own');
+SELECT is(pg_temp.all_events(), '7', 'a tenant reads its own');
 RESET cqrs_es.tenant_id;
 
 -- a reader that goes on after the last event it saw

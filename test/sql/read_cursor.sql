@@ -69,7 +69,7 @@ SELECT pg_temp.append('cursor', 'a', 8) \gset x
 COMMIT;
 SELECT is(pg_temp.rows($$, event_types => '{b}'$$), '2:2 4:4 7:8', 'events of other tenants are looked at');
 SET cqrs_es.tenant_id = 'cursor tenant';
-SELECT is(pg_temp.rows(), '8:8', 'a tenant gets his own');
+SELECT is(pg_temp.rows(), '8:8', 'a tenant gets its own');
 RESET cqrs_es.tenant_id;
 
 -- isolation levels

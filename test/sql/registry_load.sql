@@ -11,7 +11,7 @@ INSERT INTO cqrs_es.reducers (aggregate_type, event_type, search_path, operation
 SELECT throws_ok($$SELECT cqrs_es.aggregate_state('load', '1')$$, '22023', NULL, 'one reducer of it cannot be read');
 SELECT throws_ok($$SELECT cqrs_es.aggregate_state('load', '1')$$, '22023', NULL, 'nor the second time');
 SELECT throws_ok($$SELECT cqrs_es.take_snapshot('load', '1')$$, '22023', NULL, 'nor by anybody else');
-SELECT is((SELECT version FROM cqrs_es.append_event('other', '1', 'a', '{}')), 1::bigint, 'which is nothing to other types');
+SELECT is((SELECT version FROM cqrs_es.append_event('beside load', '1', 'a', '{}')), 1::bigint, 'which is nothing to other types');
 DELETE FROM cqrs_es.reducers WHERE aggregate_type = 'load' AND event_type = 'b';
 SELECT is(cqrs_es.aggregate_state('load', '1'), '{"n": 1}', 'it is as before without that');
 SELECT is(cqrs_es.take_snapshot('load', '1'), 1::bigint, 'for all');

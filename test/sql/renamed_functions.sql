@@ -1,6 +1,6 @@
 \i test/include/setup.sql
 -- A function in use keeps its name and schema: else whoever may create functions
--- there would put his own in its place, and it would run as whoever reads.
+-- there would put another in its place, and it would run as whoever reads.
 
 BEGIN;
 SELECT plan(23);

@@ -248,7 +248,7 @@ SET LOCAL search_path = pg_temp, cqrs_es_trap, pg_catalog, public;
 SELECT version FROM cqrs_es.append_event('rights', 'trap', 'Kept', '{"n": "5"}') \gset
 SELECT version FROM cqrs_es.execute_command('rights', 'trap', 'Look') \gset
 INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('rights', 'trap', 'Kept', '{"n": "6"}');
-SELECT is(current_user || current_setting('search_path'), 'cqrs_es_writerpg_temp, cqrs_es_trap, pg_catalog, public', 'the caller is himself again');
+SELECT is(current_user || current_setting('search_path'), 'cqrs_es_writerpg_temp, cqrs_es_trap, pg_catalog, public', 'the caller is itself again');
 SET LOCAL ROLE none;
 SET LOCAL search_path = public;
 SELECT results_eq($$SELECT id, n, who FROM public.vault WHERE id = 'trap'$$, $$VALUES ('trap', 6::numeric, 'true'), ('trap', 7, 'true')$$,
@@ -301,10 +301,10 @@ SELECT is(cqrs_es.current_tenant() || current_setting('cqrs_es.context') || (cur
 	'settings are those of the caller');
 SET LOCAL ROLE cqrs_es_writer;
 SELECT throws_ok($$SELECT cqrs_es.append_event('rights', 'set', 'Failed', '{"n": 0}')$$, 'QE201', NULL, 'a handler fails');
-SELECT is(current_user, 'cqrs_es_writer', 'the caller is himself again');
+SELECT is(current_user, 'cqrs_es_writer', 'the caller is itself again');
 SET LOCAL ROLE none;
 
--- A non-superuser defines projections over tables he owns, and not over those of others.
+-- A non-superuser defines projections over tables it owns, and not over those of others.
 
 SELECT is(pg_temp.state_as('cqrs_es_architect', call), expected, call) FROM (VALUES
 	(1, $$SELECT cqrs_es.create_projection('p', NULL, '{own}')$$, 'allowed'),
@@ -328,7 +328,7 @@ SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('the
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');
 
--- Nor does a definer gain the rights of whoever appends: what he wrote leaves nothing behind in the session.
+-- Nor does a definer gain the rights of whoever appends: what the definer wrote leaves nothing behind in the session.
 
 CREATE TABLE tricky (id text);
 ALTER TABLE tricky OWNER TO cqrs_es_architect;
@@ -371,7 +371,7 @@ SELECT is(pg_temp.trick_by('cqrs_es_writer', 'deferred'), 'public true', 'a defi
 CREATE SCHEMA cqrs_es_closed AUTHORIZATION cqrs_es_architect;
 SELECT pg_temp.as_role('cqrs_es_architect', $$CREATE TABLE cqrs_es_closed.states (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)$$),
 	pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('states', read_models => '{cqrs_es_closed.states}', state_of => 'rights')$$) \gset
-SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 's', 'Stated', '{}')$$), 'allowed', 'states are kept in a schema that he cannot look into');
+SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 's', 'Stated', '{}')$$), 'allowed', 'states are kept in a schema that the writer cannot look into');
 GRANT SELECT ON cqrs_es.projection_status TO cqrs_es_architect, cqrs_es_reader;
 SELECT is(pg_temp.state_as('cqrs_es_architect', 'SELECT errors FROM cqrs_es.projection_status'), 'allowed', 'a view of ours may be granted to who has EXECUTE on its function');
 SELECT is(pg_temp.state_as('cqrs_es_reader', 'SELECT errors FROM cqrs_es.projection_status'), 'refused', 'and not to others');

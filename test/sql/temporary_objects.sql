@@ -196,7 +196,7 @@ SELECT throws_ok(format($$SELECT pg_temp.as_role('cqrs_es_other', %L)$$, call), 
 	(3, '42501', 'ALTER FUNCTION cqrs_es_temporary.named(jsonb, cqrs_es.event) RENAME TO old')) c (n, state, call)
 ORDER BY n;
 ALTER SCHEMA cqrs_es_temporary OWNER TO cqrs_es_other;
-SELECT throws_ok($$SELECT pg_temp.as_role('cqrs_es_other', 'DROP SCHEMA cqrs_es_temporary CASCADE')$$, '2BP01', NULL, 'nor does it go with a schema of his');
+SELECT throws_ok($$SELECT pg_temp.as_role('cqrs_es_other', 'DROP SCHEMA cqrs_es_temporary CASCADE')$$, '2BP01', NULL, 'nor does it go with a schema of another role');
 SELECT pg_temp.create_named('owner again') AS call \gset
 :call;
 SELECT is(cqrs_es.aggregate_state('temporary', 'named')->>'by', 'owner again', 'its owner may replace it');

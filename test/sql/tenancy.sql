@@ -146,7 +146,7 @@ SELECT results_eq($$SELECT tenant, aggregate_id, n FROM seen ORDER BY 1, 2$$,
 SELECT is(pg_temp.rows('right', 'none', $$SELECT DISTINCT tenant_id FROM cqrs_es.events WHERE aggregate_type = 'twin' ORDER BY 1$$),
 	'(left) (right)', 'a superuser sees all tenants in the table');
 SELECT is(pg_temp.rows(tenant, 'cqrs_es_writer', $$SELECT DISTINCT tenant_id FROM cqrs_es.events WHERE aggregate_type = 'twin' ORDER BY 1$$),
-	expected, format('a writer of tenant "%s" sees his own', tenant))
+	expected, format('a writer of tenant "%s" sees its own', tenant))
 FROM (VALUES ('left', '(left)'), ('right', '(right)'), ('', NULL)) t (tenant, expected) ORDER BY tenant;
 
 CREATE FUNCTION pg_temp.leak(of text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
@@ -156,7 +156,7 @@ END $$;
 SELECT is(pg_temp.error('', 'cqrs_es_writer', $$SELECT FROM cqrs_es.events WHERE pg_temp.leak(tenant_id) AND aggregate_type = 'twin'$$),
 	'no error', 'a condition with side effects does not get to see rows of others');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$SELECT FROM cqrs_es.events WHERE pg_temp.leak(tenant_id) AND aggregate_type = 'twin'$$),
-	'P0042; seen: right', 'but his own');
+	'P0042; seen: right', 'but its own');
 
 -- the policy can be an index condition
 SET LOCAL enable_seqscan = off;
@@ -186,7 +186,7 @@ ORDER BY id, n, clause;
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$INSERT INTO cqrs_es.events (tenant_id, aggregate_type, aggregate_id, sequence, event_type, payload)
 	VALUES ('right', 'twin', 'by none', 900, 'Was', '{}')$$),
 	'QE003; sequence 900 would leave a hole in stream "twin/by none"; The stream is at version 2.; Insert sequence 3, or leave the sequence out.',
-	'errors of his own stream tell about that');
+	'errors of its own stream tell about that');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, sequence, event_type, payload)
 	VALUES ('twin', 'by none', 1, 'Was', '{}')$$), '23505; duplicate key value violates unique constraint "events_pkey"',
 	'the server shows no key where there is row security');
@@ -195,7 +195,7 @@ SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$INSERT INTO cqrs_es.events 
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON cqrs_es.snapshots TO cqrs_es_writer;
 SELECT is(pg_temp.rows('right', 'cqrs_es_writer', $$SELECT DISTINCT tenant_id FROM cqrs_es.snapshots WHERE aggregate_type = 'twin'$$), '(right)',
-	'a writer sees his tenant''s snapshots');
+	'a writer sees its tenant''s snapshots');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', format($$INSERT INTO cqrs_es.snapshots (tenant_id, aggregate_type, aggregate_id, last_sequence, current_snapshot, payload)
 		VALUES ('left', 'twin', '%s', 4, 1, '{"of": "forged"}') %s$$, id, clause)),
 	'42501; new row violates row-level security policy for table "snapshots"', format('and cannot write others'': %s %s', id, clause))
@@ -204,14 +204,14 @@ FROM (VALUES ('by none'), ('nothing')) i (id), (VALUES (''), ('ON CONFLICT DO NO
 ORDER BY id, clause;
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$UPDATE cqrs_es.snapshots SET payload = '{"of": "forged"}' WHERE tenant_id = 'left'$$), 'no error', 'nor change them');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$UPDATE cqrs_es.snapshots SET tenant_id = 'left', last_sequence = 77 WHERE aggregate_type = 'twin'$$),
-	'42501; new row violates row-level security policy for table "snapshots"', 'nor give them his own');
+	'42501; new row violates row-level security policy for table "snapshots"', 'nor give them its own');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$DELETE FROM cqrs_es.snapshots WHERE tenant_id = 'left'$$), 'no error', 'nor remove them');
 SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$UPDATE cqrs_es.snapshots SET payload = '{"of": "changed"}' WHERE aggregate_type = 'twin'$$),
-	'no error', 'he may change his own, who was granted it');
+	'no error', 'whoever was granted it may change its own');
 SELECT results_eq($$SELECT tenant_id COLLATE "default", last_sequence, payload->>'of' FROM cqrs_es.snapshots
 	WHERE aggregate_type = 'twin' AND aggregate_id = 'by none' ORDER BY 1$$,
 	$$VALUES ('left', 4::bigint, 'left'), ('right', 2, 'changed')$$, 'only that came of it');
-SELECT is(pg_temp.rows('left', 'none', $$SELECT cqrs_es.aggregate_state('twin', 'by none')->>'of'$$), '(left)', 'the other tenant replays his own');
+SELECT is(pg_temp.rows('left', 'none', $$SELECT cqrs_es.aggregate_state('twin', 'by none')->>'of'$$), '(left)', 'the other tenant replays its own');
 
 -- Row security of the user's own: functions obey, and use no snapshots.
 

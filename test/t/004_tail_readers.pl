@@ -1,6 +1,6 @@
 # Tail readers beside writers that commit, pause, roll back, use savepoints, two
 # phases and batches: each reader gets every event once, in order of position.
-# A naive reader, who takes whatever he sees, shows what would be lost.
+# A naive reader, which takes whatever it sees, shows what would be lost.
 
 use strict;
 use warnings FATAL => 'all';

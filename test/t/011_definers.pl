@@ -1,5 +1,5 @@
 # What a handler names is dropped, and who appends has an object of that name in
-# the temporary schema that his session got only after the handler's plan had been
+# the temporary schema that this session got only after the handler's plan had been
 # made. The schema itself is left from an earlier session, so that nothing else
 # tells the server to look at the plan again.
 

@@ -42,7 +42,7 @@ sub rows
 }
 sub below_triggers { return "SET session_replication_role = replica; $_[0] RESET session_replication_role;" }
 
-# What a reader gets in pages, who goes on after the last position he got.
+# What a reader gets in pages, which goes on after the last position it got.
 sub read_pages
 {
 	my ($page, $after) = @_;

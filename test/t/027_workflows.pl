@@ -1,6 +1,7 @@
 # What runs elsewhere does not rot unseen: the workflows call targets of the Makefile
-# and files that are there, for just the versions that README names; and each test
-# has its place in test/README.md.  Every check is tried on a breach.
+# and files that are there, for just the versions that README names; each test has its
+# place in test/README.md, each expected output its test, and pgTAP files are strict.
+# Every check is tried on a breach.
 
 use strict;
 use warnings FATAL => 'all';
@@ -50,8 +51,20 @@ sub versions
 sub unplaced
 {
 	my ($readme) = @_;
-	my @names = map { s{.*/}{}r =~ s/\.\w+$//r } glob "$root/test/{sql,regress/sql}/*.sql $root/test/specs/*.spec $root/test/t/*.pl";
+	my @names = names(glob "$root/test/{sql,regress/sql}/*.sql $root/test/specs/*.spec $root/test/t/*.pl");
 	return join ' ', grep { !/^example_/ && $readme !~ /`\Q$_\E`/ } @names;
+}
+
+# Expected output that belongs to no test.
+sub orphans
+{
+	return join ' ', grep { !-e "$root/test/regress/sql/$_.sql" && !-e "$root/test/specs/$_.spec" } @_;
+}
+
+# The names of files without folders and endings.
+sub names
+{
+	return map { s{.*/}{}r =~ s/\.\w+$//r } @_;
 }
 
 my $makefile = slurp_file("$root/Makefile");
@@ -81,5 +94,13 @@ is(join(' ', versions("        postgresql: [17, 14]\n")), '14 17', 'another vers
 my $readme = slurp_file("$root/test/README.md");
 is(unplaced($readme), '', 'each test has its place in test/README.md');
 is(unplaced($readme =~ s/`append_race`//gr), 'append_race', 'one that has none would be found');
+
+my @expected = names(glob "$root/expected/*.out");
+is(orphans(@expected), '', 'each expected output has its test');
+is(orphans(@expected, 'nothing'), 'nothing', 'one that has none would be found');
+
+my $first_line = qr{\A\\i test/include/setup\.sql\n};
+is(join(' ', grep { slurp_file($_) !~ $first_line } glob "$root/test/sql/*.sql"), '', 'pgTAP files begin with test/include/setup.sql');
+unlike("SELECT plan(1);\n", $first_line, 'one that does not would be found');
 
 done_testing();
