@@ -30,6 +30,13 @@ typedef struct AppendRequest
 	int			nevents;		/* at least 1 */
 }			AppendRequest;
 
+/* What came of it: where the stream is then, and the log. */
+typedef struct AppendResult
+{
+	int64		version;
+	int64		global_position;	/* of the last event */
+}			AppendResult;
+
 extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo);
 extern void AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo);
 extern void AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo);

@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_APPEND_RETRY_H
 #define CQRS_ES_APPEND_RETRY_H
 
-#include "log/append.h"
+#include "log/append_request.h"
 #include "log/event_scan.h"
 
 /* A request that may be one that came before. */

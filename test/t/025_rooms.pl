@@ -18,7 +18,7 @@ use Test::More;
 my $root = abs_path($ENV{TESTDIR});
 
 # the table and its index are opened together; a state projection is a handler
-my %is_in_known_circle = map { $_ => 1 } qw(log/events log/stream_index projection/handler projection/state_projection);
+my %is_in_known_circle = map { $_ => 1 } qw(log/events log/stream_index);
 
 # All files below some folders of a checkout, as paths from there.
 sub files_of
