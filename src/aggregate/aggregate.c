@@ -29,6 +29,7 @@
 #include "base/errors.h"
 #include "base/internal_query.h"
 #include "base/registry_function.h"
+#include "base/text.h"
 #include "log/upcast.h"
 #include "aggregate/aggregate.h"
 
@@ -144,7 +145,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 	int			i;
 
@@ -166,7 +167,7 @@ static AggregateArgs
 aggregate_args(FunctionCallInfo fcinfo)
 {
 	AggregateArgs args;
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	int			i;
 
 	args.values[0] = PointerGetDatum(type);

@@ -26,7 +26,9 @@
 #include "base/cqrs_es.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/stream_key.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/event_scan.h"
 #include "log/read.h"
 #include "aggregate/fold.h"
@@ -131,7 +133,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	StreamKey	key;
 	Aggregate  *aggregate;
 	int64		from_sequence = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT64(2);
-	int64		max_count = MaxCountArg(fcinfo->args[3]);
+	int64		max_count = ReadMaxCount(fcinfo->args[3]);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
 	Fold		fold;
@@ -198,15 +200,15 @@ point_args(FunctionCallInfo fcinfo, const StreamKey *key)
 static int64
 sequence_at(const StreamKey *key, TimestampTz at_time)
 {
-	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
-	EventScan  *scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	EventScan  *scan = EventScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	Event		event;
 	int64		sequence = 0;
 
-	while (sequence == 0 && EventsScanNext(scan, &event))
+	while (sequence == 0 && EventScanNext(scan, &event))
 		if (DatumGetTimestampTz(event.values[EVENT_CREATED_AT]) <= at_time)
 			sequence = EventSequence(&event);
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return sequence;
 }
@@ -224,8 +226,8 @@ sequence_at(const StreamKey *key, TimestampTz at_time)
 Aggregate *
 FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 {
-	key->aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key->aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key->aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key->aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = TenancyCurrent();
 	EventsRequireRights(ACL_SELECT);
 	return AggregateRequire(key->aggregate_type);
@@ -299,7 +301,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 	fold->event_memory = AllocSetContextCreate(fold->memory, "cqrs_es fold event",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
-	fold->snapshot = RegisterSnapshot(FreshSnapshot());
+	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	if (snapshot_up_to == 0 || EventsRowSecurity() ||
 		!SnapshotStoreLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
 	{
@@ -307,7 +309,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 		state = aggregate->initial_state;
 	}
 	ReducerStateInit(&fold->state, state);
-	fold->scan = EventsScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+	fold->scan = EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
@@ -321,13 +323,13 @@ fold_next(Fold *fold, Event *event)
 	ErrorContextCallback callback;
 
 	MemoryContextReset(fold->event_memory);
-	if (!EventsScanNext(fold->scan, event))
+	if (!EventScanNext(fold->scan, event))
 		return false;
 	if (EventSequence(event) != fold->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
-						StreamName(fold->key), (long long) fold->version + 1)));
+						StreamKeyName(fold->key), (long long) fold->version + 1)));
 	fold->version++;
 
 	callback.callback = describe_fold;
@@ -348,7 +350,7 @@ fold_end(Fold *fold)
 {
 	FoldedState folded;
 
-	EventsScanEnd(fold->scan);
+	EventScanEnd(fold->scan);
 	UnregisterSnapshot(fold->snapshot);
 	ReducerStateEnd(&fold->state);
 	folded.version = fold->version;
@@ -381,5 +383,5 @@ describe_fold(void *arg)
 	Fold	   *fold = arg;
 
 	errcontext("folding event %lld of stream \"%s\"", (long long) fold->version,
-			   StreamName(fold->key));
+			   StreamKeyName(fold->key));
 }

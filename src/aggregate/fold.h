@@ -8,6 +8,7 @@
 
 #include "fmgr.h"
 
+#include "base/stream_key.h"
 #include "aggregate/aggregate.h"
 
 /* A stream's state after the event with sequence `version`. */

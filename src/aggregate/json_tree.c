@@ -92,7 +92,7 @@ static void reserve_item(JsonNode *array);
 
 /* A whole document as a value that points into it. */
 void
-JsonbDocumentValue(Jsonb *json, JsonbValue *value)
+JsonTreeDocumentValue(Jsonb *json, JsonbValue *value)
 {
 	if (JB_ROOT_IS_SCALAR(json))
 		(void) JsonbExtractScalar(&json->root, value);
@@ -215,7 +215,7 @@ JsonTreeTypeName(const JsonNode *node)
 
 /* Where the member's value is kept, NULL when there is none; good until the next change. */
 JsonNode **
-JsonObjectFind(const JsonNode *object, const char *key, int len)
+JsonTreeFind(const JsonNode *object, const char *key, int len)
 {
 	int			position = find_member(object, key, len);
 
@@ -224,7 +224,7 @@ JsonObjectFind(const JsonNode *object, const char *key, int len)
 
 /* Create or replace a member; the object takes the value over. */
 void
-JsonObjectPut(JsonNode *object, const char *key, int len, JsonNode *value)
+JsonTreePut(JsonNode *object, const char *key, int len, JsonNode *value)
 {
 	int			position = find_member(object, key, len);
 	JsonMember *member;
@@ -264,7 +264,7 @@ JsonObjectPut(JsonNode *object, const char *key, int len, JsonNode *value)
 
 /* Remove a member and its value; false when there is none. */
 bool
-JsonObjectRemove(JsonNode *object, const char *key, int len)
+JsonTreeRemove(JsonNode *object, const char *key, int len)
 {
 	int			position = find_member(object, key, len);
 	int			last = object->value.object.n - 1;
@@ -303,7 +303,7 @@ JsonObjectRemove(JsonNode *object, const char *key, int len)
 
 /* Insert before `position`, 0 to the number of items; the array takes the item over. */
 void
-JsonArrayInsert(JsonNode *array, int position, JsonNode *item)
+JsonTreeInsertItem(JsonNode *array, int position, JsonNode *item)
 {
 	JsonNode  **place;
 
@@ -316,7 +316,7 @@ JsonArrayInsert(JsonNode *array, int position, JsonNode *item)
 
 /* Remove an item that is there. */
 void
-JsonArrayRemove(JsonNode *array, int position)
+JsonTreeRemoveItem(JsonNode *array, int position)
 {
 	JsonNode  **place = &array->value.array.items[position];
 
@@ -327,7 +327,7 @@ JsonArrayRemove(JsonNode *array, int position)
 
 /* A numeric as a number, which points to it if it is not small. */
 void
-JsonNumberRead(JsonNumber * number, Numeric numeric)
+JsonTreeReadNumber(JsonNumber * number, Numeric numeric)
 {
 	number->numeric = small_from_numeric(numeric, &number->scaled, &number->scale) ? NULL : numeric;
 }
@@ -338,7 +338,7 @@ JsonNumberRead(JsonNumber * number, Numeric numeric)
  * scale.
  */
 void
-JsonNumberAdd(JsonNumber * number, const JsonNumber * amount, bool subtract)
+JsonTreeAddNumber(JsonNumber * number, const JsonNumber * amount, bool subtract)
 {
 	Numeric		addend;
 	Numeric		sum;
@@ -403,19 +403,19 @@ JsonTreeMerge(JsonNode *target, const JsonbValue *patch)
 		if (token != WJB_VALUE)
 			continue;
 		if (value.type == jbvNull)
-			(void) JsonObjectRemove(target, key.val.string.val, key.val.string.len);
+			(void) JsonTreeRemove(target, key.val.string.val, key.val.string.len);
 		else if (value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
 		{
-			JsonNode  **member = JsonObjectFind(target, key.val.string.val, key.val.string.len);
+			JsonNode  **member = JsonTreeFind(target, key.val.string.val, key.val.string.len);
 
 			if (member)
 				*member = JsonTreeMerge(*member, &value);
 			else
-				JsonObjectPut(target, key.val.string.val, key.val.string.len,
+				JsonTreePut(target, key.val.string.val, key.val.string.len,
 							  JsonTreeMerge(NULL, &value));
 		}
 		else
-			JsonObjectPut(target, key.val.string.val, key.val.string.len,
+			JsonTreePut(target, key.val.string.val, key.val.string.len,
 						  JsonTreeFromValue(&value));
 	}
 	return target;
@@ -432,7 +432,7 @@ make_small(JsonNumber * number)
 {
 	Numeric		numeric = number->numeric;
 
-	JsonNumberRead(number, numeric);
+	JsonTreeReadNumber(number, numeric);
 	if (number->numeric == NULL)
 		pfree(numeric);
 }
@@ -599,7 +599,7 @@ tree_from_container(JsonbContainer *container)
 				key = value;
 				break;
 			case WJB_VALUE:
-				JsonObjectPut(node, key.val.string.val, key.val.string.len,
+				JsonTreePut(node, key.val.string.val, key.val.string.len,
 							  JsonTreeFromValue(&value));
 				break;
 			case WJB_ELEM:
@@ -609,7 +609,7 @@ tree_from_container(JsonbContainer *container)
 					node = JsonTreeFromValue(&value);
 				}
 				else
-					JsonArrayInsert(node, node->value.array.n, JsonTreeFromValue(&value));
+					JsonTreeInsertItem(node, node->value.array.n, JsonTreeFromValue(&value));
 				break;
 			default:
 				break;

@@ -71,7 +71,7 @@ struct JsonMember
 	JsonNode   *value;
 };
 
-extern void JsonbDocumentValue(Jsonb *json, JsonbValue *value);
+extern void JsonTreeDocumentValue(Jsonb *json, JsonbValue *value);
 extern JsonNode *JsonTreeFromJsonb(Jsonb *json);
 extern JsonNode *JsonTreeFromValue(const JsonbValue *value);
 extern JsonNode *JsonTreeNewArray(void);
@@ -80,13 +80,13 @@ extern Jsonb *JsonTreeToJsonb(const JsonNode *node);
 extern void JsonTreeFree(JsonNode *node);
 extern const char *JsonTreeTypeName(const JsonNode *node);
 
-extern JsonNode **JsonObjectFind(const JsonNode *object, const char *key, int len);
-extern void JsonObjectPut(JsonNode *object, const char *key, int len, JsonNode *value);
-extern bool JsonObjectRemove(JsonNode *object, const char *key, int len);
-extern void JsonArrayInsert(JsonNode *array, int position, JsonNode *item);
-extern void JsonArrayRemove(JsonNode *array, int position);
-extern void JsonNumberRead(JsonNumber * number, Numeric numeric);
-extern void JsonNumberAdd(JsonNumber * number, const JsonNumber * amount, bool subtract);
+extern JsonNode **JsonTreeFind(const JsonNode *object, const char *key, int len);
+extern void JsonTreePut(JsonNode *object, const char *key, int len, JsonNode *value);
+extern bool JsonTreeRemove(JsonNode *object, const char *key, int len);
+extern void JsonTreeInsertItem(JsonNode *array, int position, JsonNode *item);
+extern void JsonTreeRemoveItem(JsonNode *array, int position);
+extern void JsonTreeReadNumber(JsonNumber * number, Numeric numeric);
+extern void JsonTreeAddNumber(JsonNumber * number, const JsonNumber * amount, bool subtract);
 extern JsonNode *JsonTreeMerge(JsonNode *target, const JsonbValue *patch);
 
 #endif							/* CQRS_ES_JSON_TREE_H */

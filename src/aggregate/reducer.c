@@ -18,6 +18,7 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/text.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"
 
@@ -99,7 +100,7 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 static char *
 begin_definition(FunctionCallInfo fcinfo)
 {
-	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
 	return DefinerSearchPath();
 }
 
@@ -125,8 +126,8 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const c
 		" operations = excluded.operations",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
 	CStringGetTextDatum(search_path), JsonbPGetDatum(operations)};
 	char		nulls[5] = {' ', ' ', function ? ' ' : 'n', ' ', operations ? ' ' : 'n'};
@@ -145,8 +146,8 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
 
 	AggregateLock(type, true);

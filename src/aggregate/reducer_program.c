@@ -244,7 +244,7 @@ compile_operation(Operation *operation, JsonbContainer *object)
 	check_operation(operation, has_op);
 	parse_path(operation);
 	if (operation->kind == OP_INCREMENT || operation->kind == OP_DECREMENT)
-		JsonNumberRead(&operation->amount, operation->literal ?
+		JsonTreeReadNumber(&operation->amount, operation->literal ?
 					   operation->literal->val.numeric : int64_to_numeric(1));
 }
 
@@ -489,14 +489,14 @@ find_child(Application *application, JsonNode *node, Key key)
 		return node->value.array.items[item_position(application, node, key, false)];
 	if (node->type != JSON_NODE_OBJECT)
 		wrong_type(application, node, "an object or an array");
-	member = JsonObjectFind(node, key.data, key.len);
+	member = JsonTreeFind(node, key.data, key.len);
 	if (member)
 		return *member;
 	if (!makes_parents(application->operation->kind))
 		no_member(application, key);
 	caller = MemoryContextSwitchTo(application->state_memory);
 	child = JsonTreeNewObject();
-	JsonObjectPut(node, key.data, key.len, child);
+	JsonTreePut(node, key.data, key.len, child);
 	MemoryContextSwitchTo(caller);
 	return child;
 }
@@ -512,16 +512,16 @@ apply_to_member(Application *application, JsonNode *object, Key key)
 	JsonNode  **member = NULL;
 
 	if (kind != OP_ADD && kind != OP_SET)
-		member = JsonObjectFind(object, key.data, key.len);
+		member = JsonTreeFind(object, key.data, key.len);
 	if (member == NULL && (kind == OP_REPLACE || kind == OP_REMOVE))
 		no_member(application, key);
 
 	if (kind == OP_REMOVE)
-		(void) JsonObjectRemove(object, key.data, key.len);
+		(void) JsonTreeRemove(object, key.data, key.len);
 	else if (member)
 		*member = apply_to_value(application, *member);
 	else
-		JsonObjectPut(object, key.data, key.len, new_value(application));
+		JsonTreePut(object, key.data, key.len, new_value(application));
 }
 
 static void
@@ -532,9 +532,9 @@ apply_to_item(Application *application, JsonNode *array, Key key)
 	int			position = item_position(application, array, key, may_append);
 
 	if (kind == OP_REMOVE)
-		JsonArrayRemove(array, position);
+		JsonTreeRemoveItem(array, position);
 	else if (kind == OP_ADD || position == array->value.array.n)
-		JsonArrayInsert(array, position, new_value(application));
+		JsonTreeInsertItem(array, position, new_value(application));
 	else
 		array->value.array.items[position] =
 			apply_to_value(application, array->value.array.items[position]);
@@ -557,7 +557,7 @@ apply_to_value(Application *application, JsonNode *value)
 		case OP_APPEND:
 			if (value->type != JSON_NODE_ARRAY)
 				wrong_type(application, value, "an array");
-			JsonArrayInsert(value, value->value.array.n, JsonTreeFromValue(application->operand));
+			JsonTreeInsertItem(value, value->value.array.n, JsonTreeFromValue(application->operand));
 			return value;
 		case OP_MERGE:
 			return JsonTreeMerge(value, application->operand);
@@ -607,10 +607,10 @@ add_operand(Application *application, JsonNumber * number)
 		if (application->operand->type != jbvNumeric)
 			cannot_apply(application, "\"%s\" of the event is not a number.",
 						 operation->reference->text);
-		JsonNumberRead(&application->amount, application->operand->val.numeric);
+		JsonTreeReadNumber(&application->amount, application->operand->val.numeric);
 		amount = &application->amount;
 	}
-	JsonNumberAdd(number, amount, operation->kind == OP_DECREMENT);
+	JsonTreeAddNumber(number, amount, operation->kind == OP_DECREMENT);
 }
 
 /* A key that is taken from the event, where it may be a string or a number. */
@@ -729,7 +729,7 @@ event_field(const Event *event, EventColumn column, JsonbValue *value)
 	{
 		case EVENT_PAYLOAD:
 		case EVENT_METADATA:
-			JsonbDocumentValue(DatumGetJsonbP(datum), value);
+			JsonTreeDocumentValue(DatumGetJsonbP(datum), value);
 			return;
 		case EVENT_GLOBAL_POSITION:
 		case EVENT_SEQUENCE:

@@ -40,7 +40,7 @@ ReducerStateInit(ReducerState * state, Jsonb *json)
 												  ALLOCSET_DEFAULT_SIZES);
 	state->flat_memory[1] = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es state",
 												  ALLOCSET_DEFAULT_SIZES);
-	FunctionCallsInit(&state->calls);
+	RegistryFunctionCallsInit(&state->calls);
 	keep_flat(state, json);
 }
 
@@ -59,7 +59,7 @@ ReducerStateApply(ReducerState * state, Aggregate *aggregate, Event *event)
 		JsonbValue	patch;
 		MemoryContext caller;
 
-		JsonbDocumentValue(DatumGetJsonbP(event->values[EVENT_PAYLOAD]), &patch);
+		JsonTreeDocumentValue(DatumGetJsonbP(event->values[EVENT_PAYLOAD]), &patch);
 		make_tree(state);
 		caller = MemoryContextSwitchTo(state->tree_memory);
 		state->tree = JsonTreeMerge(state->tree, &patch);
@@ -90,7 +90,7 @@ ReducerStateJsonb(const ReducerState * state)
 void
 ReducerStateEnd(ReducerState * state)
 {
-	FunctionCallsEnd(&state->calls);
+	RegistryFunctionCallsEnd(&state->calls);
 }
 
 static void

@@ -20,6 +20,7 @@
 #include "base/cqrs_es.h"
 #include "base/errors.h"
 #include "base/registry.h"
+#include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/tenancy.h"
 #include "log/dispatch.h"
@@ -140,7 +141,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 		ReThrowError(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamName(key), error->message),
+			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamKeyName(key), error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0));
 	return false;
 }

@@ -31,6 +31,8 @@
 
 #include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
+#include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "log/events.h"
 #include "aggregate/snapshot_store.h"

@@ -7,6 +7,7 @@
 #define CQRS_ES_SNAPSHOT_STORE_H
 
 #include "base/cqrs_es.h"
+#include "base/stream_key.h"
 #include "aggregate/aggregate.h"
 
 extern void SnapshotStoreInit(void);

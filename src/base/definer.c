@@ -4,7 +4,7 @@
  *	  defined it, in sessions of others.
  *
  * Neither side may gain the other's rights by that: names mean nothing of the
- * session (refuse_temporary), nothing stays behind in it (RoleSwitchToDefiner),
+ * session (refuse_temporary), nothing stays behind in it (DefinerSwitchRole),
  * nobody can define what that role could not do itself (require_rights), and errors
  * do not show what only the definer may see (DefinerThrow).
  *
@@ -46,6 +46,7 @@
 #include "base/definer.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "base/role_switch.h"
 #include "base/settings.h"
 #include "base/temporary_object.h"
 
@@ -104,7 +105,7 @@ void
 DefinerStatementDefine(DefinerStatement * statement)
 {
 	check_as_definer(statement);
-	RequireRole(statement->definer.role);
+	DefinerRequireRole(statement->definer.role);
 }
 
 /*
@@ -114,14 +115,14 @@ DefinerStatementDefine(DefinerStatement * statement)
 void
 DefinerStatementCheck(DefinerStatement * statement)
 {
-	RegistryRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
+	RegistryNameRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
 	check_as_definer(statement);
 }
 
 static void
 check_as_definer(DefinerStatement * statement)
 {
-	RoleSwitch	saved = RoleSwitchToDefiner(statement->definer.role,
+	RoleSwitch	saved = DefinerSwitchRole(statement->definer.role,
 											statement->definer.search_path);
 	SPIPlanPtr	plan;
 
@@ -149,8 +150,8 @@ DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max
 	RoleSwitch	saved;
 	int			rc;
 
-	RegistryRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
-	saved = RoleSwitchToDefiner(statement->definer.role, statement->definer.search_path);
+	RegistryNameRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
+	saved = DefinerSwitchRole(statement->definer.role, statement->definer.search_path);
 	if (statement->plan == NULL || !is_current(statement->plan))
 		RegistryKeepPlan(statement, &statement->plan, compile(statement));
 	statement->kind->bind(statement, params, source);
@@ -358,7 +359,7 @@ require_rights(SPIPlanPtr plan)
  * rights anyway.  42501 is what comes of trying.
  */
 RoleSwitch
-RoleSwitchToDefiner(Oid role, const char *search_path)
+DefinerSwitchRole(Oid role, const char *search_path)
 {
 	bool		may_act_as_caller = has_privs_of_role(role, GetUserId());
 	RoleSwitch	saved = RoleSwitchTo(role, search_path);
@@ -377,7 +378,7 @@ RoleSwitchToDefiner(Oid role, const char *search_path)
  * meanwhile.  Raises 42704.
  */
 void
-RequireRole(Oid role)
+DefinerRequireRole(Oid role)
 {
 	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))

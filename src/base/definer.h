@@ -10,7 +10,9 @@
 #include "nodes/params.h"
 #include "parser/parse_node.h"
 
+#include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
 
 struct DefinerStatement;
 
@@ -75,9 +77,9 @@ extern void DefinerStatementDefine(DefinerStatement * statement);
 extern void DefinerStatementCheck(DefinerStatement * statement);
 extern int	DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max_rows);
 extern Node *DefinerParam(ParseState *pstate, int number, Oid type, int location);
-extern RoleSwitch RoleSwitchToDefiner(Oid role, const char *search_path);
+extern RoleSwitch DefinerSwitchRole(Oid role, const char *search_path);
 extern char *DefinerSearchPath(void);
-extern void RequireRole(Oid role);
+extern void DefinerRequireRole(Oid role);
 pg_noreturn extern void DefinerThrow(const ErrorData *error);
 extern const char *DefinerDetail(const ErrorData *error);
 

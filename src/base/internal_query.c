@@ -4,7 +4,7 @@
  *	  foreign-key triggers of the server do it.
  *
  * Registries and snapshots are read and written with the rights of the role that
- * owns the table, so that users need no grants on them (RoleSwitchToOwner).
+ * owns the table, so that users need no grants on them (role_switch.c).
  * Nothing a caller can arrange may then reach into the statement: the texts name
  * every object and operator with its schema, and the search_path is fixed as
  * well, for what has no place for a schema (IS DISTINCT FROM).  Other settings
@@ -16,24 +16,13 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
-#include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/internal_query.h"
 
 static int	column_number(const QueryRow *row, const char *column);
-static void free_plan(void *arg);
 
 /*
  * The statement's plan, prepared on first use.  Must be called between
@@ -154,85 +143,12 @@ column_number(const QueryRow *row, const char *column)
 }
 
 /*
- * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
- * DEFINER function with a SET clause does.
- */
-RoleSwitch
-RoleSwitchTo(Oid role, const char *search_path)
-{
-	RoleSwitch	saved = RoleSwitchStay();
-
-	SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	if (strcmp(namespace_search_path, search_path) != 0)
-		(void) set_config_option("search_path", search_path, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return saved;
-}
-
-/* Stay who one is, with one's own settings; for where the other is an alternative. */
-RoleSwitch
-RoleSwitchStay(void)
-{
-	RoleSwitch	saved;
-
-	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
-	saved.guc_level = NewGUCNestLevel();
-	return saved;
-}
-
-/* Act as the owner of one of our own tables, for statements of our own; 42P01. */
-RoleSwitch
-RoleSwitchToOwner(const char *relname)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(CqrsEsRelid(relname)));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" was dropped meanwhile", CQRS_ES_SCHEMA, relname)));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return RoleSwitchTo(owner, "pg_catalog, pg_temp");
-}
-
-/* Settings that were changed meanwhile, by whatever means, are the caller's again. */
-void
-RoleSwitchBack(const RoleSwitch *saved)
-{
-	AtEOXact_GUC(false, saved->guc_level);
-	SetUserIdAndSecContext(saved->saved_user, saved->saved_context);
-}
-
-/*
- * Keep a plan for as long as the chunk of memory that it belongs to: it is
- * freed when the chunk's memory context is reset or deleted.
- */
-void
-KeepPlanWith(SPIPlanPtr plan, void *owner)
-{
-	MemoryContext memory = GetMemoryChunkContext(owner);
-	MemoryContextCallback *callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
-
-	SPI_keepplan(plan);
-	callback->func = free_plan;
-	callback->arg = plan;
-	MemoryContextRegisterResetCallback(memory, callback);
-}
-
-static void
-free_plan(void *arg)
-{
-	SPI_freeplan((SPIPlanPtr) arg);
-}
-
-/*
  * The newest snapshot the isolation level allows: what is committed now in
  * READ COMMITTED, the transaction's own above it.  It sees all that this
  * transaction did before.  Push or register it before use.
  */
 Snapshot
-FreshSnapshot(void)
+InternalQueryFreshSnapshot(void)
 {
 	return IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
 }

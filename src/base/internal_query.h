@@ -27,14 +27,6 @@ typedef struct QueryRow
 	TupleDesc	desc;
 }			QueryRow;
 
-/* Another role's rights and search_path for a while; see internal_query.c. */
-typedef struct RoleSwitch
-{
-	Oid			saved_user;
-	int			saved_context;
-	int			guc_level;
-}			RoleSwitch;
-
 extern SPIPlanPtr InternalQueryPlan(InternalQuery *query);
 extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
 								const char *nulls, Snapshot snapshot);
@@ -45,11 +37,6 @@ extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
 extern QueryRow InternalQueryRow(uint64 number);
 extern Datum InternalQueryDatum(const QueryRow * row, const char *column, bool *isnull);
 extern char *InternalQueryText(const QueryRow * row, const char *column);
-extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
-extern RoleSwitch RoleSwitchStay(void);
-extern RoleSwitch RoleSwitchToOwner(const char *relname);
-extern void RoleSwitchBack(const RoleSwitch *saved);
-extern void KeepPlanWith(SPIPlanPtr plan, void *owner);
-extern Snapshot FreshSnapshot(void);
+extern Snapshot InternalQueryFreshSnapshot(void);
 
 #endif							/* CQRS_ES_INTERNAL_QUERY_H */

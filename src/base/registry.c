@@ -44,7 +44,7 @@
  *	2. The schemas of the search_path that is kept (DefinerSearchPath).
  *	3. The function that is named (registry_function.c), the read models by oid,
  *	   or whatever the parser locks of a statement.
- *	4. The role that is to be the owner or definer (RequireRole).
+ *	4. The role that is to be the owner or definer (DefinerRequireRole).
  *
  * DROP takes its lock of 2 to 4 against all others before it looks for what
  * depends on the object, and our event trigger looks at the registries with the
@@ -73,6 +73,7 @@
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/role_switch.h"
 #include "base/settings.h"
 
 #define MAX_REGISTRIES 16
@@ -96,6 +97,8 @@ static bool used_to_the_end = false;
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
+static void own_plan(SPIPlanPtr plan, void *owner);
+static void free_plan(void *arg);
 static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
 static RoleSwitch act_as_owner(void);
@@ -261,7 +264,7 @@ RegistryGeneration(void)
 void
 RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 {
-	KeepPlanWith(plan, entry);
+	own_plan(plan, entry);
 	if (*kept != NULL)
 		registry_generation++;
 	*kept = plan;
@@ -370,4 +373,26 @@ static void
 invalidate_derived(Datum arg, int cacheid, uint32 hashvalue)
 {
 	registry_generation++;
+}
+
+/*
+ * Keep a plan for as long as the chunk of memory that it belongs to: it is
+ * freed when the chunk's memory context is reset or deleted.
+ */
+static void
+own_plan(SPIPlanPtr plan, void *owner)
+{
+	MemoryContext memory = GetMemoryChunkContext(owner);
+	MemoryContextCallback *callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
+
+	SPI_keepplan(plan);
+	callback->func = free_plan;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(memory, callback);
+}
+
+static void
+free_plan(void *arg)
+{
+	SPI_freeplan((SPIPlanPtr) arg);
 }

@@ -219,7 +219,7 @@ RegistryFunctionInit(RegistryFunction *function, const QueryRow *row, const char
  * changed until now counts, also in a transaction that holds all its locks.
  */
 void
-FunctionCallsInit(FunctionCalls *calls)
+RegistryFunctionCallsInit(FunctionCalls *calls)
 {
 	AcceptInvalidationMessages();
 	calls->memory = CurrentMemoryContext;
@@ -251,7 +251,7 @@ RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 
 /* End a row of calls: search_path and settings are the caller's again. */
 void
-FunctionCallsEnd(FunctionCalls *calls)
+RegistryFunctionCallsEnd(FunctionCalls *calls)
 {
 	SettingsRestore(calls->guc_level);
 }

@@ -49,9 +49,9 @@ extern NullableDatum RegistryFunctionByName(const char *signature);
 extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction * function, const QueryRow * row,
 								 const char *role);
-extern void FunctionCallsInit(FunctionCalls * calls);
+extern void RegistryFunctionCallsInit(FunctionCalls * calls);
 extern Datum RegistryFunctionCall(RegistryFunction * function, FunctionCalls * calls,
 								  const NullableDatum *args, int nargs);
-extern void FunctionCallsEnd(FunctionCalls * calls);
+extern void RegistryFunctionCallsEnd(FunctionCalls * calls);
 
 #endif							/* CQRS_ES_REGISTRY_FUNCTION_H */

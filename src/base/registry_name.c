@@ -52,6 +52,14 @@ typedef struct RegistryRow
 	bool		is_new;			/* restored, perhaps */
 }			RegistryRow;
 
+/* Of a table that a registry names. */
+typedef struct TableName
+{
+	char	   *schema;
+	char	   *table;
+}			TableName;
+
+static TableName *table_names(Datum names, bool isnull, int *n);
 static void resolve_role(RegistryRow *row, const char *role_column, const char *name_column);
 static void resolve_tables(RegistryRow *row);
 static void check_function(RegistryRow *row);
@@ -100,8 +108,8 @@ cqrs_es_resolve_names(PG_FUNCTION_ARGS)
  * The pairs of an array of names, palloc'd; none when it is null.  Whatever else
  * somebody wrote by hand counts as none, too.
  */
-TableName *
-RegistryTableNames(Datum names, bool isnull, int *n)
+static TableName *
+table_names(Datum names, bool isnull, int *n)
 {
 	ArrayType  *array;
 	Datum	   *elements;
@@ -132,10 +140,10 @@ RegistryTableNames(Datum names, bool isnull, int *n)
  * none.  *next becomes the place after it.  In the current memory context.
  */
 char *
-RegistryMissingTable(Datum tables, Datum names, bool names_isnull, int *next)
+RegistryNameMissingTable(Datum tables, Datum names, bool names_isnull, int *next)
 {
 	int			n;
-	TableName  *name = RegistryTableNames(names, names_isnull, &n);
+	TableName  *name = table_names(names, names_isnull, &n);
 	Datum	   *oids;
 	int			noids;
 
@@ -155,7 +163,7 @@ RegistryMissingTable(Datum tables, Datum names, bool names_isnull, int *next)
  * nobody's rights.  `what` it did, as in "defined the handler", for the message.
  */
 void
-RegistryRequireRole(Oid role, const char *name, const char *what)
+RegistryNameRequireRole(Oid role, const char *name, const char *what)
 {
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		ereport(ERROR,
@@ -218,7 +226,7 @@ resolve_tables(RegistryRow *row)
 		return;
 	tables = get_column(row, "read_models", &has_no_tables);
 	names = get_column(row, "read_model_names", &has_no_names);
-	name = RegistryTableNames(names, has_no_names, &nnames);
+	name = table_names(names, has_no_names, &nnames);
 	if (has_no_tables && has_no_names)
 		return;
 	if (!has_no_tables)

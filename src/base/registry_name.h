@@ -30,15 +30,7 @@
 	" AND o.relkind IN ('r', 'p') AND o.relpersistence OPERATOR(pg_catalog.<>) 't'" \
 	" ORDER BY i)"
 
-/* Of a table that a registry names. */
-typedef struct TableName
-{
-	char	   *schema;
-	char	   *table;
-}			TableName;
-
-extern TableName * RegistryTableNames(Datum names, bool isnull, int *n);
-extern char *RegistryMissingTable(Datum tables, Datum names, bool names_isnull, int *next);
-extern void RegistryRequireRole(Oid role, const char *name, const char *what);
+extern char *RegistryNameMissingTable(Datum tables, Datum names, bool names_isnull, int *next);
+extern void RegistryNameRequireRole(Oid role, const char *name, const char *what);
 
 #endif							/* CQRS_ES_REGISTRY_NAME_H */

@@ -34,6 +34,7 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 
 static char *cqrs_es_tenant_id = NULL;
 

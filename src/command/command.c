@@ -71,8 +71,10 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/append.h"
 #include "log/context.h"
 #include "log/event_id.h"
@@ -239,8 +241,8 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 		" AND command_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
 
 	(void) AggregateLockIfDeclared(type, true);
@@ -256,7 +258,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 static char *
 begin_definition(FunctionCallInfo fcinfo)
 {
-	AggregateLock(RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
 	return DefinerSearchPath();
 }
 
@@ -272,8 +274,8 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
-	text	   *type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = RequiredText(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
+	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
 	CStringGetTextDatum(search_path)};
@@ -552,11 +554,11 @@ nothing_follows(const Command *command, CommandRun *run)
 static bool
 has_moved(const Command *command, CommandRun *run)
 {
-	run->moved_to = EventsVersionWithout(&command->key, run->loaded_at);
+	run->moved_to = EventScanVersionWithout(&command->key, run->loaded_at);
 	if (run->moved_to == run->folded.version)
 		return false;
 	if (IsolationUsesXactSnapshot())
-		EventsReportMoved(&command->key);
+		EventScanReportMoved(&command->key);
 	return true;
 }
 
@@ -580,10 +582,10 @@ was_executed(const Command *command, Aggregate *aggregate, CommandRun *run)
 
 	if (!command->has_id)
 		return false;
-	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	scan = EventScanStream(&command->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
 	id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)));
-	while (version == 0 && EventsScanNext(scan, &event) && EventSequence(&event) > run->searched)
+	while (version == 0 && EventScanNext(scan, &event) && EventSequence(&event) > run->searched)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
 
@@ -602,7 +604,7 @@ was_executed(const Command *command, Aggregate *aggregate, CommandRun *run)
 		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
 			pfree(metadata);
 	}
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	run->searched = last;
 	if (version == 0)
@@ -618,7 +620,7 @@ report_other_command(const Command *command, int64 sequence)
 			(errcode(ERRCODE_EVENT_ID_CONFLICT),
 			 errmsg("command id %s is already used in stream \"%s\"",
 					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id))),
-					StreamName(&command->key)),
+					StreamKeyName(&command->key)),
 			 errdetail("Sequence %lld of the stream followed from a command with this id, and with another type or payload.",
 					   (long long) sequence),
 			 errhint("A retry must repeat the same command; a new command needs a new id.")));
@@ -679,10 +681,10 @@ await_stream(Command *command)
 static void
 command_args(FunctionCallInfo fcinfo, Command *command)
 {
-	command->key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	command->key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	command->key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	command->key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	command->key.tenant_id = TenancyCurrent();
-	command->type = RequiredText(fcinfo->args[2], "command_type", COMMAND_TYPE_MAX_BYTES);
+	command->type = TextArgument(fcinfo->args[2], "command_type", COMMAND_TYPE_MAX_BYTES);
 	if (PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -849,5 +851,5 @@ describe_command(void *arg)
 	Command    *command = arg;
 
 	errcontext("command \"%s\" for stream \"%s\"", text_to_cstring(command->type),
-			   StreamName(&command->key));
+			   StreamKeyName(&command->key));
 }

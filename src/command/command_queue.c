@@ -32,6 +32,7 @@
 #include "storage/lock.h"
 
 #include "base/compat.h"
+#include "base/stream_key.h"
 #include "command/command_queue.h"
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */

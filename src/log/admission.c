@@ -7,7 +7,7 @@
  * sequence or none (then it is filled in); a taken one goes on to the unique
  * index, which raises 23505 as clients with a table of their own expect; a hole
  * is refused.  Waiting for a stream's end in progress happens here, in
- * EventsTip; what still races after that is arbitrated by the index.  A table
+ * EventScanTip; what still races after that is arbitrated by the index.  A table
  * without one, or whose partitions tear streams apart, is refused
  * (stream_index.c).
  *
@@ -36,7 +36,9 @@
 
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/stream_key.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/context.h"
 #include "log/event_scan.h"
 #include "log/log_end.h"
@@ -102,7 +104,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	else
 	{
 		Relation	index = index_open(stream_index, AccessShareLock);
-		StreamTip	tip = EventsTip(trigdata->tg_relation, index, &columns, &key);
+		StreamTip	tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
@@ -159,15 +161,15 @@ check_new_row(NewRow *row, StreamKey *key)
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		if (row->columns[column].isnull && column != EVENT_SEQUENCE)
 			return false;
-	key->aggregate_type = RequiredText(row->columns[EVENT_AGGREGATE_TYPE],
+	key->aggregate_type = TextArgument(row->columns[EVENT_AGGREGATE_TYPE],
 									   "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key->aggregate_id = RequiredText(row->columns[EVENT_AGGREGATE_ID],
+	key->aggregate_id = TextArgument(row->columns[EVENT_AGGREGATE_ID],
 									 "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key->tenant_id = DatumGetTextPP(row->columns[EVENT_TENANT_ID].value);
 	if (VARSIZE_ANY_EXHDR(key->tenant_id) > TENANT_MAX_BYTES)
-		(void) RequiredText(row->columns[EVENT_TENANT_ID], "tenant_id", TENANT_MAX_BYTES);
-	(void) RequiredText(row->columns[EVENT_EVENT_TYPE], "event_type", EVENT_TYPE_MAX_BYTES);
-	(void) RequiredText(row->columns[EVENT_EVENT_VERSION], "event_version",
+		(void) TextArgument(row->columns[EVENT_TENANT_ID], "tenant_id", TENANT_MAX_BYTES);
+	(void) TextArgument(row->columns[EVENT_EVENT_TYPE], "event_type", EVENT_TYPE_MAX_BYTES);
+	(void) TextArgument(row->columns[EVENT_EVENT_VERSION], "event_version",
 						EVENT_VERSION_MAX_BYTES);
 	if (!row->columns[EVENT_SEQUENCE].isnull &&
 		DatumGetInt64(row->columns[EVENT_SEQUENCE].value) <= 0)
@@ -204,14 +206,14 @@ admit_restored(Relation rel, NewRow *row)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event that is restored with its global_position needs its sequence")));
 	PositionHoldReaders();
-	stream = LogStreamAt(rel, position);
+	stream = LogEndStreamAt(rel, position);
 	if (stream)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("position %lld is in the log already", (long long) position),
 				 errdetail("The event at that position is one of stream \"%s\".", stream),
 				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
-	if (POSITION_NODE(position) == cqrs_es_node_id)
+	if (POSITION_NODE(position) == PositionNodeId)
 		(void) PositionAdvance(POSITION_NUMBER(position));
 }
 
@@ -224,12 +226,12 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
 
 	if (tip->after_snapshot)
-		EventsReportMoved(key);
+		EventScanReportMoved(key);
 	if (sequence > tip->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_HOLE),
 				 errmsg("sequence %lld would leave a hole in stream \"%s\"",
-						(long long) sequence, StreamName(key)),
+						(long long) sequence, StreamKeyName(key)),
 				 errdetail("The stream is at version %lld.", (long long) tip->version),
 				 errhint("Insert sequence %lld, or leave the sequence out.",
 						 (long long) tip->version + 1)));

@@ -31,6 +31,7 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/stream_key.h"
 #include "log/append.h"
 #include "log/append_retry.h"
 #include "log/dispatch.h"
@@ -160,9 +161,9 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 
 		tip = EventWriterTip(&writer, &append->key);
 		if (tip.after_snapshot)
-			EventsReportMoved(&append->key);
+			EventScanReportMoved(&append->key);
 		if (lost_at >= 0 && tip.version > lost_at && !writer.straight &&
-			EventsVersionWithout(&append->key, lost_in) == lost_at)
+			EventScanVersionWithout(&append->key, lost_in) == lost_at)
 			report_overtaken(&append->key);
 
 		done = AppendRetryFind(&retry, &tip, result);
@@ -226,7 +227,7 @@ report_suppressed(const StreamKey *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-			 errmsg("the event for stream \"%s\" was not inserted", StreamName(key)),
+			 errmsg("the event for stream \"%s\" was not inserted", StreamKeyName(key)),
 			 errdetail("A trigger, rule or policy on the events table suppressed the row.")));
 }
 
@@ -236,7 +237,7 @@ report_overtaken(const StreamKey *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-			 errmsg("the event for stream \"%s\" was not inserted", StreamName(key)),
+			 errmsg("the event for stream \"%s\" was not inserted", StreamKeyName(key)),
 			 errdetail("A trigger on the events table appended to the stream before it."),
 			 errhint("Append to the stream of the new event in an AFTER trigger.")));
 }
@@ -283,7 +284,7 @@ AppendReportConflict(const StreamKey *key, int64 expected_version, int64 version
 
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_EXPECTED_VERSION),
-			 errmsg("version conflict in stream \"%s\"", StreamName(key)),
+			 errmsg("version conflict in stream \"%s\"", StreamKeyName(key)),
 			 expected_version == EXPECT_EXISTS ?
 			 errdetail("Expected that the stream exists (version -1), but it is at version %s.", actual) :
 			 expected_version == 0 ?

@@ -7,6 +7,7 @@
 #define CQRS_ES_APPEND_H
 
 #include "base/compat.h"
+#include "base/stream_key.h"
 #include "log/append_request.h"
 
 extern bool AppendEvents(AppendRequest *append, AppendResult *result);

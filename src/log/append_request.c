@@ -23,7 +23,9 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
+#include "base/stream_key.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/append_request.h"
 #include "log/context.h"
 #include "log/event_id.h"
@@ -114,8 +116,8 @@ begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int nevents, int e
 {
 	StreamKey	key;
 
-	key.aggregate_type = RequiredText(ARG(0), "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key.aggregate_id = RequiredText(ARG(1), "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.aggregate_type = TextArgument(ARG(0), "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = TextArgument(ARG(1), "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
 	AppendRequestInit(append, &key, AppendRequestExpected(ARG(expected_arg)), nevents);
 }
@@ -317,10 +319,10 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 	event->values[EVENT_AGGREGATE_TYPE] = PointerGetDatum(append->key.aggregate_type);
 	event->values[EVENT_AGGREGATE_ID] = PointerGetDatum(append->key.aggregate_id);
 	event->values[EVENT_EVENT_TYPE] =
-		PointerGetDatum(RequiredText(event_type, "event_type", EVENT_TYPE_MAX_BYTES));
+		PointerGetDatum(TextArgument(event_type, "event_type", EVENT_TYPE_MAX_BYTES));
 	event->values[EVENT_EVENT_VERSION] = PointerGetDatum(event_version.isnull ?
 														 cstring_to_text("1") :
-														 RequiredText(event_version, "event_version",
+														 TextArgument(event_version, "event_version",
 																	  EVENT_VERSION_MAX_BYTES));
 	event->values[EVENT_PAYLOAD] = JsonbPGetDatum(DatumGetJsonbP(payload.value));
 	event->values[EVENT_METADATA] = JsonbPGetDatum(merge_metadata(append, metadata));

@@ -7,8 +7,10 @@
 #define CQRS_ES_APPEND_REQUEST_H
 
 #include "fmgr.h"
+#include "utils/jsonb.h"
 
 #include "base/compat.h"
+#include "base/stream_key.h"
 #include "log/events.h"
 
 /* expected versions that are not a number of events */

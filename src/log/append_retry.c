@@ -32,6 +32,8 @@
 #include "base/cqrs_es.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/stream_key.h"
+#include "base/text.h"
 #include "log/append_retry.h"
 #include "log/event_scan.h"
 
@@ -136,14 +138,14 @@ static int64
 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 {
 	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
-	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
-	EventScan  *scan = EventsScanStream(&retry->append->key,
+	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	EventScan  *scan = EventScanStream(&retry->append->key,
 										searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
 										direction, snapshot);
 	int64		found = 0;
 	Event		event;
 
-	while ((found == 0 || ScanDirectionIsForward(direction)) && EventsScanNext(scan, &event))
+	while ((found == 0 || ScanDirectionIsForward(direction)) && EventScanNext(scan, &event))
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
@@ -153,7 +155,7 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 			*found_id = *id;
 		}
 	}
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -165,12 +167,12 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 static bool
 same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result)
 {
-	Snapshot	snapshot = RegisterSnapshot(FreshSnapshot());
-	EventScan  *scan = EventsScanStream(&append->key, sequence, ForwardScanDirection, snapshot);
+	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	EventScan  *scan = EventScanStream(&append->key, sequence, ForwardScanDirection, snapshot);
 	Event		event;
 	int			i = 0;
 
-	while (i < append->nevents && EventsScanNext(scan, &event))
+	while (i < append->nevents && EventScanNext(scan, &event))
 	{
 		const Event *ours = &append->events[i];
 		pg_uuid_t  *id = DatumGetUUIDP(ours->values[EVENT_EVENT_ID]);
@@ -188,7 +190,7 @@ same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result
 		result->global_position = EventGlobalPosition(&event);
 		i++;
 	}
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	if (i > 0 && i < append->nevents)
 		report_id_conflict(append,
@@ -204,7 +206,7 @@ report_id_conflict(const AppendRequest *append, const pg_uuid_t *id, int64 seque
 			(errcode(ERRCODE_EVENT_ID_CONFLICT),
 			 errmsg("event id %s is already used in stream \"%s\"",
 					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))),
-					StreamName(&append->key)),
+					StreamKeyName(&append->key)),
 			 errdetail("Sequence %lld of the stream has this id, and the append is not a repetition of the one that wrote it.",
 					   (long long) sequence),
 			 errhint("A retry must repeat the same events in the same order; a new event needs a new id.")));

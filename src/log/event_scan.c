@@ -28,6 +28,9 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
+#include "base/stream_key.h"
+#include "base/text.h"
 #include "log/event_scan.h"
 #include "log/last_row.h"
 #include "log/row_scan.h"
@@ -114,7 +117,7 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * a wait has met a row that did so meanwhile.
  */
 StreamTip
-EventsTip(Relation rel, Relation index, const EventColumns *columns,
+EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 		  const StreamKey *key)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -233,12 +236,12 @@ note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 
 /* 40001: what after_snapshot means to whoever wants to write. */
 void
-EventsReportMoved(const StreamKey *key)
+EventScanReportMoved(const StreamKey *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not serialize access: stream \"%s\" moved on since the transaction's snapshot",
-					StreamName(key)),
+					StreamKeyName(key)),
 			 errhint("Retry the transaction.")));
 }
 
@@ -247,7 +250,7 @@ EventsReportMoved(const StreamKey *key)
  * race for the next sequence shows when it is inserted.
  */
 StreamTip
-EventsTipByQuery(const StreamKey *key)
+EventScanTipByQuery(const StreamKey *key)
 {
 	StreamTip	tip = query_tip(key, false);
 
@@ -276,7 +279,7 @@ query_tip(const StreamKey *key, bool latest)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
-	if (InternalQueryRead(&query, values, NULL, latest ? GetLatestSnapshot() : FreshSnapshot()) > 0)
+	if (InternalQueryRead(&query, values, NULL, latest ? GetLatestSnapshot() : InternalQueryFreshSnapshot()) > 0)
 	{
 		bool		isnull;
 		HeapTuple	row = SPI_tuptable->vals[0];
@@ -298,10 +301,10 @@ query_tip(const StreamKey *key, bool latest)
  * The events of one stream in the order of their sequence: from from_sequence
  * up (forward), or from it down (backward; PG_INT64_MAX: from the end).  The caller has
  * checked the right to read, and keeps the snapshot registered until
- * EventsScanEnd.  Scans nest; end them in reverse order.
+ * EventScanEnd.  Scans nest; end them in reverse order.
  */
 EventScan *
-EventsScanStream(const StreamKey *key, int64 from_sequence,
+EventScanStream(const StreamKey *key, int64 from_sequence,
 				 ScanDirection direction, Snapshot snapshot)
 {
 	static InternalQuery forward = {
@@ -364,20 +367,20 @@ EventsScanStream(const StreamKey *key, int64 from_sequence,
  * tells of it; waits for nobody.  The caller has checked the right to read.
  */
 StreamTip
-EventsLast(const StreamKey *key, Snapshot snapshot)
+EventScanLast(const StreamKey *key, Snapshot snapshot)
 {
 	StreamTip	tip = {0};
 	EventScan  *scan;
 	Event		event;
 
 	snapshot = RegisterSnapshot(snapshot);
-	scan = EventsScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	if (EventsScanNext(scan, &event))
+	scan = EventScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	if (EventScanNext(scan, &event))
 	{
 		tip.version = EventSequence(&event);
 		tip.global_position = EventGlobalPosition(&event);
 	}
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return tip;
 }
@@ -387,23 +390,23 @@ EventsLast(const StreamKey *key, Snapshot snapshot)
  * since it was at that command; waits for nobody.
  */
 int64
-EventsVersionWithout(const StreamKey *key, CommandId since)
+EventScanVersionWithout(const StreamKey *key, CommandId since)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		version;
 
 	snapshot->curcid = since;
-	version = EventsLast(key, snapshot).version;
+	version = EventScanLast(key, snapshot).version;
 	UnregisterSnapshot(snapshot);
 	return version;
 }
 
 /*
  * The whole log, all tenants, in the order of global positions: above the
- * position (forward), or from it down (backward).  As EventsScanStream else.
+ * position (forward), or from it down (backward).  As EventScanStream else.
  */
 EventScan *
-EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
+EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 {
 	static InternalQuery forward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
@@ -442,7 +445,7 @@ EventsScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
  * good until the next call.
  */
 bool
-EventsScanNext(EventScan *scan, Event *event)
+EventScanNext(EventScan *scan, Event *event)
 {
 	HeapTuple	row;
 	int			column;
@@ -469,7 +472,7 @@ EventsScanNext(EventScan *scan, Event *event)
 
 /* End the scan and give back its locks and memory. */
 void
-EventsScanEnd(EventScan *scan)
+EventScanEnd(EventScan *scan)
 {
 	if (scan->heap == NULL)
 	{

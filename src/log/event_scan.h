@@ -9,6 +9,7 @@
 #include "access/sdir.h"
 #include "utils/snapshot.h"
 
+#include "base/stream_key.h"
 #include "log/events.h"
 
 /* The end of a stream. */
@@ -21,18 +22,18 @@ typedef struct StreamTip
 
 typedef struct EventScan EventScan;
 
-extern StreamTip EventsTip(Relation rel, Relation index,
+extern StreamTip EventScanTip(Relation rel, Relation index,
 						   const EventColumns *columns, const StreamKey *key);
-pg_noreturn extern void EventsReportMoved(const StreamKey *key);
-extern StreamTip EventsTipByQuery(const StreamKey *key);
+pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
+extern StreamTip EventScanTipByQuery(const StreamKey *key);
 
-extern EventScan *EventsScanStream(const StreamKey *key, int64 from_sequence,
+extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								   ScanDirection direction, Snapshot snapshot);
-extern StreamTip EventsLast(const StreamKey *key, Snapshot snapshot);
-extern int64 EventsVersionWithout(const StreamKey *key, CommandId since);
-extern EventScan *EventsScanLog(int64 position, ScanDirection direction,
+extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
+extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
+extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 								Snapshot snapshot);
-extern bool EventsScanNext(EventScan *scan, Event *event);
-extern void EventsScanEnd(EventScan *scan);
+extern bool EventScanNext(EventScan *scan, Event *event);
+extern void EventScanEnd(EventScan *scan);
 
 #endif							/* CQRS_ES_EVENT_SCAN_H */

@@ -48,6 +48,7 @@
 
 #include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/stream_key.h"
 #include "log/event_writer.h"
 #include "log/position.h"
 
@@ -87,7 +88,7 @@ EventWriterOpen(EventWriter *writer)
 		open_indexes(writer);
 }
 
-/* The end of the stream on the path that will be taken; see EventsTip. */
+/* The end of the stream on the path that will be taken; see EventScanTip. */
 StreamTip
 EventWriterTip(const EventWriter *writer, const StreamKey *key)
 {
@@ -95,12 +96,12 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
 	StreamTip	tip;
 
 	if (!writer->reads_straight)
-		return EventsTipByQuery(key);
+		return EventScanTipByQuery(key);
 	if (writer->straight)
-		return EventsTip(writer->rel, open_index(writer, writer->table.stream_index),
+		return EventScanTip(writer->rel, open_index(writer, writer->table.stream_index),
 						 &writer->table.columns, key);
 	index = index_open(writer->table.stream_index, AccessShareLock);
-	tip = EventsTip(writer->rel, index, &writer->table.columns, key);
+	tip = EventScanTip(writer->rel, index, &writer->table.columns, key);
 	index_close(index, AccessShareLock);
 	return tip;
 }

@@ -9,6 +9,7 @@
 #include "nodes/execnodes.h"
 
 #include "base/compat.h"
+#include "base/stream_key.h"
 #include "log/event_scan.h"
 
 /* The log, open to write; on the stack of who appends. */

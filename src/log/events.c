@@ -54,6 +54,7 @@
 #include "base/compat.h"
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
+#include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "log/events.h"
 #include "log/stream_index.h"

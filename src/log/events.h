@@ -13,6 +13,7 @@
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
+#include "base/stream_key.h"
 
 /* The columns, in the order of the composite type cqrs_es.event. */
 typedef enum EventColumn

@@ -124,10 +124,10 @@ static bool answered(void);
 static void forget_other_sequence(void);
 static int64 highest_visible_number(int64 up_to);
 static int64 last_drawn_number(void);
-static void open_scan(SettledScan *walk);
-static void close_scan(SettledScan *walk);
+static void open_scan(HorizonScan *walk);
+static void close_scan(HorizonScan *walk);
 static int64 first_own_number(void);
-static Passage pass_gap(const SettledScan *walk, int64 number);
+static Passage pass_gap(const HorizonScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
 static void sleep_politely(int *sleep_ms);
 
@@ -189,7 +189,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 
 	EventsRequireRights(ACL_SELECT);
 	forget_other_sequence();
-	if (position < 0 || (position > 0 && POSITION_NODE(position) != cqrs_es_node_id))
+	if (position < 0 || (position > 0 && POSITION_NODE(position) != PositionNodeId))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position %lld is not one of this node", (long long) position)));
@@ -233,12 +233,12 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 int64
 HorizonSettled(TimestampTz deadline)
 {
-	SettledScan walk;
+	HorizonScan walk;
 	Event		event;
 
 	forget_other_sequence();
 	if (IsolationUsesXactSnapshot())
-		SettledScanBegin(&walk, 0, deadline);
+		HorizonScanBegin(&walk, 0, deadline);
 	else
 	{
 		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
@@ -248,11 +248,11 @@ HorizonSettled(TimestampTz deadline)
 		if (settle(number, deadline))
 			return PositionOfNumber(number);
 		number = highest_visible_number(settled_number);
-		SettledScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
+		HorizonScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
 	}
-	while (SettledScanNext(&walk, &event))
+	while (HorizonScanNext(&walk, &event))
 		 /* to the end */ ;
-	SettledScanEnd(&walk);
+	HorizonScanEnd(&walk);
 	return walk.position;
 }
 
@@ -287,13 +287,13 @@ HorizonCheckCursor(int64 after_position)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
-	if (after_position > 0 && POSITION_NODE(after_position) != cqrs_es_node_id &&
+	if (after_position > 0 && POSITION_NODE(after_position) != PositionNodeId &&
 		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position %lld is not one of this node", (long long) after_position),
 				 errdetail("It is of node %d, and this is node %d.",
-						   (int) POSITION_NODE(after_position), cqrs_es_node_id),
+						   (int) POSITION_NODE(after_position), PositionNodeId),
 				 errhint("Go on after the last event of this node that was read. Events of other nodes are not read in this way.")));
 }
 
@@ -304,7 +304,7 @@ HorizonCheckCursor(int64 after_position)
  * out.
  */
 void
-SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
+HorizonScanBegin(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 {
 	forget_other_sequence();
 	walk->position = after_position;
@@ -320,9 +320,9 @@ SettledScanBegin(SettledScan *walk, int64 after_position, TimestampTz deadline)
  * The event is good until the next call.
  */
 bool
-SettledScanNext(SettledScan *walk, Event *event)
+HorizonScanNext(HorizonScan *walk, Event *event)
 {
-	while (EventsScanNext(walk->scan, event))
+	while (EventScanNext(walk->scan, event))
 	{
 		int64		position = EventGlobalPosition(event);
 		int64		number = position - walk->before_node;
@@ -354,13 +354,13 @@ SettledScanNext(SettledScan *walk, Event *event)
  * takes these along, for reading goes on behind the position.
  */
 bool
-SettledScanNextTied(SettledScan *walk, Event *event)
+HorizonScanNextTied(HorizonScan *walk, Event *event)
 {
-	return EventsScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
+	return EventScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
 }
 
 void
-SettledScanEnd(SettledScan *walk)
+HorizonScanEnd(HorizonScan *walk)
 {
 	close_scan(walk);
 }
@@ -371,7 +371,7 @@ SettledScanEnd(SettledScan *walk)
  * its answer is good for newer snapshots only.
  */
 static Passage
-pass_gap(const SettledScan *walk, int64 number)
+pass_gap(const HorizonScan *walk, int64 number)
 {
 	if (number <= walk->number + 1 || number <= walk->settled_number + 1)
 		return GAP_PASSED;
@@ -390,12 +390,12 @@ static bool
 is_empty_now(int64 after_position, int64 before_position)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventsScanLog(after_position, ForwardScanDirection, snapshot);
+	EventScan  *scan = EventScanLog(after_position, ForwardScanDirection, snapshot);
 	Event		event;
 	bool		empty;
 
-	empty = !EventsScanNext(scan, &event) || EventGlobalPosition(&event) >= before_position;
-	EventsScanEnd(scan);
+	empty = !EventScanNext(scan, &event) || EventGlobalPosition(&event) >= before_position;
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return empty;
 }
@@ -405,18 +405,18 @@ is_empty_now(int64 after_position, int64 before_position)
  * snapshot may be older than the transaction (SET TRANSACTION SNAPSHOT).
  */
 static void
-open_scan(SettledScan *walk)
+open_scan(HorizonScan *walk)
 {
 	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
-	walk->snapshot = RegisterSnapshot(FreshSnapshot());
-	walk->scan = EventsScanLog(walk->before_node + walk->number, ForwardScanDirection,
+	walk->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	walk->scan = EventScanLog(walk->before_node + walk->number, ForwardScanDirection,
 							   walk->snapshot);
 }
 
 static void
-close_scan(SettledScan *walk)
+close_scan(HorizonScan *walk)
 {
-	EventsScanEnd(walk->scan);
+	EventScanEnd(walk->scan);
 	UnregisterSnapshot(walk->snapshot);
 }
 
@@ -561,11 +561,11 @@ highest_visible_number(int64 up_to)
 	Event		event;
 	int64		number = 0;
 
-	scan = EventsScanLog(bound, BackwardScanDirection, snapshot);
-	if (EventsScanNext(scan, &event) &&
-		POSITION_NODE(EventGlobalPosition(&event)) == cqrs_es_node_id)
+	scan = EventScanLog(bound, BackwardScanDirection, snapshot);
+	if (EventScanNext(scan, &event) &&
+		POSITION_NODE(EventGlobalPosition(&event)) == PositionNodeId)
 		number = POSITION_NUMBER(EventGlobalPosition(&event));
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return number;
 }

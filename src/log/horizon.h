@@ -9,7 +9,7 @@
 #include "log/event_scan.h"
 
 /* A walk through this node's log that never passes an unsettled position. */
-typedef struct SettledScan
+typedef struct HorizonScan
 {
 	int64		position;		/* everything up to here is settled and seen */
 	bool		handed_out;		/* set by the caller when it took an event */
@@ -21,17 +21,17 @@ typedef struct SettledScan
 	TimestampTz deadline;		/* wait for a gap until then */
 	Snapshot	snapshot;
 	EventScan  *scan;
-}			SettledScan;
+}			HorizonScan;
 
 extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);
 extern int64 HorizonSettled(TimestampTz deadline);
 extern void HorizonAwaitWriters(void);
 extern void HorizonCheckCursor(int64 after_position);
-extern void SettledScanBegin(SettledScan *walk, int64 after_position,
+extern void HorizonScanBegin(HorizonScan *walk, int64 after_position,
 							 TimestampTz deadline);
-extern bool SettledScanNext(SettledScan *walk, Event *event);
-extern bool SettledScanNextTied(SettledScan *walk, Event *event);
-extern void SettledScanEnd(SettledScan *walk);
+extern bool HorizonScanNext(HorizonScan *walk, Event *event);
+extern bool HorizonScanNextTied(HorizonScan *walk, Event *event);
+extern void HorizonScanEnd(HorizonScan *walk);
 
 #endif							/* CQRS_ES_HORIZON_H */

@@ -41,6 +41,8 @@
 
 #include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
+#include "base/stream_key.h"
 #include "log/events.h"
 #include "log/log_end.h"
 
@@ -109,7 +111,7 @@ LogEnd(int64 bound, bool exact, Relation open_index)
  * Can raise 40P01.
  */
 char *
-LogStreamAt(Relation rel, int64 position)
+LogEndStreamAt(Relation rel, int64 position)
 {
 	EventsTable table = EventsTableGet();
 	Relation	index;
@@ -173,7 +175,7 @@ stream_in_slot(TupleTableSlot *slot)
 		DatumGetTextPP(slot_getattr(slot, columns.attno[EVENT_AGGREGATE_TYPE], &isnull));
 	key.aggregate_id =
 		DatumGetTextPP(slot_getattr(slot, columns.attno[EVENT_AGGREGATE_ID], &isnull));
-	return StreamName(&key);
+	return StreamKeyName(&key);
 }
 
 /* The position of the last entry below the bound; false when it is not to be had quickly. */

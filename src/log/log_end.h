@@ -9,6 +9,6 @@
 #include "utils/rel.h"
 
 extern int64 LogEnd(int64 bound, bool exact, Relation open_index);
-extern char *LogStreamAt(Relation rel, int64 position);
+extern char *LogEndStreamAt(Relation rel, int64 position);
 
 #endif							/* CQRS_ES_LOG_END_H */

@@ -48,6 +48,7 @@
 
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
 #include "log/event_id.h"
 #include "log/events.h"
 #include "log/log_end.h"
@@ -195,7 +196,7 @@ last_jump(void)
 
 	load_jumps();
 	for (i = njumps - 1; i >= 0; i--)
-		if (POSITION_NODE(jumps[i].first_position) == cqrs_es_node_id)
+		if (POSITION_NODE(jumps[i].first_position) == PositionNodeId)
 			return &jumps[i];
 	return NULL;
 }

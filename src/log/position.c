@@ -68,7 +68,7 @@
 #include "log/events.h"
 #include "log/position.h"
 
-int			cqrs_es_node_id = 0;
+int			PositionNodeId = 0;
 
 /* so many numbers PositionAdvance logs ahead, as nextval does with 32 */
 #define ADVANCE_LOGGED 1000
@@ -112,7 +112,7 @@ PositionInit(void)
 	DefineCustomIntVariable("cqrs_es.node_id",
 							"The number of this node in global positions.",
 							"Set it once, before the first event.",
-							&cqrs_es_node_id, 0, 0, POSITION_MAX_NODE,
+							&PositionNodeId, 0, 0, POSITION_MAX_NODE,
 							PGC_SUSET, 0, NULL, NULL, NULL);
 	CacheRegisterRelcacheCallback(invalidate_sequence, (Datum) 0);
 }
@@ -191,7 +191,7 @@ PositionDraw(int64 after, Relation open_index)
 		if (position <= floor_position)
 			floor_position = find_floor(true, open_index);
 		if (position > floor_position &&
-			(position > after || POSITION_NODE(after) != cqrs_es_node_id))
+			(position > after || POSITION_NODE(after) != PositionNodeId))
 		{
 			if (own_first == 0)
 				own_first = position;
@@ -247,7 +247,7 @@ PositionFirstOwn(void)
 int64
 PositionOfNumber(int64 number)
 {
-	return (int64) cqrs_es_node_id << POSITION_NUMBER_BITS | number;
+	return (int64) PositionNodeId << POSITION_NUMBER_BITS | number;
 }
 
 /*

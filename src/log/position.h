@@ -21,7 +21,7 @@
  */
 typedef int64 (*PositionFloor) (bool exact, Relation open_index);
 
-extern int	cqrs_es_node_id;
+extern int	PositionNodeId;
 
 extern void PositionInit(void);
 extern Oid	PositionSequence(void);

@@ -37,6 +37,7 @@
 
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
 #include "log/position.h"
 #include "log/published.h"
 
@@ -126,7 +127,7 @@ PublishedWrite(int64 position)
 		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
 		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
 	};
-	Datum		values[3] = {Int32GetDatum(cqrs_es_node_id), Int64GetDatum(position), publisher_name()};
+	Datum		values[3] = {Int32GetDatum(PositionNodeId), Int64GetDatum(position), publisher_name()};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -168,7 +169,7 @@ read_row(int64 *number, bool *is_ours)
 		" WHERE node_id OPERATOR(pg_catalog.=) $1",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(cqrs_es_node_id), publisher_name()};
+	Datum		values[2] = {Int32GetDatum(PositionNodeId), publisher_name()};
 	bool		found;
 	bool		isnull;
 	RoleSwitch	saved;

@@ -29,7 +29,9 @@
 #include "base/cqrs_es.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/stream_key.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/read.h"
@@ -84,15 +86,15 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	bool		backward = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	int64		from_sequence = !PG_ARGISNULL(2) ? PG_GETARG_INT64(2) :
 		backward ? PG_INT64_MAX : 1;
-	int64		max_count = MaxCountArg(fcinfo->args[3]);
+	int64		max_count = ReadMaxCount(fcinfo->args[3]);
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	EventScan  *scan;
 	Snapshot	snapshot;
 	Event		event;
 
-	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
 	if (from_sequence < 0)
 		ereport(ERROR,
@@ -102,15 +104,15 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	begin_result(fcinfo, EVENT_NCOLUMNS);
 
 	RegistryEnter();
-	FunctionCallsInit(&calls);
-	snapshot = RegisterSnapshot(FreshSnapshot());
-	scan = EventsScanStream(&key, from_sequence,
+	RegistryFunctionCallsInit(&calls);
+	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	scan = EventScanStream(&key, from_sequence,
 							backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
-	while (max_count-- > 0 && EventsScanNext(scan, &event))
+	while (max_count-- > 0 && EventScanNext(scan, &event))
 		put_event(result, &event, &calls, work);
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
-	FunctionCallsEnd(&calls);
+	RegistryFunctionCallsEnd(&calls);
 	RegistryLeave();
 	return (Datum) 0;
 }
@@ -159,13 +161,13 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
-	int64		max_count = MaxCountArg(fcinfo->args[1]);
+	int64		max_count = ReadMaxCount(fcinfo->args[1]);
 	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
 	TextFilter	event_types = filter_arg(fcinfo, 3);
 	text	   *tenant_id = TenancyCurrent();
 	MemoryContext work = work_context();
 	FunctionCalls calls;
-	SettledScan walk;
+	HorizonScan walk;
 	Event		event;
 
 	HorizonCheckCursor(after_position);
@@ -176,9 +178,9 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	if (page)
 		page->position = after_position;
 	RegistryEnter();
-	FunctionCallsInit(&calls);
-	SettledScanBegin(&walk, after_position, HorizonDeadline());
-	while (max_count > 0 ? SettledScanNext(&walk, &event) : SettledScanNextTied(&walk, &event))
+	RegistryFunctionCallsInit(&calls);
+	HorizonScanBegin(&walk, after_position, HorizonDeadline());
+	while (max_count > 0 ? HorizonScanNext(&walk, &event) : HorizonScanNextTied(&walk, &event))
 	{
 		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
@@ -191,8 +193,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 		walk.handed_out = true;
 		max_count = Max(max_count - 1, 0);
 	}
-	SettledScanEnd(&walk);
-	FunctionCallsEnd(&calls);
+	HorizonScanEnd(&walk);
+	RegistryFunctionCallsEnd(&calls);
 	RegistryLeave();
 	return walk.position;
 }
@@ -206,16 +208,16 @@ cqrs_es_stream_version(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
 
-	key.aggregate_type = RequiredText(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	key.aggregate_id = RequiredText(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
 	EventsRequireRights(ACL_SELECT);
-	PG_RETURN_INT64(EventsLast(&key, FreshSnapshot()).version);
+	PG_RETURN_INT64(EventScanLast(&key, InternalQueryFreshSnapshot()).version);
 }
 
 /* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
 int64
-MaxCountArg(NullableDatum arg)
+ReadMaxCount(NullableDatum arg)
 {
 	if (arg.isnull)
 		return PG_INT64_MAX;

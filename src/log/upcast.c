@@ -32,6 +32,8 @@
 #include "base/errors.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
+#include "base/stream_key.h"
+#include "base/text.h"
 #include "log/events.h"
 #include "log/upcast.h"
 
@@ -97,9 +99,9 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
 	static const Oid argtypes[] = {JSONBOID};
-	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
-	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
-	text	   *to_version = RequiredText(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
+	text	   *to_version = TextArgument(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
 	const text *newest;
 	Datum		values[5];
 
@@ -126,8 +128,8 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 		" AND from_version OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
-	text	   *event_type = RequiredText(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
-	text	   *from_version = RequiredText(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
 
 	if (RegistryWrite(&query, values, NULL) == 0)
@@ -316,5 +318,5 @@ describe_upcast(void *arg)
 
 	EventKey(event, &key);
 	errcontext("upcasting event %lld of stream \"%s\"", (long long) EventSequence(event),
-			   StreamName(&key));
+			   StreamKeyName(&key));
 }

@@ -44,7 +44,9 @@
 #include "base/registry_function.h"
 #include "base/registry_name.h"
 #include "base/settings.h"
+#include "base/stream_key.h"
 #include "base/subtransaction.h"
+#include "base/text.h"
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "log/upcast.h"
@@ -143,7 +145,7 @@ HandlerInit(void)
 Datum
 cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Definer		definer = {.role = GetUserId()};
 	char	   *given;
 
@@ -203,7 +205,7 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
 
@@ -253,8 +255,8 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	text	   *event_type = RequiredText(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
 	(void) begin_change(name);
@@ -335,9 +337,9 @@ run_all(Projection * *projections, int n, const Event *event, bool replayed)
 				FunctionCalls calls;
 
 				SettingsFix(&guc_level);	/* once for all of them */
-				FunctionCallsInit(&calls);
+				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
-				FunctionCallsEnd(&calls);
+				RegistryFunctionCallsEnd(&calls);
 			}
 			concerned = true;
 			run(handler, &upcast, replayed);
@@ -430,7 +432,7 @@ name_failure(const Handler * handler, const Event *event, ErrorData *error, bool
 	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
 							  handler->projection->name, (long long) EventSequence(event),
 							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
-							  StreamName(&key));
+							  StreamKeyName(&key));
 	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
 }
 
@@ -443,7 +445,7 @@ describe_handler(void *arg)
 	EventKey(context->event, &key);
 	errcontext("projection \"%s\" handling event %lld of stream \"%s\"",
 			   context->handler->projection->name, (long long) EventSequence(context->event),
-			   StreamName(&key));
+			   StreamKeyName(&key));
 }
 
 /*-------------------------------------------------------------------------

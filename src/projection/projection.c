@@ -43,6 +43,7 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "base/text.h"
 #include "log/events.h"
 #include "aggregate/aggregate.h"
 #include "projection/projection.h"
@@ -140,7 +141,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	Oid		   *tables = NULL;
 	int			ntables = 0;
@@ -150,7 +151,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		PG_ARGISNULL(3) ? 'n' : ' ', ' '};
 
 	if (!PG_ARGISNULL(3))
-		AggregateLock(RequiredText(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
+		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
@@ -172,7 +173,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
 		nulls[1] = ' ';
 	}
-	RequireRole(GetUserId());
+	DefinerRequireRole(GetUserId());
 	if (RegistryWrite(&query, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -208,7 +209,7 @@ check_types(ArrayType *types)
 	{
 		NullableDatum element = {.value = elements[i],.isnull = nulls[i]};
 
-		(void) RequiredText(element, "aggregate type", AGGREGATE_TYPE_MAX_BYTES);
+		(void) TextArgument(element, "aggregate type", AGGREGATE_TYPE_MAX_BYTES);
 	}
 }
 
@@ -291,7 +292,7 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
 	SPI_connect();
@@ -573,7 +574,7 @@ set_read_models(Projection * projection, const QueryRow * row)
 		if (OidIsValid(projection->read_models[i]))
 			projection->read_models[projection->nread_models++] = projection->read_models[i];
 	qsort(projection->read_models, projection->nread_models, sizeof(Oid), oid_cmp);
-	while ((missing = RegistryMissingTable(tables, names, no_names, &next)) != NULL)
+	while ((missing = RegistryNameMissingTable(tables, names, no_names, &next)) != NULL)
 		projection->missing = lappend(projection->missing, missing);
 
 	projection->locks = palloc((n + 1) * sizeof(Oid));

@@ -71,7 +71,9 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "base/role_switch.h"
 #include "base/settings.h"
+#include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
@@ -172,7 +174,7 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
-	RegistryRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
+	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
 	refuse_shared_read_models(projection);
 	if (!projection->paused)
 	{
@@ -286,7 +288,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_projection_errors(PG_FUNCTION_ARGS)
 {
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Projection *projection = ProjectionLoad(name);
 	List	   *errors = NIL;
 	ArrayBuildState *result = NULL;
@@ -328,7 +330,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	text	   *name = RequiredText(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	LockedProjection locked = {0};
 	bool		resolved;
 
@@ -554,7 +556,7 @@ empty_read_models(const Projection *projection)
 	}
 
 	SPI_connect();
-	saved = RoleSwitchToDefiner(projection->owner.role, projection->owner.search_path);
+	saved = DefinerSwitchRole(projection->owner.role, projection->owner.search_path);
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	rc = SPI_execute(sql.data, false, 0);
@@ -581,7 +583,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		after = first_uncovered(handled) - 1;
 	int64		last = last_position(snapshot);
-	EventScan  *scan = EventsScanLog(after, ForwardScanDirection, snapshot);
+	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
 	Coverage	visible = {.position = after};
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
@@ -593,7 +595,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 	Event		event;
 
 	SettingsFix(&guc_level);	/* once for all that runs in it */
-	while (EventsScanNext(scan, &event))
+	while (EventScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
 		MemoryContext caller;
@@ -617,7 +619,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 	}
 	SettingsRestore(guc_level);
 	pgstat_progress_end_command();
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(work);
 	visible.position = Max(visible.position, handled->position);
@@ -635,12 +637,12 @@ visible_events(void)
 	int64		settled = HorizonSettled(0);
 	Coverage	visible = {.position = settled};
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventsScanLog(settled, ForwardScanDirection, snapshot);
+	EventScan  *scan = EventScanLog(settled, ForwardScanDirection, snapshot);
 	Event		event;
 
-	while (EventsScanNext(scan, &event))
+	while (EventScanNext(scan, &event))
 		cover(&visible, EventGlobalPosition(&event), settled);
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return visible;
 }
@@ -713,13 +715,13 @@ save_state(const Projection *projection, const Coverage *handled)
 static int64
 last_position(Snapshot snapshot)
 {
-	EventScan  *scan = EventsScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
+	EventScan  *scan = EventScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
 	Event		event;
 	int64		position = 0;
 
-	if (EventsScanNext(scan, &event))
+	if (EventScanNext(scan, &event))
 		position = EventGlobalPosition(&event);
-	EventsScanEnd(scan);
+	EventScanEnd(scan);
 	return position;
 }
 

@@ -34,6 +34,7 @@
 #include "base/definer.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/stream_key.h"
 #include "aggregate/fold.h"
 #include "projection/state_projection.h"
 

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ * role_switch.h
+ *	  Another role's rights and search_path for a while.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_ROLE_SWITCH_H
+#define CQRS_ES_ROLE_SWITCH_H
+
+/* Another role's rights and search_path for a while; see role_switch.c. */
+typedef struct RoleSwitch
+{
+	Oid			saved_user;
+	int			saved_context;
+	int			guc_level;
+}			RoleSwitch;
+
+extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
+extern RoleSwitch RoleSwitchStay(void);
+extern RoleSwitch RoleSwitchToOwner(const char *relname);
+extern void RoleSwitchBack(const RoleSwitch *saved);
+
+#endif							/* CQRS_ES_ROLE_SWITCH_H */
