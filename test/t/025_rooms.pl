@@ -1,8 +1,10 @@
 
 # The rooms of src/ and sql/ stand one above the other, in the order of the
 # Makefile's ROOMS: nothing in a room includes, calls or names anything of one above
-# it, and no file of a room uses itself by way of others. And the build knows the rooms: elsewhere than in the checkout, too, and
-# "make clean" leaves nothing.
+# it, and no file of a room uses itself by way of others. What a file exports begins
+# with the file's name, or with one of what it is about (events.c: EventCopy). And the
+# build knows the rooms: elsewhere than in the checkout, too, and "make clean" leaves
+# nothing.
 #
 # Each kind of breach is planted in a copy once, to show that it would be found.
 
@@ -17,7 +19,7 @@ use Test::More;
 
 my $root = abs_path($ENV{TESTDIR});
 
-# the table and its index are opened together; a state projection is a handler
+# the table and its index are looked at together
 my %is_in_known_circle = map { $_ => 1 } qw(log/events log/stream_index);
 
 # All files below some folders of a checkout, as paths from there.
@@ -68,6 +70,19 @@ sub parse_c_text
 		}
 	}
 	return (\@includes, \@strings);
+}
+
+# What a header exports under another name than its own. (compat.h's are the server's.)
+sub names_without_file
+{
+	my ($file, $text) = @_;
+	my ($name) = $file =~ m{(\w+)\.h$};
+	my $prefix = join '', map { ucfirst } split /_/, $name;
+	my $of_one = $prefix =~ s/s$//r;
+
+	return if $name eq 'compat';
+	return grep { !/^(?:$prefix|$of_one)/ }
+	  $text =~ /^(?:pg_noreturn\s+)?(?:extern|static\s+inline)\s[^;({]*?\b(\w+)(?:\(|\[\]|;)/mg;
 }
 
 # What is wrong with the rooms of a checkout, each as one line.
@@ -166,6 +181,11 @@ sub breaches
 		}
 	}
 
+	for my $file (grep { m{^src/[^/]+/\w+\.h$} } sort keys %text)
+	{
+		push @found, "$file: $_ does not begin with the file's name" for names_without_file($file, $text{$file});
+	}
+
 	# files of a room stand one above the other, too
 	for my $user (sort keys %uses)
 	{
@@ -220,6 +240,8 @@ for my $plant (
 	[ 'src/base/settings.c', 'static const char *q = "SELECT cqrs_es.read_all(1)";', 'names read_all of log', 'a function' ],
 	[ 'src/base/settings.c', 'static const char *q = "events_global_position_seq";', 'names events_global_position_seq of log', 'a sequence, by its name alone' ],
 	[ 'src/base/settings.c', 'static const char *q = "reducers";', 'names reducers of aggregate', 'a table, by its name alone' ],
+	[ 'src/log/read.h', 'extern int64 MaxCount(NullableDatum arg);', 'MaxCount does not begin', "a name that is another file's" ],
+	[ 'src/log/read.h', 'extern int other_setting;', 'other_setting does not begin', '... of a variable' ],
 	[ 'src/log/read.c', 'extern void HandlerInit(void);', 'declares a function of another file', 'a declaration instead of an include' ],
 	[ 'src/log/read.c', 'PG_FUNCTION_INFO_V1(cqrs_es_replay);', 'cqrs_es_replay is declared in the SQL of aggregate', 'a function that another room declares' ],
 	[ 'sql/log/50_read.sql', 'SELECT FROM cqrs_es.reducers;', 'names reducers of aggregate', 'a table in an SQL part' ],
