@@ -28,7 +28,7 @@ typedef struct Aggregate
 	/* reducer.c's */
 	int			nreducers;
 	struct Reducer *reducers;
-}			Aggregate;
+} Aggregate;
 
 /*
  * What belongs to aggregate types and is declared or kept elsewhere.  Each member
@@ -38,11 +38,11 @@ typedef struct AggregatePart
 {
 	/*
 	 * The aggregate is being loaded: read what decides of its states.  What the
-	 * aggregate points to is allocated in `memory`, all texts are added to
-	 * `source` (AggregateAddSource), and of which rows it is to row_versions.
-	 * Between SPI_connect and SPI_finish.
+	 * aggregate points to is allocated in `memory`, all texts are added to `source`
+	 * (AggregateAddSource), and of which rows it is to row_versions. Between SPI_connect
+	 * and SPI_finish.
 	 */
-	void		(*load) (Aggregate * aggregate, const text *type, MemoryContext memory,
+	void		(*load) (Aggregate *aggregate, const text *type, MemoryContext memory,
 						 StringInfo source, StringInfo row_versions);
 
 	/* The type, its row locked, is about to be dropped: 2BP01 when it cannot be. */
@@ -50,13 +50,13 @@ typedef struct AggregatePart
 
 	/* It has been dropped: this goes with it. */
 	void		(*drop) (const text *type);
-}			AggregatePart;
+} AggregatePart;
 
 extern void AggregateInit(void);
-extern void AggregateRegister(const AggregatePart * part);
+extern void AggregateRegister(const AggregatePart *part);
 extern void AggregateAddSource(StringInfo source, const char *value);
-extern Aggregate * AggregateGet(const text *type);
-extern Aggregate * AggregateRequire(const text *type);
+extern Aggregate *AggregateGet(const text *type);
+extern Aggregate *AggregateRequire(const text *type);
 extern bool AggregateIsCurrent(const Aggregate *aggregate);
 extern void AggregateLock(const text *type, bool change);
 extern bool AggregateLockIfDeclared(const text *type, bool change);

@@ -44,7 +44,7 @@ typedef union PayloadBuffer
 {
 	int64		align;
 	char		data[VARHDRSZ + VARATT_SHORT_MAX];
-}			PayloadBuffer;
+} PayloadBuffer;
 
 /* A fold under way. */
 typedef struct Fold
@@ -60,7 +60,7 @@ typedef struct Fold
 	MemoryContext memory;		/* of all this */
 	MemoryContext event_memory; /* of one event */
 	MemoryContext caller;
-}			Fold;
+} Fold;
 
 static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
 static int64 sequence_at(const StreamKey *key, TimestampTz at_time);

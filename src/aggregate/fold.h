@@ -16,12 +16,12 @@ typedef struct FoldedState
 {
 	int64		version;		/* 0: the stream has no events */
 	Jsonb	   *state;
-}			FoldedState;
+} FoldedState;
 
-extern Aggregate * FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
+extern Aggregate *FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
-extern void FoldMore(FoldedState * folded, Aggregate *aggregate, const StreamKey *key,
+extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 					 Event *events, int nevents);
 
 #endif							/* CQRS_ES_FOLD_H */

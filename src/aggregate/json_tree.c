@@ -36,7 +36,7 @@ typedef struct JsonIndexKey
 {
 	const char *data;
 	int			len;
-}			JsonIndexKey;
+} JsonIndexKey;
 
 typedef struct JsonIndexEntry
 {
@@ -44,7 +44,7 @@ typedef struct JsonIndexEntry
 	int			position;
 	uint32		hash;
 	char		status;
-}			JsonIndexEntry;
+} JsonIndexEntry;
 
 #define SH_PREFIX json_index
 #define SH_ELEMENT_TYPE JsonIndexEntry
@@ -70,9 +70,9 @@ static const int64 powers_of_ten[] = {
 	INT64CONST(100000000000000000), INT64CONST(1000000000000000000)
 };
 
-static void make_small(JsonNumber * number);
-static bool small_add(JsonNumber * number, int64 scaled, int scale);
-static Numeric number_numeric(const JsonNumber * number);
+static void make_small(JsonNumber *number);
+static bool small_add(JsonNumber *number, int64 scaled, int scale);
+static Numeric number_numeric(const JsonNumber *number);
 static bool small_from_numeric(Numeric numeric, int64 *scaled, int *scale);
 static bool decode_short_numeric(Numeric numeric, int64 *scaled, int *scale);
 static bool small_format_is_known(void);
@@ -327,7 +327,7 @@ JsonTreeRemoveItem(JsonNode *array, int position)
 
 /* A numeric as a number, which points to it if it is not small. */
 void
-JsonTreeReadNumber(JsonNumber * number, Numeric numeric)
+JsonTreeReadNumber(JsonNumber *number, Numeric numeric)
 {
 	number->numeric = small_from_numeric(numeric, &number->scaled, &number->scale) ? NULL : numeric;
 }
@@ -338,7 +338,7 @@ JsonTreeReadNumber(JsonNumber * number, Numeric numeric)
  * scale.
  */
 void
-JsonTreeAddNumber(JsonNumber * number, const JsonNumber * amount, bool subtract)
+JsonTreeAddNumber(JsonNumber *number, const JsonNumber *amount, bool subtract)
 {
 	Numeric		addend;
 	Numeric		sum;
@@ -412,11 +412,11 @@ JsonTreeMerge(JsonNode *target, const JsonbValue *patch)
 				*member = JsonTreeMerge(*member, &value);
 			else
 				JsonTreePut(target, key.val.string.val, key.val.string.len,
-							  JsonTreeMerge(NULL, &value));
+							JsonTreeMerge(NULL, &value));
 		}
 		else
 			JsonTreePut(target, key.val.string.val, key.val.string.len,
-						  JsonTreeFromValue(&value));
+						JsonTreeFromValue(&value));
 	}
 	return target;
 }
@@ -428,7 +428,7 @@ JsonTreeMerge(JsonNode *target, const JsonbValue *patch)
 
 /* Make the number of a tree small, if it can be. */
 static void
-make_small(JsonNumber * number)
+make_small(JsonNumber *number)
 {
 	Numeric		numeric = number->numeric;
 
@@ -439,7 +439,7 @@ make_small(JsonNumber * number)
 
 /* Add scaled / 10^scale to a small number; false, and no change, on overflow. */
 static bool
-small_add(JsonNumber * number, int64 scaled, int scale)
+small_add(JsonNumber *number, int64 scaled, int scale)
 {
 	int64		left = number->scaled;
 	int			common = Max(scale, number->scale);
@@ -457,7 +457,7 @@ small_add(JsonNumber * number, int64 scaled, int scale)
 
 /* The number as numeric; palloc'd, or the one it has. */
 static Numeric
-number_numeric(const JsonNumber * number)
+number_numeric(const JsonNumber *number)
 {
 	return number->numeric ? number->numeric :
 		int64_div_fast_to_numeric(number->scaled, number->scale);
@@ -600,7 +600,7 @@ tree_from_container(JsonbContainer *container)
 				break;
 			case WJB_VALUE:
 				JsonTreePut(node, key.val.string.val, key.val.string.len,
-							  JsonTreeFromValue(&value));
+							JsonTreeFromValue(&value));
 				break;
 			case WJB_ELEM:
 				if (node == NULL)

@@ -17,7 +17,7 @@ typedef enum JsonNodeType
 	JSON_NODE_STRING,
 	JSON_NODE_ARRAY,
 	JSON_NODE_OBJECT
-}			JsonNodeType;
+} JsonNodeType;
 
 /* A number: of a node, or to be added to one. */
 typedef struct JsonNumber
@@ -25,7 +25,7 @@ typedef struct JsonNumber
 	Numeric		numeric;		/* NULL: it is scaled / 10^scale */
 	int64		scaled;
 	int			scale;
-}			JsonNumber;
+} JsonNumber;
 
 typedef struct JsonNode JsonNode;
 typedef struct JsonMember JsonMember;
@@ -85,8 +85,8 @@ extern void JsonTreePut(JsonNode *object, const char *key, int len, JsonNode *va
 extern bool JsonTreeRemove(JsonNode *object, const char *key, int len);
 extern void JsonTreeInsertItem(JsonNode *array, int position, JsonNode *item);
 extern void JsonTreeRemoveItem(JsonNode *array, int position);
-extern void JsonTreeReadNumber(JsonNumber * number, Numeric numeric);
-extern void JsonTreeAddNumber(JsonNumber * number, const JsonNumber * amount, bool subtract);
+extern void JsonTreeReadNumber(JsonNumber *number, Numeric numeric);
+extern void JsonTreeAddNumber(JsonNumber *number, const JsonNumber *amount, bool subtract);
 extern JsonNode *JsonTreeMerge(JsonNode *target, const JsonbValue *patch);
 
 #endif							/* CQRS_ES_JSON_TREE_H */

@@ -21,11 +21,11 @@ typedef struct Reducer
 	text	   *event_type;
 	struct ReducerProgram *program; /* NULL: it is a function */
 	RegistryFunction function;
-}			Reducer;
+} Reducer;
 
 extern void ReducerInit(void);
-extern Reducer * ReducerFind(Aggregate *aggregate, const text *event_type);
-extern Jsonb *ReducerCall(Reducer * reducer, FunctionCalls * calls, Jsonb *state,
+extern Reducer *ReducerFind(Aggregate *aggregate, const text *event_type);
+extern Jsonb *ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state,
 						  const Event *event);
 
 #endif							/* CQRS_ES_REDUCER_H */

@@ -53,14 +53,14 @@ typedef enum OperationKind
 	OP_DECREMENT,
 	OP_APPEND,
 	OP_MERGE
-}			OperationKind;
+} OperationKind;
 
 /* One step of a pointer or a path. */
 typedef struct Key
 {
 	const char *data;
 	int			len;
-}			Key;
+} Key;
 
 /* A place in the event. */
 typedef struct Reference
@@ -69,14 +69,14 @@ typedef struct Reference
 	char	   *text;			/* as written, for messages */
 	int			nkeys;			/* the pointer behind payload or metadata */
 	Key		   *keys;
-}			Reference;
+} Reference;
 
 /* One step of a path: a key, or where in the event to take it from. */
 typedef struct Segment
 {
 	Key			key;
 	Reference  *reference;		/* NULL: the key is literal */
-}			Segment;
+} Segment;
 
 typedef struct Operation
 {
@@ -89,7 +89,7 @@ typedef struct Operation
 	Reference  *reference;
 	JsonNumber	amount;			/* of increment and decrement without reference */
 	bool		optional;
-}			Operation;
+} Operation;
 
 struct ReducerProgram
 {
@@ -106,7 +106,7 @@ typedef struct Application
 	JsonNumber	amount;			/* the operand of increment and decrement, read */
 	MemoryContext state_memory;
 	JsonNode   *root;
-}			Application;
+} Application;
 
 static const char *const operation_names[] = {
 	[OP_ADD] = "add",
@@ -152,10 +152,10 @@ static void apply_to_member(Application *application, JsonNode *object, Key key)
 static void apply_to_item(Application *application, JsonNode *array, Key key);
 static JsonNode *apply_to_value(Application *application, JsonNode *value);
 static JsonNode *new_value(Application *application);
-static void add_operand(Application *application, JsonNumber * number);
+static void add_operand(Application *application, JsonNumber *number);
 static Key	event_key(Application *application, const Reference *reference);
 static int	item_position(Application *application, const JsonNode *array, Key key,
-						   bool may_append);
+						  bool may_append);
 static bool makes_parents(OperationKind kind);
 pg_noreturn static void wrong_type(const Application *application, const JsonNode *node,
 								   const char *needed);
@@ -245,7 +245,7 @@ compile_operation(Operation *operation, JsonbContainer *object)
 	parse_path(operation);
 	if (operation->kind == OP_INCREMENT || operation->kind == OP_DECREMENT)
 		JsonTreeReadNumber(&operation->amount, operation->literal ?
-					   operation->literal->val.numeric : int64_to_numeric(1));
+						   operation->literal->val.numeric : int64_to_numeric(1));
 }
 
 static void
@@ -331,16 +331,16 @@ parse_path(Operation *operation)
 
 /* "/pointer" into the payload, or a field of the event with or without pointer. */
 static Reference *
-parse_reference(int number, const char *text)
+parse_reference(int number, const char *given)
 {
 	Reference  *reference = palloc0(sizeof(Reference));
-	const char *pointer = text + strcspn(text, "/");
+	const char *pointer = given + strcspn(given, "/");
 
-	reference->text = pstrdup(text);
+	reference->text = pstrdup(given);
 	reference->column = EVENT_PAYLOAD;
-	if (pointer != text)
+	if (pointer != given)
 	{
-		char	   *field = pnstrdup(text, pointer - text);
+		char	   *field = pnstrdup(given, pointer - given);
 		int			column = EventColumnByName(field);
 
 		if (column < 0)
@@ -350,22 +350,22 @@ parse_reference(int number, const char *text)
 		if (*pointer != '\0' && column != EVENT_PAYLOAD && column != EVENT_METADATA)
 			bad_operation(number, "The field \"%s\" of an event has nothing below it.", field);
 	}
-	reference->nkeys = split_pointer(number, pointer, text, &reference->keys);
+	reference->nkeys = split_pointer(number, pointer, given, &reference->keys);
 	return reference;
 }
 
 /* The unescaped keys of a JSON Pointer (RFC 6901). */
 static int
-split_pointer(int number, const char *text, const char *whole, Key **keys)
+split_pointer(int number, const char *given, const char *whole, Key **keys)
 {
 	int			n = 0;
 	int			max = 1;
 	const char *c;
 
-	for (c = text; *c; c++)
+	for (c = given; *c; c++)
 		max += *c == '/';
 	*keys = palloc(max * sizeof(Key));
-	c = text;
+	c = given;
 	while (*c == '/')
 	{
 		char	   *key = palloc(strlen(c));
@@ -410,12 +410,12 @@ parse_string(int number, const char *member, const JsonbValue *value)
  * the event needs and should be reset after it.  Raises QE102, 22003.
  */
 JsonNode *
-ReducerProgramRun(const ReducerProgram * program, JsonNode *state, const Event *event,
+ReducerProgramRun(const ReducerProgram *program, JsonNode *state, const Event *event,
 				  MemoryContext state_memory)
 {
 	Application application = {
 		.event = event,.state_memory = state_memory,.root = state
-	};
+		};
 	int			i;
 
 	for (i = 0; i < program->noperations; i++)
@@ -597,7 +597,7 @@ new_value(Application *application)
 
 /* Count up or down: by what the event says, or by what the operation does. */
 static void
-add_operand(Application *application, JsonNumber * number)
+add_operand(Application *application, JsonNumber *number)
 {
 	const Operation *operation = application->operation;
 	const JsonNumber *amount = &operation->amount;

@@ -13,8 +13,8 @@
 
 typedef struct ReducerProgram ReducerProgram;
 
-extern ReducerProgram * ReducerProgramCompile(Jsonb *operations);
-extern JsonNode *ReducerProgramRun(const ReducerProgram * program, JsonNode *state,
+extern ReducerProgram *ReducerProgramCompile(Jsonb *operations);
+extern JsonNode *ReducerProgramRun(const ReducerProgram *program, JsonNode *state,
 								   const Event *event, MemoryContext state_memory);
 
 #endif							/* CQRS_ES_REDUCER_PROGRAM_H */

@@ -25,13 +25,13 @@
 #include "aggregate/reducer_program.h"
 #include "aggregate/reducer_state.h"
 
-static void make_tree(ReducerState * state);
-static void make_flat(ReducerState * state);
-static void keep_flat(ReducerState * state, const Jsonb *json);
+static void make_tree(ReducerState *state);
+static void make_flat(ReducerState *state);
+static void keep_flat(ReducerState *state, const Jsonb *json);
 
 /* Start with a state; its memory hangs below the current memory context. */
 void
-ReducerStateInit(ReducerState * state, Jsonb *json)
+ReducerStateInit(ReducerState *state, Jsonb *json)
 {
 	memset(state, 0, sizeof(*state));
 	state->tree_memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es state tree",
@@ -49,7 +49,7 @@ ReducerStateInit(ReducerState * state, Jsonb *json)
  * context takes what that needs and should be reset afterwards.  Raises what the reducer raises.
  */
 void
-ReducerStateApply(ReducerState * state, Aggregate *aggregate, Event *event)
+ReducerStateApply(ReducerState *state, Aggregate *aggregate, Event *event)
 {
 	Reducer    *reducer = ReducerFind(aggregate, EventText(event, EVENT_EVENT_TYPE));
 
@@ -79,7 +79,7 @@ ReducerStateApply(ReducerState * state, Aggregate *aggregate, Event *event)
 
 /* The state as jsonb, palloc'd. */
 Jsonb *
-ReducerStateJsonb(const ReducerState * state)
+ReducerStateJsonb(const ReducerState *state)
 {
 	if (state->tree)
 		return JsonTreeToJsonb(state->tree);
@@ -88,13 +88,13 @@ ReducerStateJsonb(const ReducerState * state)
 
 /* Done: the search_path is the caller's again.  Memory goes with its context. */
 void
-ReducerStateEnd(ReducerState * state)
+ReducerStateEnd(ReducerState *state)
 {
 	RegistryFunctionCallsEnd(&state->calls);
 }
 
 static void
-make_tree(ReducerState * state)
+make_tree(ReducerState *state)
 {
 	MemoryContext caller;
 
@@ -108,7 +108,7 @@ make_tree(ReducerState * state)
 }
 
 static void
-make_flat(ReducerState * state)
+make_flat(ReducerState *state)
 {
 	if (state->flat)
 		return;
@@ -119,7 +119,7 @@ make_flat(ReducerState * state)
 
 /* Keep a copy of the new state and let the old one go. */
 static void
-keep_flat(ReducerState * state, const Jsonb *json)
+keep_flat(ReducerState *state, const Jsonb *json)
 {
 	int			next = 1 - state->current;
 

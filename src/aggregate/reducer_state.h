@@ -20,11 +20,11 @@ typedef struct ReducerState
 	int			current;		/* which of the two holds flat */
 
 	FunctionCalls calls;
-}			ReducerState;
+} ReducerState;
 
-extern void ReducerStateInit(ReducerState * state, Jsonb *json);
-extern void ReducerStateApply(ReducerState * state, Aggregate *aggregate, Event *event);
-extern Jsonb *ReducerStateJsonb(const ReducerState * state);
-extern void ReducerStateEnd(ReducerState * state);
+extern void ReducerStateInit(ReducerState *state, Jsonb *json);
+extern void ReducerStateApply(ReducerState *state, Aggregate *aggregate, Event *event);
+extern Jsonb *ReducerStateJsonb(const ReducerState *state);
+extern void ReducerStateEnd(ReducerState *state);
 
 #endif							/* CQRS_ES_REDUCER_STATE_H */

@@ -12,9 +12,9 @@
 
 extern void SnapshotStoreInit(void);
 extern bool SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate,
-						 int64 up_to_sequence, Snapshot snapshot,
-						 int64 *last_sequence, Jsonb **state);
+							  int64 up_to_sequence, Snapshot snapshot,
+							  int64 *last_sequence, Jsonb **state);
 extern void SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate,
-						 int64 last_sequence, Jsonb *state);
+							  int64 last_sequence, Jsonb *state);
 
 #endif							/* CQRS_ES_SNAPSHOT_STORE_H */

@@ -80,9 +80,9 @@ compat_find_setting(const char *name)
 
 /* 17 added an expression with a type of its own choice */
 #if PG_VERSION_NUM >= 170000
-#define COMPAT_CASE_JSON_EXPR	case T_JsonExpr:
+#define compat_is_json_expr(node)	IsA(node, JsonExpr)
 #else
-#define COMPAT_CASE_JSON_EXPR
+#define compat_is_json_expr(node)	false
 #endif
 
 /* 17 renamed what a plan remembers of the search_path */

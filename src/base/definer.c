@@ -52,8 +52,8 @@
 
 static post_parse_analyze_hook_type previous_analyze_hook = NULL;
 
-static void check_as_definer(DefinerStatement * statement);
-static SPIPlanPtr compile(DefinerStatement * statement);
+static void check_as_definer(DefinerStatement *statement);
+static SPIPlanPtr compile(DefinerStatement *statement);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
 static Node *resolve_number(ParseState *pstate, ParamRef *pref);
@@ -85,7 +85,7 @@ DefinerInit(void)
  * kept, too.  What it points to must last as long.
  */
 DefinerStatement *
-DefinerStatementMake(const DefinerKind * kind, const char *sql, const Definer * definer)
+DefinerStatementMake(const DefinerKind *kind, const char *sql, const Definer *definer)
 {
 	DefinerStatement *statement = palloc0(sizeof(DefinerStatement));
 
@@ -102,7 +102,7 @@ DefinerStatementMake(const DefinerKind * kind, const char *sql, const Definer * 
  * that it would run with, 42704 when the role is gone.
  */
 void
-DefinerStatementDefine(DefinerStatement * statement)
+DefinerStatementDefine(DefinerStatement *statement)
 {
 	check_as_definer(statement);
 	DefinerRequireRole(statement->definer.role);
@@ -113,17 +113,17 @@ DefinerStatementDefine(DefinerStatement * statement)
  * are?  Parses and plans it anew.
  */
 void
-DefinerStatementCheck(DefinerStatement * statement)
+DefinerStatementCheck(DefinerStatement *statement)
 {
 	RegistryNameRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
 	check_as_definer(statement);
 }
 
 static void
-check_as_definer(DefinerStatement * statement)
+check_as_definer(DefinerStatement *statement)
 {
 	RoleSwitch	saved = DefinerSwitchRole(statement->definer.role,
-											statement->definer.search_path);
+										  statement->definer.search_path);
 	SPIPlanPtr	plan;
 
 	SPI_connect();
@@ -143,7 +143,7 @@ check_as_definer(DefinerStatement * statement)
  * sets it off may see all of that only with the definer's rights (DefinerThrow).
  */
 int
-DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max_rows)
+DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_rows)
 {
 	ParamListInfo params = makeParamList(statement->kind->nparams);
 	SPIExecuteOptions options = {.params = params,.tcount = max_rows};
@@ -166,14 +166,14 @@ DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max
 
 /* The plan of a statement, in the hands of SPI; its definer is the current role. */
 static SPIPlanPtr
-compile(DefinerStatement * statement)
+compile(DefinerStatement *statement)
 {
 	SPIPrepareOptions options = {
 		.parserSetup = setup_parser,
 		.parserSetupArg = statement,
 		.parseMode = statement->kind->parse_mode,
 		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
-	};
+		};
 	SPIPlanPtr	plan = SPI_prepare_extended(statement->sql, &options);
 
 	if (plan == NULL)
@@ -250,8 +250,10 @@ refuse_temporary(SPIPlanPtr plan)
 	ListCell   *lc;
 
 	foreach(lc, SPI_plan_get_plan_sources(plan))
+	{
 		if (TemporaryObjectIn((Node *) ((CachedPlanSource *) lfirst(lc))->query_list))
 			report_temporary();
+	}
 }
 
 /*
@@ -445,8 +447,10 @@ lock_search_path(void)
 		if (locked != NIL && list_difference_oid(schemas, locked) == NIL)
 			return schemas;
 		foreach(lc, schemas)
+		{
 			if (!isTempNamespace(lfirst_oid(lc)))
 				LockDatabaseObject(NamespaceRelationId, lfirst_oid(lc), 0, AccessShareLock);
+		}
 		if (changes == SharedInvalidMessageCounter)
 			return schemas;
 		locked = schemas;

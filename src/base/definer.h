@@ -22,7 +22,7 @@ typedef struct Definer
 	Oid			role;
 	const char *name;			/* of the role, for when it is gone */
 	const char *search_path;
-}			Definer;
+} Definer;
 
 /*
  * What statements of a kind have in common.  Their parameters are numbered from 1
@@ -35,8 +35,8 @@ typedef struct DefinerKind
 	int			nparams;
 
 	/*
-	 * The parameter that a name means (DefinerParam), or NULL; what the statement
-	 * itself could mean by it, or NULL, is in var.  May be NULL itself.
+	 * The parameter that a name means (DefinerParam), or NULL; what the statement itself
+	 * could mean by it, or NULL, is in var.  May be NULL itself.
 	 */
 	PostParseColumnRefHook resolve;
 
@@ -49,7 +49,7 @@ typedef struct DefinerKind
 	/* Fill in value, isnull and ptype of all parameters; the source is that of Run. */
 	void		(*bind) (const struct DefinerStatement *statement, ParamListInfo params,
 						 const void *source);
-}			DefinerKind;
+} DefinerKind;
 
 /*
  * SQL that runs as who defined it, in sessions of others.  It keeps its plan for
@@ -64,18 +64,18 @@ typedef struct DefinerStatement
 	/* private to definer.c */
 	SPIPlanPtr	plan;			/* NULL until first run */
 	uint64		used;			/* bits of the parameters that it names */
-}			DefinerStatement;
+} DefinerStatement;
 
 /* Does the statement name this parameter? */
 #define DefinerStatementUses(statement, number) \
 	(((statement)->used & (UINT64CONST(1) << (number))) != 0)
 
 extern void DefinerInit(void);
-extern DefinerStatement * DefinerStatementMake(const DefinerKind * kind, const char *sql,
-											   const Definer * definer);
-extern void DefinerStatementDefine(DefinerStatement * statement);
-extern void DefinerStatementCheck(DefinerStatement * statement);
-extern int	DefinerStatementRun(DefinerStatement * statement, const void *source, uint64 max_rows);
+extern DefinerStatement *DefinerStatementMake(const DefinerKind *kind, const char *sql,
+											  const Definer *definer);
+extern void DefinerStatementDefine(DefinerStatement *statement);
+extern void DefinerStatementCheck(DefinerStatement *statement);
+extern int	DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_rows);
 extern Node *DefinerParam(ParseState *pstate, int number, Oid type, int location);
 extern RoleSwitch DefinerSwitchRole(Oid role, const char *search_path);
 extern char *DefinerSearchPath(void);

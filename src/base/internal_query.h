@@ -18,14 +18,14 @@ typedef struct InternalQuery
 	int			nargs;
 	Oid			argtypes[INTERNAL_QUERY_MAX_ARGS];
 	SPIPlanPtr	plan;			/* NULL until first used */
-}			InternalQuery;
+} InternalQuery;
 
 /* A row that a query gave; its columns are read by their names. */
 typedef struct QueryRow
 {
 	HeapTuple	tuple;
 	TupleDesc	desc;
-}			QueryRow;
+} QueryRow;
 
 extern SPIPlanPtr InternalQueryPlan(InternalQuery *query);
 extern uint64 InternalQueryRead(InternalQuery *query, Datum *values,
@@ -35,8 +35,8 @@ extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
 									   const char *nulls);
 extern QueryRow InternalQueryRow(uint64 number);
-extern Datum InternalQueryDatum(const QueryRow * row, const char *column, bool *isnull);
-extern char *InternalQueryText(const QueryRow * row, const char *column);
+extern Datum InternalQueryDatum(const QueryRow *row, const char *column, bool *isnull);
+extern char *InternalQueryText(const QueryRow *row, const char *column);
 extern Snapshot InternalQueryFreshSnapshot(void);
 
 #endif							/* CQRS_ES_INTERNAL_QUERY_H */

@@ -22,7 +22,7 @@ typedef struct RegistryEntry
 	char		key[REGISTRY_KEY_BYTES];
 	uint64		generation;		/* of the registries, before it was loaded */
 	bool		is_loaded;
-}			RegistryEntry;
+} RegistryEntry;
 
 /*
  * Fill in the entry of a key, which is NULL where there is one entry alone.  Called
@@ -46,7 +46,7 @@ typedef struct RegistryCache
 	uint64		generation;
 	MemoryContext memory;
 	HTAB	   *entries;
-}			RegistryCache;
+} RegistryCache;
 
 extern void RegistryInit(void);
 extern void RegistryRegister(const char *table);

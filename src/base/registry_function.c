@@ -79,14 +79,14 @@ typedef struct FunctionCall
 	RegistryFunction *function;
 	FmgrInfo	finfo;
 	struct FunctionCall *next;
-}			FunctionCall;
+} FunctionCall;
 
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
 pg_noreturn static void refuse_change(const char *change);
-static FmgrInfo *prepare_call(RegistryFunction * function, FunctionCalls * calls);
+static FmgrInfo *prepare_call(RegistryFunction *function, FunctionCalls *calls);
 static void refuse_temporary(Oid function, const char *role);
-pg_noreturn static void report_missing(const RegistryFunction * function);
+pg_noreturn static void report_missing(const RegistryFunction *function);
 static void check_execute(Oid function, const char *name);
 
 /*

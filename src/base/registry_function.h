@@ -32,7 +32,7 @@ typedef struct RegistryFunction
 	char	   *signature;
 	Oid			oid;			/* invalid: it no longer exists */
 	char	   *search_path;	/* of whoever named it */
-}			RegistryFunction;
+} RegistryFunction;
 
 /* What a row of calls keeps between them. */
 typedef struct FunctionCalls
@@ -40,18 +40,18 @@ typedef struct FunctionCalls
 	MemoryContext memory;
 	struct FunctionCall *first; /* the functions called so far */
 	int			guc_level;		/* 0: all settings are still the caller's */
-}			FunctionCalls;
+} FunctionCalls;
 
 extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);
 extern char *RegistryFunctionName(const char *signature);
-extern void RegistryFunctionInit(RegistryFunction * function, const QueryRow * row,
+extern void RegistryFunctionInit(RegistryFunction *function, const QueryRow *row,
 								 const char *role);
-extern void RegistryFunctionCallsInit(FunctionCalls * calls);
-extern Datum RegistryFunctionCall(RegistryFunction * function, FunctionCalls * calls,
+extern void RegistryFunctionCallsInit(FunctionCalls *calls);
+extern Datum RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 								  const NullableDatum *args, int nargs);
-extern void RegistryFunctionCallsEnd(FunctionCalls * calls);
+extern void RegistryFunctionCallsEnd(FunctionCalls *calls);
 
 #endif							/* CQRS_ES_REGISTRY_FUNCTION_H */

@@ -50,14 +50,14 @@ typedef struct RegistryRow
 	Relation	rel;
 	HeapTuple	tuple;
 	bool		is_new;			/* restored, perhaps */
-}			RegistryRow;
+} RegistryRow;
 
 /* Of a table that a registry names. */
 typedef struct TableName
 {
 	char	   *schema;
 	char	   *table;
-}			TableName;
+} TableName;
 
 static TableName *table_names(Datum names, bool isnull, int *n);
 static void resolve_role(RegistryRow *row, const char *role_column, const char *name_column);
@@ -268,6 +268,7 @@ check_function(RegistryRow *row)
 {
 	bool		isnull;
 	Datum		signature;
+
 	LOCAL_FCINFO(fcinfo, 1);
 
 	if (!row->is_new || !has_column(row, "function", TEXTOID))

@@ -12,7 +12,7 @@ typedef struct RoleSwitch
 	Oid			saved_user;
 	int			saved_context;
 	int			guc_level;
-}			RoleSwitch;
+} RoleSwitch;
 
 extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchStay(void);

@@ -76,7 +76,7 @@ typedef struct FixedSetting
 	const char *value;
 	struct config_generic *setting;
 	int			number;			/* the value, unless it is a string */
-}			FixedSetting;
+} FixedSetting;
 
 static FixedSetting fixed_settings[lengthof(fixed_values)];
 

@@ -15,7 +15,7 @@ typedef struct StreamKey
 	text	   *aggregate_type;
 	text	   *aggregate_id;
 	text	   *tenant_id;
-}			StreamKey;
+} StreamKey;
 
 extern char *StreamKeyName(const StreamKey *key);
 

@@ -16,10 +16,10 @@ typedef struct Subtransaction
 	MemoryContext caller;
 	ResourceOwner owner;
 	volatile bool is_open;
-}			Subtransaction;
+} Subtransaction;
 
-extern void SubtransactionBegin(Subtransaction * subtransaction);
-extern void SubtransactionEnd(Subtransaction * subtransaction, bool commit);
-extern ErrorData *SubtransactionCatch(Subtransaction * subtransaction);
+extern void SubtransactionBegin(Subtransaction *subtransaction);
+extern void SubtransactionEnd(Subtransaction *subtransaction, bool commit);
+extern ErrorData *SubtransactionCatch(Subtransaction *subtransaction);
 
 #endif							/* CQRS_ES_SUBTRANSACTION_H */

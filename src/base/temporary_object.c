@@ -123,11 +123,12 @@ uses_temporary(Node *node, void *context)
 		case T_ConvertRowtypeExpr:
 		case T_CoerceToDomain:
 		case T_RowExpr:
-		COMPAT_CASE_JSON_EXPR
 			if (type_is_temporary(exprType(node)))
 				return true;
 			break;
 		default:
+			if (compat_is_json_expr(node) && type_is_temporary(exprType(node)))
+				return true;
 			break;
 	}
 	return expression_tree_walker(node, uses_temporary, context);
@@ -142,8 +143,10 @@ entry_is_temporary(const RangeTblEntry *entry)
 	if (OidIsValid(entry->relid) && isAnyTempNamespace(get_rel_namespace(entry->relid)))
 		return true;
 	foreach(lc, entry->functions)
+	{
 		if (types_are_temporary(lfirst_node(RangeTblFunction, lc)->funccoltypes))
 			return true;
+	}
 	return false;
 }
 
@@ -162,8 +165,10 @@ operators_are_temporary(List *operators)
 	ListCell   *lc;
 
 	foreach(lc, operators)
+	{
 		if (operator_is_temporary(lfirst_oid(lc)))
 			return true;
+	}
 	return false;
 }
 
@@ -215,8 +220,10 @@ types_are_temporary(List *types)
 	ListCell   *lc;
 
 	foreach(lc, types)
+	{
 		if (type_is_temporary(lfirst_oid(lc)))
 			return true;
+	}
 	return false;
 }
 

@@ -147,8 +147,10 @@ TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id)
 	if (rel->rd_rsdesc == NULL || rel->rd_rsdesc->policies == NIL)
 		return false;
 	foreach(lc, rel->rd_rsdesc->policies)
+	{
 		if (!is_tenant_policy(lfirst(lc), tenant_id, current_tenant))
 			return false;
+	}
 	return true;
 }
 

@@ -106,7 +106,7 @@ typedef struct DeclaredCommand
 {
 	text	   *type;
 	DefinerStatement *decider;
-}			DeclaredCommand;
+} DeclaredCommand;
 
 /* ... and those of an aggregate type. */
 typedef struct AggregateCommands
@@ -114,7 +114,7 @@ typedef struct AggregateCommands
 	RegistryEntry entry;		/* its key is the aggregate type */
 	int			n;
 	DeclaredCommand *commands;
-}			AggregateCommands;
+} AggregateCommands;
 
 static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
 
@@ -137,7 +137,7 @@ typedef struct Command
 	bool		holds_id;		/* that lock, see above */
 	bool		appends_show;	/* to those who wait for the stream, before we commit */
 	char		digest[DIGEST_CHARS + 1];	/* of type and payload; with has_id only */
-}			Command;
+} Command;
 
 /* How far it has come, and at last what became of it. */
 typedef struct CommandRun
@@ -149,7 +149,7 @@ typedef struct CommandRun
 	int64		moved_to;		/* where the stream is instead, after a lost race */
 	int64		global_position;	/* 0: nothing happened */
 	bool		appended;		/* by this call */
-}			CommandRun;
+} CommandRun;
 
 /* What came of one try. */
 typedef enum Attempt
@@ -157,8 +157,9 @@ typedef enum Attempt
 	ATTEMPT_DONE,				/* decided, and what follows is in the log */
 	ATTEMPT_UNSEARCHED,			/* loaded, but not all of that searched for the id */
 	ATTEMPT_LOST,				/* somebody else was quicker, and is at moved_to */
-	ATTEMPT_UNSURE				/* nothing came of it, perhaps since it runs elsewhere, too */
-}			Attempt;
+	ATTEMPT_UNSURE				/* nothing came of it, perhaps since it runs elsewhere,
+								 * too */
+} Attempt;
 
 static char *begin_definition(FunctionCallInfo fcinfo);
 static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
@@ -240,7 +241,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND command_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-	};
+		};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
@@ -273,12 +274,12 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
+		};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
 		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-	CStringGetTextDatum(search_path)};
+		CStringGetTextDatum(search_path)};
 	Definer		definer = {.role = GetUserId(),.search_path = search_path};
 
 	DefinerStatementDefine(DeciderMake(expression, &definer));
@@ -292,7 +293,7 @@ drop_commands(const text *aggregate_type)
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);
@@ -323,7 +324,7 @@ load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
 		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	AggregateCommands *commands = entry;
 	Datum		value = PointerGetDatum(aggregate_type);
 	uint64		n = RegistryRead(&query, &value);
@@ -338,7 +339,7 @@ load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 			.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL)),
 			.name = InternalQueryText(&row, "definer_name"),
 			.search_path = InternalQueryText(&row, "search_path")
-		};
+			};
 
 		commands->commands[i].type = cstring_to_text(InternalQueryText(&row, "command_type"));
 		commands->commands[i].decider = DeciderMake(InternalQueryText(&row, "decider"), &definer);
@@ -637,7 +638,7 @@ hold_id(Command *command, bool wait)
 {
 	uint64		hash = 0;
 	const text *parts[] = {command->key.aggregate_type, command->key.aggregate_id,
-	command->key.tenant_id};
+		command->key.tenant_id};
 	size_t		i;
 
 	for (i = 0; i < lengthof(parts); i++)

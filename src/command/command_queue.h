@@ -17,7 +17,7 @@ typedef struct CommandQueue
 	LOCKTAG		slot;
 	bool		may_wait;
 	bool		holds_slot;
-}			CommandQueue;
+} CommandQueue;
 
 extern void CommandQueueArrive(CommandQueue *queue, const StreamKey *key);
 extern void CommandQueueDecided(CommandQueue *queue);

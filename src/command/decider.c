@@ -47,7 +47,7 @@ static const struct
 typedef struct Question
 {
 	Datum		values[lengthof(decider_params)];
-}			Question;
+} Question;
 
 /* The error context around the decider that is running; NULL when none is. */
 static ErrorContextCallback *decision_context = NULL;
@@ -57,9 +57,9 @@ PG_FUNCTION_INFO_V1(cqrs_es_reject);
 static void check_expression(SPIPlanPtr plan);
 static void require_jsonb(TupleDesc result);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
-static void bind_question(const DefinerStatement * statement, ParamListInfo params,
+static void bind_question(const DefinerStatement *statement, ParamListInfo params,
 						  const void *source);
-static Jsonb *evaluate(DefinerStatement * decider, const Question * question);
+static Jsonb *evaluate(DefinerStatement *decider, const Question *question);
 static Jsonb *as_array(Jsonb *events);
 
 static const DefinerKind decider_kind = {
@@ -115,7 +115,7 @@ DeciderCall(NullableDatum function)
 
 /* An expression of a definer, as DefinerStatementMake; 42804 when it cannot be a decider. */
 DefinerStatement *
-DeciderMake(const char *expression, const Definer * definer)
+DeciderMake(const char *expression, const Definer *definer)
 {
 	return DefinerStatementMake(&decider_kind, expression, definer);
 }
@@ -169,7 +169,7 @@ DeciderRun(DefinerStatement *decider, Jsonb *state, Jsonb *command, const text *
  * subquery, and more than one an error (21000).
  */
 static Jsonb *
-evaluate(DefinerStatement * decider, const Question * question)
+evaluate(DefinerStatement *decider, const Question *question)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Jsonb	   *events;
@@ -272,7 +272,7 @@ resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 }
 
 static void
-bind_question(const DefinerStatement * statement, ParamListInfo params, const void *source)
+bind_question(const DefinerStatement *statement, ParamListInfo params, const void *source)
 {
 	const Question *question = source;
 	size_t		i;

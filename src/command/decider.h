@@ -10,9 +10,9 @@
 
 #include "base/definer.h"
 
-extern DefinerStatement * DeciderMake(const char *expression, const Definer * definer);
+extern DefinerStatement *DeciderMake(const char *expression, const Definer *definer);
 extern char *DeciderCall(NullableDatum function);
-extern Jsonb *DeciderRun(DefinerStatement * decider, Jsonb *state, Jsonb *command,
+extern Jsonb *DeciderRun(DefinerStatement *decider, Jsonb *state, Jsonb *command,
 						 const text *aggregate_id, Jsonb *metadata, int64 version);
 
 #endif							/* CQRS_ES_DECIDER_H */

@@ -53,7 +53,7 @@ typedef struct NewRow
 {
 	NullableDatum columns[EVENT_NCOLUMNS];
 	bool		changed[EVENT_NCOLUMNS];
-}			NewRow;
+} NewRow;
 
 static bool check_new_row(NewRow *row, StreamKey *key);
 static void admit_restored(Relation rel, NewRow *row);
@@ -239,8 +239,8 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 		set_column(row, EVENT_SEQUENCE, Int64GetDatum(sequence));
 
 	/*
-	 * The column default was drawn before we waited for the stream's end.  If
-	 * that end came after, take a later position; the first is a dead gap.
+	 * The column default was drawn before we waited for the stream's end.  If that end
+	 * came after, take a later position; the first is a dead gap.
 	 */
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))

@@ -107,7 +107,7 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
 	Datum		values[2] = {Int64GetDatum(result->version),
-	Int64GetDatum(result->global_position)};
+		Int64GetDatum(result->global_position)};
 	bool		nulls[2] = {false, false};
 	Datum		row = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 
@@ -150,10 +150,10 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 		(void) StreamIndexRequire(writer.rel, &writer.table.columns);
 
 	/*
-	 * It ends: a lost race is lost to an event that is in the stream by now, or
-	 * to one that is gone (event_writer.c says why that comes to an end); and
-	 * what is kept out by SQL although the stream stays where it was ends with
-	 * the second try, as does what is kept out by a trigger that appends to it.
+	 * It ends: a lost race is lost to an event that is in the stream by now, or to one
+	 * that is gone (event_writer.c says why that comes to an end); and what is kept out
+	 * by SQL although the stream stays where it was ends with the second try, as does
+	 * what is kept out by a trigger that appends to it.
 	 */
 	for (;;)
 	{

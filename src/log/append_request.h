@@ -25,19 +25,20 @@ typedef struct AppendRequest
 {
 	StreamKey	key;
 	int64		expected_version;
-	Jsonb	   *metadata;		/* an object for all events, or NULL; with the stamp in it */
+	Jsonb	   *metadata;		/* an object for all events, or NULL; with the stamp in
+								 * it */
 	Jsonb	   *stamp;			/* what of it no event can change, or NULL */
 	Event	   *events;
 	bool	   *has_id;			/* was the event's id given? */
 	int			nevents;		/* at least 1 */
-}			AppendRequest;
+} AppendRequest;
 
 /* What came of it: where the stream is then, and the log. */
 typedef struct AppendResult
 {
 	int64		version;
 	int64		global_position;	/* of the last event */
-}			AppendResult;
+} AppendResult;
 
 extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo);
 extern void AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo);

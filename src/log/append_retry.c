@@ -43,7 +43,7 @@ static int	compare_ids(const void *a, const void *b);
 static int64 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
-							   int64 sequence);
+										   int64 sequence);
 
 void
 AppendRetryInit(void)
@@ -140,8 +140,8 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
 	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	EventScan  *scan = EventScanStream(&retry->append->key,
-										searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
-										direction, snapshot);
+									   searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
+									   direction, snapshot);
 	int64		found = 0;
 	Event		event;
 

@@ -16,7 +16,7 @@ typedef struct AppendRetry
 	pg_uuid_t **ids;			/* that were given, in order */
 	int			nids;
 	int64		searched_to;	/* the stream has none of them up to here */
-}			AppendRetry;
+} AppendRetry;
 
 extern void AppendRetryInit(void);
 extern void AppendRetryBegin(AppendRetry *retry, const AppendRequest *append);

@@ -64,7 +64,7 @@ typedef struct Cause
 	int			depth;
 	char	   *projection;		/* of a reducer that runs for a snapshot: "snapshot" */
 	char	   *event_type;
-}			Cause;
+} Cause;
 
 /* An event that observers will be told of later. */
 typedef struct QueuedEvent
@@ -74,14 +74,14 @@ typedef struct QueuedEvent
 	const Cause *cause;
 	int			nest_level;		/* of the transaction that appended it */
 	MemoryContext memory;		/* of all this */
-}			QueuedEvent;
+} QueuedEvent;
 
 /* A state that the end of the (sub)transaction which brought it about ends. */
 typedef struct Until
 {
 	bool		on;
 	int			nest_level;		/* of that transaction */
-}			Until;
+} Until;
 
 /* What goes on in this transaction. */
 typedef struct Dispatch
@@ -102,7 +102,7 @@ typedef struct Dispatch
 	const Event *event;
 	const Cause *cause;
 	const char *projection;
-}			Dispatch;
+} Dispatch;
 
 static Dispatch current = {.queue = DLIST_STATIC_INIT(current.queue)};
 

@@ -49,7 +49,7 @@ typedef struct FixedColumns
 	int64		sequence;
 	TimestampTz created_at;
 	pg_uuid_t	event_id;
-}			FixedColumns;
+} FixedColumns;
 
 /* A scan over events, one of the two ways. */
 struct EventScan
@@ -118,7 +118,7 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  */
 StreamTip
 EventScanTip(Relation rel, Relation index, const EventColumns *columns,
-		  const StreamKey *key)
+			 const StreamKey *key)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
@@ -270,10 +270,10 @@ query_tip(const StreamKey *key, bool latest)
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" ORDER BY sequence DESC LIMIT 1",
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
-	};
+		};
 	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
-	PointerGetDatum(key->tenant_id)};
+		PointerGetDatum(key->tenant_id)};
 	StreamTip	tip = {0};
 	RoleSwitch	saved;
 
@@ -305,7 +305,7 @@ query_tip(const StreamKey *key, bool latest)
  */
 EventScan *
 EventScanStream(const StreamKey *key, int64 from_sequence,
-				 ScanDirection direction, Snapshot snapshot)
+				ScanDirection direction, Snapshot snapshot)
 {
 	static InternalQuery forward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
@@ -314,7 +314,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND sequence OPERATOR(pg_catalog.>=) $4 ORDER BY sequence",
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
-	};
+		};
 	static InternalQuery backward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
@@ -322,7 +322,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND sequence OPERATOR(pg_catalog.<=) $4 ORDER BY sequence DESC",
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
-	};
+		};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
 	Relation	heap = open_plain_heap(&table);
@@ -356,7 +356,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 		Datum		values[4] = {PointerGetDatum(key->aggregate_type),
 			PointerGetDatum(key->aggregate_id),
 			PointerGetDatum(key->tenant_id),
-		Int64GetDatum(from_sequence)};
+			Int64GetDatum(from_sequence)};
 
 		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
 	}
@@ -412,12 +412,12 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.>) $1 ORDER BY global_position",
 		.nargs = 1,.argtypes = {INT8OID}
-	};
+		};
 	static InternalQuery backward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
 		.nargs = 1,.argtypes = {INT8OID}
-	};
+		};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
 	Relation	heap = open_plain_heap(&table);
@@ -523,7 +523,7 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 {
 	static FmgrInfo equality = {
 		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
-	};
+		};
 	int			i;
 
 	for (i = 0; i < 3; i++)

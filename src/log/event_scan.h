@@ -18,21 +18,21 @@ typedef struct StreamTip
 	int64		version;		/* 0: no such stream */
 	int64		global_position;	/* of the last event, 0 when there is none */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
-}			StreamTip;
+} StreamTip;
 
 typedef struct EventScan EventScan;
 
 extern StreamTip EventScanTip(Relation rel, Relation index,
-						   const EventColumns *columns, const StreamKey *key);
+							  const EventColumns *columns, const StreamKey *key);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
 
 extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
-								   ScanDirection direction, Snapshot snapshot);
+								  ScanDirection direction, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
-								Snapshot snapshot);
+							   Snapshot snapshot);
 extern bool EventScanNext(EventScan *scan, Event *event);
 extern void EventScanEnd(EventScan *scan);
 

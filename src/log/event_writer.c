@@ -99,7 +99,7 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
 		return EventScanTipByQuery(key);
 	if (writer->straight)
 		return EventScanTip(writer->rel, open_index(writer, writer->table.stream_index),
-						 &writer->table.columns, key);
+							&writer->table.columns, key);
 	index = index_open(writer->table.stream_index, AccessShareLock);
 	tip = EventScanTip(writer->rel, index, &writer->table.columns, key);
 	index_close(index, AccessShareLock);
@@ -307,17 +307,17 @@ insert_generic(const EventWriter *writer, Event *events, int nevents, bool plain
 	static InternalQuery first = {
 		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING RETURNING global_position",
 		INSERT_TYPES
-	};
+		};
 	static InternalQuery first_beside_deferrable = {
 		.sql = INSERT_EVENT
 		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, sequence) DO NOTHING"
 		" RETURNING global_position",
 		INSERT_TYPES
-	};
+		};
 	static InternalQuery next = {
 		.sql = INSERT_EVENT " RETURNING global_position",
 		INSERT_TYPES
-	};
+		};
 	InternalQuery *query = plainly ? &next :
 		writer->table.deferrable ? &first_beside_deferrable : &first;
 	int			i;

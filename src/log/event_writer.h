@@ -15,7 +15,8 @@
 /* The log, open to write; on the stack of who appends. */
 typedef struct EventWriter
 {
-	Relation	rel;			/* in RowExclusiveLock, kept to the end of the transaction */
+	Relation	rel;			/* in RowExclusiveLock, kept to the end of the
+								 * transaction */
 	EventsTable table;			/* what the catalog says of it under that lock */
 	bool		reads_straight; /* the stream's end is looked for below the executor ... */
 	bool		straight;		/* ... and the events are written there, too */
@@ -24,15 +25,16 @@ typedef struct EventWriter
 	EState	   *estate;
 	ResultRelInfo *result_rel;
 	TupleTableSlot *slot;
-}			EventWriter;
+} EventWriter;
 
 /* What became of the events. */
 typedef enum EventWriterOutcome
 {
 	EVENTS_INSERTED,
-	EVENTS_LOST,				/* nothing was written: their sequences are somebody else's */
+	EVENTS_LOST,				/* nothing was written: their sequences are somebody
+								 * else's */
 	EVENTS_SUPPRESSED			/* something on the table has swallowed one of them */
-}			EventWriterOutcome;
+} EventWriterOutcome;
 
 extern void EventWriterOpen(EventWriter *writer);
 extern StreamTip EventWriterTip(const EventWriter *writer, const StreamKey *key);

@@ -29,7 +29,7 @@ typedef enum EventColumn
 	EVENT_EVENT_VERSION,
 	EVENT_PAYLOAD,
 	EVENT_METADATA
-}			EventColumn;
+} EventColumn;
 
 #define EVENT_NCOLUMNS	(EVENT_METADATA + 1)
 
@@ -45,7 +45,7 @@ typedef struct Event
 	Datum		values[EVENT_NCOLUMNS];
 	HeapTuple	row;			/* a row with just these values in this order, or NULL */
 	int64		append_version; /* last sequence of the append that wrote it; 0: unknown */
-}			Event;
+} Event;
 
 #define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])
 #define EventSequence(e)		DatumGetInt64((e)->values[EVENT_SEQUENCE])
@@ -55,7 +55,7 @@ typedef struct Event
 typedef struct EventColumns
 {
 	AttrNumber	attno[EVENT_NCOLUMNS];
-}			EventColumns;
+} EventColumns;
 
 /* What the catalog said of cqrs_es.events when it was asked. */
 typedef struct EventsTable
@@ -69,7 +69,7 @@ typedef struct EventsTable
 	bool		plain;			/* reads: an ordinary local heap? */
 	bool		straight;		/* writes: and exactly as we installed it? */
 	EventColumns columns;
-}			EventsTable;
+} EventsTable;
 
 extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);

@@ -96,7 +96,7 @@ typedef struct Question
 	VirtualTransactionId *holders;	/* primary: who held the lock, and ... */
 	int			nholders;		/* ... has not been found ended yet */
 	TransactionId next_xid;		/* standby */
-}			Question;
+} Question;
 
 /* May a walk go over a gap? */
 typedef enum Passage
@@ -104,7 +104,7 @@ typedef enum Passage
 	GAP_PASSED,
 	GAP_HOLDS,
 	GAP_NEEDS_SNAPSHOT			/* look again with a newer one */
-}			Passage;
+} Passage;
 
 static int	cqrs_es_settle_timeout = 1000;
 
@@ -410,7 +410,7 @@ open_scan(HorizonScan *walk)
 	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
 	walk->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	walk->scan = EventScanLog(walk->before_node + walk->number, ForwardScanDirection,
-							   walk->snapshot);
+							  walk->snapshot);
 }
 
 static void

@@ -21,7 +21,7 @@ typedef struct HorizonScan
 	TimestampTz deadline;		/* wait for a gap until then */
 	Snapshot	snapshot;
 	EventScan  *scan;
-}			HorizonScan;
+} HorizonScan;
 
 extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);

@@ -15,7 +15,7 @@ typedef enum LastRow
 	LAST_ROW_NONE,
 	LAST_ROW_FOUND,				/* it is in the slot */
 	LAST_ROW_UNKNOWN			/* not to be told from one page: scan the index */
-}			LastRow;
+} LastRow;
 
 extern LastRow LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 						   Snapshot snapshot, TupleTableSlot *slot);

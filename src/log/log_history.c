@@ -64,7 +64,7 @@ typedef struct Jump
 	pg_uuid_t	log_id;			/* of the log from here on */
 	int64		last_position;
 	int64		first_position;
-}			Jump;
+} Jump;
 
 /* all jumps, in the order of positions */
 static Jump *jumps = NULL;
@@ -122,7 +122,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.log_histories (log_id, last_position, first_position) VALUES ($1, $2, $3)",
 		.nargs = 3,.argtypes = {UUIDOID, INT8OID, INT8OID}
-	};
+		};
 	pg_uuid_t	id;
 	Datum		values[3] = {UUIDPGetDatum(&id)};
 	int64		target;
@@ -143,7 +143,10 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	target += JUMP;
 	last = PositionAdvance(target);
 
-	/* when nobody holds a position, we neither, those behind the last event are dead as well */
+	/*
+	 * when nobody holds a position, we neither, those behind the last event are dead as
+	 * well
+	 */
 	if (PositionFirstOwn() == 0 && holds_nobody())
 		last = Min(last, POSITION_NUMBER(LogEnd(PositionOfNumber(POSITION_MAX_NUMBER) + 1, true, NULL)));
 
@@ -221,7 +224,7 @@ load_jumps(void)
 {
 	static InternalQuery query = {
 		.sql = "SELECT log_id, last_position, first_position FROM cqrs_es.log_histories ORDER BY first_position"
-	};
+		};
 	uint64		started = invalidations;
 	Jump	   *fresh = NULL;
 	RoleSwitch	saved;

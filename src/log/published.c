@@ -46,7 +46,7 @@ typedef struct Replication
 {
 	bool		replicated;		/* is it the target of one? */
 	bool		ready;			/* and copied, and up with the rest? */
-}			Replication;
+} Replication;
 
 static Replication replication_of(Oid relid);
 static bool read_row(int64 *number, bool *is_ours);
@@ -126,7 +126,7 @@ PublishedWrite(int64 position)
 		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\""
 		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
 		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
-	};
+		};
 	Datum		values[3] = {Int32GetDatum(PositionNodeId), Int64GetDatum(position), publisher_name()};
 	RoleSwitch	saved;
 
@@ -168,7 +168,7 @@ read_row(int64 *number, bool *is_ours)
 		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 FROM cqrs_es.published_positions"
 		" WHERE node_id OPERATOR(pg_catalog.=) $1",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
-	};
+		};
 	Datum		values[2] = {Int32GetDatum(PositionNodeId), publisher_name()};
 	bool		found;
 	bool		isnull;

@@ -43,7 +43,7 @@ typedef struct TextFilter
 	bool		all;
 	int			n;
 	text	  **texts;
-}			TextFilter;
+} TextFilter;
 
 /* The rows of read_page: the columns of an event, and read_to. */
 #define PAGE_READ_TO	EVENT_NCOLUMNS
@@ -55,7 +55,7 @@ typedef struct LogPage
 	HeapTuple	last;			/* NULL: no row yet */
 	int64		position;		/* of that */
 	int64		before;			/* the position before, where it began at first */
-}			LogPage;
+} LogPage;
 
 PG_FUNCTION_INFO_V1(cqrs_es_read_stream);
 PG_FUNCTION_INFO_V1(cqrs_es_read_all);
@@ -66,9 +66,9 @@ static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
 static bool filter_matches(const TextFilter *filter, Datum value);
 static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
 static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
-static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
+static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls,
 					  MemoryContext work);
-static void put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls * calls,
+static void put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls,
 						   MemoryContext work, LogPage *page);
 static void put_page_row(ReturnSetInfo *result, HeapTuple row, int64 read_to);
 static MemoryContext work_context(void);
@@ -107,7 +107,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	RegistryFunctionCallsInit(&calls);
 	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	scan = EventScanStream(&key, from_sequence,
-							backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
+						   backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
 	while (max_count-- > 0 && EventScanNext(scan, &event))
 		put_event(result, &event, &calls, work);
 	EventScanEnd(scan);

@@ -46,9 +46,9 @@ struct RowScan
 	HeapTupleData rows[MAX_ROWS];
 };
 
-static void look_ahead(RowScan * scan);
-static void fetch_rows(RowScan * scan);
-static bool fetch_row(const RowScan * scan, ItemPointer tid, bool all_visible, HeapTuple row);
+static void look_ahead(RowScan *scan);
+static void fetch_rows(RowScan *scan);
+static bool fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row);
 
 /*
  * Begin a scan.  Heap and index are the caller's, locked; the MVCC snapshot is
@@ -76,7 +76,7 @@ RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
 
 /* The next row, NULL at the end; good until the next call. */
 HeapTuple
-RowScanNext(RowScan * scan)
+RowScanNext(RowScan *scan)
 {
 	while (scan->next_row >= scan->nrows)
 	{
@@ -89,7 +89,7 @@ RowScanNext(RowScan * scan)
 }
 
 void
-RowScanEnd(RowScan * scan)
+RowScanEnd(RowScan *scan)
 {
 	if (BufferIsValid(scan->page))
 		ReleaseBuffer(scan->page);
@@ -99,7 +99,7 @@ RowScanEnd(RowScan * scan)
 
 /* Move on in the index. */
 static void
-look_ahead(RowScan * scan)
+look_ahead(RowScan *scan)
 {
 	ItemPointer tid = index_getnext_tid(scan->entries, scan->direction);
 
@@ -111,7 +111,7 @@ look_ahead(RowScan * scan)
 
 /* Fetch the rows that the next entries lead to, as long as they are on one page. */
 static void
-fetch_rows(RowScan * scan)
+fetch_rows(RowScan *scan)
 {
 	BlockNumber block = ItemPointerGetBlockNumber(&scan->ahead);
 	ItemPointerData tids[MAX_ROWS];
@@ -132,10 +132,10 @@ fetch_rows(RowScan * scan)
 	LockBuffer(scan->page, BUFFER_LOCK_SHARE);
 
 	/*
-	 * When vacuum found all rows of the page visible to everyone, there is no
-	 * need to look at each.  As in other scans of the server, not so on a
-	 * standby, where snapshots can be older than what the primary goes by, and
-	 * not in SERIALIZABLE, which takes note of every row.
+	 * When vacuum found all rows of the page visible to everyone, there is no need to
+	 * look at each.  As in other scans of the server, not so on a standby, where
+	 * snapshots can be older than what the primary goes by, and not in SERIALIZABLE,
+	 * which takes note of every row.
 	 */
 	all_visible = PageIsAllVisible(BufferGetPage(scan->page)) &&
 		!scan->entries->xs_snapshot->takenDuringRecovery && !IsolationIsSerializable();
@@ -149,7 +149,7 @@ fetch_rows(RowScan * scan)
 
 /* The row on the locked page; false when there is none for the snapshot. */
 static bool
-fetch_row(const RowScan * scan, ItemPointer tid, bool all_visible, HeapTuple row)
+fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row)
 {
 	Page		page = BufferGetPage(scan->page);
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);

@@ -14,9 +14,9 @@
 
 typedef struct RowScan RowScan;
 
-extern RowScan * RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
-							  ScanDirection direction, Snapshot snapshot);
-extern HeapTuple RowScanNext(RowScan * scan);
-extern void RowScanEnd(RowScan * scan);
+extern RowScan *RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
+							 ScanDirection direction, Snapshot snapshot);
+extern HeapTuple RowScanNext(RowScan *scan);
+extern void RowScanEnd(RowScan *scan);
 
 #endif							/* CQRS_ES_ROW_SCAN_H */

@@ -52,7 +52,7 @@ typedef struct GuardedTable
 {
 	Oid			relid;
 	Oid			guard;
-}			GuardedTable;
+} GuardedTable;
 
 static HTAB *guarded_tables = NULL;
 static uint64 invalidations = 0;	/* of any relation */
@@ -157,7 +157,7 @@ remember(Oid relid, Oid guard, uint64 as_of)
 	if (guarded_tables == NULL)
 	{
 		HASHCTL		control = {.keysize = sizeof(Oid),.entrysize = sizeof(GuardedTable),
-		.hcxt = TopMemoryContext};
+			.hcxt = TopMemoryContext};
 
 		guarded_tables = hash_create("cqrs_es guarded tables", 16, &control,
 									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);

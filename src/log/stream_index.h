@@ -15,7 +15,7 @@ typedef struct StreamIndexes
 	bool		only_unique;	/* nothing else is unique, in whatever state */
 	bool		deferrable;		/* a constraint of the others may be checked later */
 	bool		deterministic;	/* the collations of the columns of the stream's key */
-}			StreamIndexes;
+} StreamIndexes;
 
 extern void StreamIndexInit(void);
 extern StreamIndexes StreamIndexesOf(Relation rel, const EventColumns *columns);

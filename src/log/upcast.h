@@ -10,7 +10,7 @@
 #include "log/events.h"
 
 extern void UpcastInit(void);
-extern void UpcastEvent(Event *event, FunctionCalls * calls);
+extern void UpcastEvent(Event *event, FunctionCalls *calls);
 extern const char *UpcastFingerprint(const char **row_versions);
 
 #endif							/* CQRS_ES_UPCAST_H */

@@ -67,46 +67,46 @@ typedef struct Handler
 	Definer		definer;
 	DefinerStatement *statement;	/* that calls the function, or NULL */
 	StateProjection *states;	/* or NULL */
-}			Handler;
+} Handler;
 
 /* Those of a projection, in the order in which they run. */
 typedef struct HandlerList
 {
 	int			n;
 	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
-}			HandlerList;
+} HandlerList;
 
 /* Which handler runs for which event, for the error context. */
 typedef struct HandlerContext
 {
 	const Handler *handler;
 	const Event *event;
-}			HandlerContext;
+} HandlerContext;
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_handler);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 
 static bool is_signature(const char *given);
 static void save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
-						 const Definer * definer);
+						 const Definer *definer);
 static bool begin_change(const text *name);
 static void project(const Event *event);
-static bool run_all(Projection * *projections, int n, const Event *event, bool replayed);
-static void run(const Handler * handler, const Event *event, bool replayed);
-static void require_read_models(const Projection * projection);
+static bool run_all(Projection **projections, int n, const Event *event, bool replayed);
+static void run(const Handler *handler, const Event *event, bool replayed);
+static void require_read_models(const Projection *projection);
 static bool keeps_sqlstate(int sqlstate);
-static void name_failure(const Handler * handler, const Event *event,
+static void name_failure(const Handler *handler, const Event *event,
 						 ErrorData *error, bool may_see_all);
 static void describe_handler(void *arg);
-static char *problem_of(const Handler * handler);
-static HandlerList * handlers_of(Projection * projection);
-static HandlerList * list_with_states(const Projection * projection);
-static HandlerList * load_handlers(const Projection * projection);
-static DefinerStatement * make_statement(const char *statement, const char *function,
-										 const Definer * definer);
+static char *problem_of(const Handler *handler);
+static HandlerList *handlers_of(Projection *projection);
+static HandlerList *list_with_states(const Projection *projection);
+static HandlerList *load_handlers(const Projection *projection);
+static DefinerStatement *make_statement(const char *statement, const char *function,
+										const Definer *definer);
 static void check_statement(SPIPlanPtr plan);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
-static void bind_event(const DefinerStatement * statement, ParamListInfo params,
+static void bind_event(const DefinerStatement *statement, ParamListInfo params,
 					   const void *source);
 
 static const DefinerKind statement_kind = {
@@ -194,7 +194,7 @@ is_signature(const char *given)
 /* Check a handler, a statement or a function, and store it. */
 static void
 save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
-			 const Definer * definer)
+			 const Definer *definer)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.handlers AS h"
@@ -204,7 +204,7 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		" definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
+		};
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
@@ -234,7 +234,7 @@ begin_change(const text *name)
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
 		" state_of IS NOT NULL AS keeps_states",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	QueryRow	row;
 	bool		keeps_states;
 
@@ -254,7 +254,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-	};
+		};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
@@ -292,7 +292,7 @@ project(const Event *event)
  * projection meanwhile.
  */
 bool
-HandlerReplay(Projection * projection, const Event *event)
+HandlerReplay(Projection *projection, const Event *event)
 {
 	bool		concerned;
 
@@ -309,7 +309,7 @@ HandlerReplay(Projection * projection, const Event *event)
  * registries.
  */
 static bool
-run_all(Projection * *projections, int n, const Event *event, bool replayed)
+run_all(Projection **projections, int n, const Event *event, bool replayed)
 {
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	Event		upcast = *event;
@@ -355,7 +355,7 @@ run_all(Projection * *projections, int n, const Event *event, bool replayed)
  * one sees less of it.
  */
 static void
-run(const Handler * handler, const Event *event, bool replayed)
+run(const Handler *handler, const Event *event, bool replayed)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
@@ -398,7 +398,7 @@ run(const Handler * handler, const Event *event, bool replayed)
 
 /* All of them, also where this handler would do without: no part of a projection stands still. */
 static void
-require_read_models(const Projection * projection)
+require_read_models(const Projection *projection)
 {
 	if (projection->missing == NIL)
 		return;
@@ -418,7 +418,7 @@ keeps_sqlstate(int sqlstate)
 
 /* Make the error a QE201, its own words the detail. */
 static void
-name_failure(const Handler * handler, const Event *event, ErrorData *error, bool may_see_all)
+name_failure(const Handler *handler, const Event *event, ErrorData *error, bool may_see_all)
 {
 	StreamKey	key;
 	const char *detail = may_see_all ? error->detail : DefinerDetail(error);
@@ -458,7 +458,7 @@ describe_handler(void *arg)
  * (char *) in the current memory context; NIL when nothing does.
  */
 List *
-HandlerProblems(Projection * projection)
+HandlerProblems(Projection *projection)
 {
 	HandlerList *list = handlers_of(projection);
 	List	   *problems = NIL;
@@ -480,7 +480,7 @@ HandlerProblems(Projection * projection)
  * projection is being rebuilt, for instance) nothing is known of it.
  */
 static char *
-problem_of(const Handler * handler)
+problem_of(const Handler *handler)
 {
 	ErrorData  *volatile error = NULL;
 	Subtransaction subtransaction;
@@ -518,7 +518,7 @@ problem_of(const Handler * handler)
 
 /* The handlers of a projection, read when they are first needed, and then kept with it. */
 static HandlerList *
-handlers_of(Projection * projection)
+handlers_of(Projection *projection)
 {
 	if (projection->handlers == NULL)
 	{
@@ -533,7 +533,7 @@ handlers_of(Projection * projection)
 
 /* Of a projection that keeps states, in the current memory context. */
 static HandlerList *
-list_with_states(const Projection * projection)
+list_with_states(const Projection *projection)
 {
 	HandlerList *list = palloc0(offsetof(HandlerList, handlers) + sizeof(Handler));
 	Oid			table = projection->missing == NIL ? projection->read_models[0] : InvalidOid;
@@ -548,7 +548,7 @@ list_with_states(const Projection * projection)
 
 /* Of any other, in the current memory context. */
 static HandlerList *
-load_handlers(const Projection * projection)
+load_handlers(const Projection *projection)
 {
 	static InternalQuery query = {
 		.sql = "SELECT h.event_type, h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "' AS all_types,"
@@ -556,7 +556,7 @@ load_handlers(const Projection * projection)
 		" h.definer_name, h.search_path FROM cqrs_es.handlers AS h"
 		" WHERE h.projection OPERATOR(pg_catalog.=) $1 ORDER BY 2 DESC, 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = CStringGetTextDatum(projection->name);
 	MemoryContext memory = CurrentMemoryContext;
 	MemoryContext spi;
@@ -591,7 +591,7 @@ load_handlers(const Projection * projection)
 
 /* What a handler runs: a statement, or a function, given by its qualified signature. */
 static DefinerStatement *
-make_statement(const char *statement, const char *function, const Definer * definer)
+make_statement(const char *statement, const char *function, const Definer *definer)
 {
 	if (statement)
 		return DefinerStatementMake(&statement_kind, statement, definer);
@@ -666,7 +666,7 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 
 /* The parameters of an event; the whole is made only for a statement that names it. */
 static void
-bind_event(const DefinerStatement * statement, ParamListInfo params, const void *source)
+bind_event(const DefinerStatement *statement, ParamListInfo params, const void *source)
 {
 	const Event *event = source;
 	ParamExternData *whole = &params->params[WHOLE_EVENT_PARAM - 1];

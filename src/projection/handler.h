@@ -9,7 +9,7 @@
 #include "projection/projection.h"
 
 extern void HandlerInit(void);
-extern bool HandlerReplay(Projection * projection, const Event *event);
-extern List *HandlerProblems(Projection * projection);
+extern bool HandlerReplay(Projection *projection, const Event *event);
+extern List *HandlerProblems(Projection *projection);
 
 #endif							/* CQRS_ES_HANDLER_H */

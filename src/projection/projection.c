@@ -58,7 +58,7 @@ typedef struct EventTypeProjections
 	RegistryEntry entry;		/* its key is the event type */
 	int			n;
 	Projection **projections;	/* in the order of their names */
-}			EventTypeProjections;
+} EventTypeProjections;
 
 static void load_projection(void *entry, const text *name, MemoryContext memory);
 static void load_event_type(void *entry, const text *event_type, MemoryContext memory);
@@ -80,11 +80,11 @@ static void check_types(ArrayType *types);
 static void check_read_models(ArrayType *read_models);
 static void check_states(const text *name, Oid table, text *aggregate_type);
 static void require_owner(const text *name);
-static Oid	next_lock(const EventTypeProjections * found, const text *aggregate_type, Oid after);
+static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
 static uint64 read_projection(const text *name);
-static void fill(Projection * projection, const QueryRow * row);
-static void set_types(Projection * projection, const QueryRow * row);
-static void set_read_models(Projection * projection, const QueryRow * row);
+static void fill(Projection *projection, const QueryRow *row);
+static void set_types(Projection *projection, const QueryRow *row);
+static void set_read_models(Projection *projection, const QueryRow *row);
 static Oid *tables_of(ArrayType *array, int *n);
 
 void
@@ -104,7 +104,7 @@ refuse_drop_of_aggregate(const text *type)
 		.sql = "SELECT name FROM cqrs_es.projections"
 		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = PointerGetDatum(type);
 
 	SPI_connect();
@@ -140,7 +140,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		" (name, aggregate_types, read_models, owner, state_of, paused, handled_position)"
 		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
-	};
+		};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	Oid		   *tables = NULL;
@@ -274,7 +274,7 @@ check_states(const text *name, Oid table, text *aggregate_type)
 		.role = GetUserId(),
 		.name = GetUserNameFromId(GetUserId(), false),
 		.search_path = "pg_catalog, pg_temp"
-	};
+		};
 
 	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), table, aggregate_type, &owner));
 }
@@ -286,12 +286,12 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	static InternalQuery drop_handlers = {
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
@@ -317,7 +317,7 @@ ProjectionLockRow(InternalQuery *query, const text *name)
 		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = PointerGetDatum(name);
 
 	if (RegistryRead(&unlocked, &value) == 0)
@@ -390,7 +390,7 @@ ProjectionFind(const Event *event, int *n)
 
 /* Is it for events of this aggregate type? */
 bool
-ProjectionConcerns(const Projection * projection, const text *aggregate_type)
+ProjectionConcerns(const Projection *projection, const text *aggregate_type)
 {
 	int			i;
 
@@ -407,7 +407,7 @@ ProjectionConcerns(const Projection * projection, const text *aggregate_type)
  * concerns; InvalidOid after the last.
  */
 static Oid
-next_lock(const EventTypeProjections * found, const text *aggregate_type, Oid after)
+next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after)
 {
 	Oid			next = InvalidOid;
 	int			i;
@@ -455,7 +455,7 @@ ProjectionLoad(const text *name)
 
 /* The same from a row with PROJECTION_COLUMNS, in a memory context. */
 Projection *
-ProjectionMake(const QueryRow * row, MemoryContext memory)
+ProjectionMake(const QueryRow *row, MemoryContext memory)
 {
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	Projection *projection = palloc0(sizeof(Projection));
@@ -490,7 +490,7 @@ load_event_type(void *entry, const text *event_type, MemoryContext memory)
 		" AND (h.event_type OPERATOR(pg_catalog.=) $1"
 		" OR h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "')) ORDER BY p.name",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	EventTypeProjections *found = entry;
 	Datum		value = PointerGetDatum(event_type);
 	uint64		n = RegistryRead(&query, &value);
@@ -517,7 +517,7 @@ read_projection(const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = PointerGetDatum(name);
 
 	return RegistryRead(&query, &value);
@@ -528,7 +528,7 @@ read_projection(const text *name)
  * allocated in what is the current memory context now.
  */
 static void
-fill(Projection * projection, const QueryRow * row)
+fill(Projection *projection, const QueryRow *row)
 {
 	projection->memory = CurrentMemoryContext;
 	projection->owner.role = DatumGetObjectId(InternalQueryDatum(row, "owner", NULL));
@@ -542,7 +542,7 @@ fill(Projection * projection, const QueryRow * row)
 }
 
 static void
-set_types(Projection * projection, const QueryRow * row)
+set_types(Projection *projection, const QueryRow *row)
 {
 	Datum		types = InternalQueryDatum(row, "aggregate_types", &projection->all_types);
 	Datum	   *elements;
@@ -559,7 +559,7 @@ set_types(Projection * projection, const QueryRow * row)
 
 /* Read models, what is missing of them, and what is locked therefore. */
 static void
-set_read_models(Projection * projection, const QueryRow * row)
+set_read_models(Projection *projection, const QueryRow *row)
 {
 	Datum		tables = InternalQueryDatum(row, "read_models", NULL);
 	bool		no_names;

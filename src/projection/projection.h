@@ -44,7 +44,7 @@ typedef struct Projection
 	Oid		   *locks;
 
 	struct HandlerList *handlers;	/* handler.c's; NULL until first used */
-}			Projection;
+} Projection;
 
 /* SQL: what makes a projection of a row p of cqrs_es.projections. */
 #define PROJECTION_COLUMNS \
@@ -54,9 +54,9 @@ typedef struct Projection
 
 extern void ProjectionInit(void);
 extern void ProjectionLockRow(InternalQuery *query, const text *name);
-extern Projection * *ProjectionFind(const Event *event, int *n);
-extern bool ProjectionConcerns(const Projection * projection, const text *aggregate_type);
-extern Projection * ProjectionLoad(const text *name);
-extern Projection * ProjectionMake(const QueryRow * row, MemoryContext memory);
+extern Projection **ProjectionFind(const Event *event, int *n);
+extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);
+extern Projection *ProjectionLoad(const text *name);
+extern Projection *ProjectionMake(const QueryRow *row, MemoryContext memory);
 
 #endif							/* CQRS_ES_PROJECTION_H */

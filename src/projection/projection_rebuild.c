@@ -100,7 +100,7 @@ typedef struct Gap
 {
 	int64		first;
 	int64		last;
-}			Gap;
+} Gap;
 
 /* Handled: all events up to a position, but for those in gaps. */
 typedef struct Coverage
@@ -109,7 +109,7 @@ typedef struct Coverage
 	int			ngaps;
 	int			allocated;
 	Gap		   *gaps;
-}			Coverage;
+} Coverage;
 
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
@@ -118,7 +118,7 @@ typedef struct LockedProjection
 	Coverage	handled;		/* when it is paused */
 	bool		written_here;	/* by this transaction: others see an older row */
 	bool		unresolved;		/* others may have found less of what it names */
-}			LockedProjection;
+} LockedProjection;
 
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
@@ -127,16 +127,16 @@ PG_FUNCTION_INFO_V1(cqrs_es_last_position);
 PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
-static bool lock_projection(LockedProjection * locked, const text *name);
-static void set_handled(Coverage * handled, const QueryRow * row);
-static Datum *positions_of(const QueryRow * row, const char *column, int *n);
+static bool lock_projection(LockedProjection *locked, const text *name);
+static void set_handled(Coverage *handled, const QueryRow *row);
+static Datum *positions_of(const QueryRow *row, const char *column, int *n);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
-static void wait_for_open_appends(const LockedProjection * locked);
+static void wait_for_open_appends(const LockedProjection *locked);
 static void lock_against_writers(const Projection *projection);
 static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
-static int64 replay(Projection * projection, Coverage *handled, bool rebuild);
+static int64 replay(Projection *projection, Coverage *handled, bool rebuild);
 static Coverage visible_events(void);
 static void cover(Coverage *coverage, int64 position, int64 settled);
 static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
@@ -227,7 +227,7 @@ cqrs_es_last_position(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
-	};
+		};
 	Datum		position = 0;
 	bool		isnull = true;
 	RoleSwitch	saved;
@@ -329,7 +329,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 	static InternalQuery resolve = {
 		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	LockedProjection locked = {0};
 	bool		resolved;
@@ -359,7 +359,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
  * read model that it does not know by oid yet.  Raises 42704, 42501.
  */
 static bool
-lock_projection(LockedProjection * locked, const text *name)
+lock_projection(LockedProjection *locked, const text *name)
 {
 	static InternalQuery query = {
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
@@ -372,7 +372,7 @@ lock_projection(LockedProjection * locked, const text *name)
 		" FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1) AS gap_lasts"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext spi;
 	QueryRow	row;
@@ -394,7 +394,7 @@ lock_projection(LockedProjection * locked, const text *name)
 
 /* What a paused projection has handled. */
 static void
-set_handled(Coverage * handled, const QueryRow * row)
+set_handled(Coverage *handled, const QueryRow *row)
 {
 	Datum	   *firsts = positions_of(row, "gap_firsts", &handled->ngaps);
 	Datum	   *lasts = positions_of(row, "gap_lasts", &handled->ngaps);
@@ -412,7 +412,7 @@ set_handled(Coverage * handled, const QueryRow * row)
 
 /* The elements of an array of bigint without nulls, palloc'd. */
 static Datum *
-positions_of(const QueryRow * row, const char *column, int *n)
+positions_of(const QueryRow *row, const char *column, int *n)
 {
 	Datum	   *positions;
 
@@ -501,7 +501,7 @@ refuse_shared_read_models(const Projection *projection)
 		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
 		" ORDER BY 1 LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = CStringGetTextDatum(projection->name);
 
 	SPI_connect();
@@ -693,7 +693,7 @@ save_state(const Projection *projection, const Coverage *handled)
 		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
-	};
+		};
 	StringInfoData gaps;
 	Datum		values[3] = {CStringGetTextDatum(projection->name)};
 	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};

@@ -58,18 +58,18 @@ typedef struct StateRow
 {
 	const StreamKey *key;
 	const FoldedState *folded;	/* NULL: not known yet */
-}			StateRow;
+} StateRow;
 
 static const Oid row_types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID};
 
 static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
-static void make_statements(StateProjection * state, MemoryContext memory,
+static void make_statements(StateProjection *state, MemoryContext memory,
 							const char *table_name, bool has_tenant);
-static void bind_row(const DefinerStatement * statement, ParamListInfo params,
+static void bind_row(const DefinerStatement *statement, ParamListInfo params,
 					 const void *source);
-static bool read_row(StateProjection * state, const StreamKey *key, FoldedState * folded);
-static void write_row(StateProjection * state, const StreamKey *key, const FoldedState * folded);
+static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
+static void write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded);
 
 static const DefinerKind state_kind = {
 	.defined = "defined the handler",
@@ -85,7 +85,7 @@ static const DefinerKind state_kind = {
  */
 StateProjection *
 StateProjectionMake(const char *projection, Oid table, text *aggregate_type,
-					const Definer * definer)
+					const Definer *definer)
 {
 	StateProjection *state = palloc0(sizeof(StateProjection));
 
@@ -102,7 +102,7 @@ StateProjectionMake(const char *projection, Oid table, text *aggregate_type,
  * nothing makes view_id (and tenant_id) unique, 42501.
  */
 void
-StateProjectionCheck(const StateProjection * state)
+StateProjectionCheck(const StateProjection *state)
 {
 	static const char *const columns[] = {"view_id", "version", "payload"};
 	StateProjection fresh = *state;
@@ -133,7 +133,7 @@ StateProjectionCheck(const StateProjection * state)
  * 42P01, and what the statements do.
  */
 void
-StateProjectionRun(StateProjection * state, const Event *event, bool replayed)
+StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 {
 	StreamKey	key;
 	Aggregate  *aggregate;
@@ -181,7 +181,7 @@ is_declared(const char *projection)
 		.sql = "SELECT FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1 AND state_of IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
-	};
+		};
 	Datum		value = CStringGetTextDatum(projection);
 
 	return RegistryRead(&query, &value) > 0;
@@ -208,7 +208,7 @@ describe_table(Oid table, char **name, bool *has_tenant)
 
 /* Fill in the statements for the table as it is now. */
 static void
-make_statements(StateProjection * state, MemoryContext memory, const char *table_name,
+make_statements(StateProjection *state, MemoryContext memory, const char *table_name,
 				bool has_tenant)
 {
 	MemoryContext caller = MemoryContextSwitchTo(memory);
@@ -236,12 +236,12 @@ make_statements(StateProjection * state, MemoryContext memory, const char *table
 }
 
 static void
-bind_row(const DefinerStatement * statement, ParamListInfo params, const void *source)
+bind_row(const DefinerStatement *statement, ParamListInfo params, const void *source)
 {
 	const StateRow *row = source;
 	Datum		values[] = {PointerGetDatum(row->key->aggregate_id), PointerGetDatum(row->key->tenant_id),
 		row->folded ? Int64GetDatum(row->folded->version) : (Datum) 0,
-	row->folded ? JsonbPGetDatum(row->folded->state) : (Datum) 0};
+		row->folded ? JsonbPGetDatum(row->folded->state) : (Datum) 0};
 	size_t		i;
 
 	for (i = 0; i < lengthof(row_types); i++)
@@ -255,7 +255,7 @@ bind_row(const DefinerStatement * statement, ParamListInfo params, const void *s
 
 /* The row as it is now, locked; false when there is none, or none with a state. */
 static bool
-read_row(StateProjection * state, const StreamKey *key, FoldedState * folded)
+read_row(StateProjection *state, const StreamKey *key, FoldedState *folded)
 {
 	StateRow	wanted = {.key = key};
 	QueryRow	row;
@@ -280,7 +280,7 @@ read_row(StateProjection * state, const StreamKey *key, FoldedState * folded)
 }
 
 static void
-write_row(StateProjection * state, const StreamKey *key, const FoldedState * folded)
+write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded)
 {
 	StateRow	row = {.key = key,.folded = folded};
 	int			rc = DefinerStatementRun(state->write, &row, 0);
