@@ -91,7 +91,7 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-		};
+	};
 	AggregateArgs args = aggregate_args(fcinfo);
 	int			i;
 
@@ -121,7 +121,7 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 		" keep_snapshots = coalesce($4, keep_snapshots)"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-		};
+	};
 	AggregateArgs args = aggregate_args(fcinfo);
 
 	if (RegistryWrite(&query, args.values, args.nulls) == 0)
@@ -140,11 +140,11 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 	int			i;
@@ -249,12 +249,12 @@ AggregateLockIfDeclared(const text *type, bool change)
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery to_change = {
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(type);
 
 	return RegistryWrite(change ? &to_change : &to_keep, &value, NULL) > 0;
@@ -287,7 +287,7 @@ load(void *entry, const text *type, MemoryContext memory)
 		ROW_VERSION("a") " AS row_version"
 		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Aggregate  *aggregate = entry;
 	Datum		value = PointerGetDatum(type);
 	QueryRow	row;

@@ -415,7 +415,7 @@ ReducerProgramRun(const ReducerProgram *program, JsonNode *state, const Event *e
 {
 	Application application = {
 		.event = event,.state_memory = state_memory,.root = state
-		};
+	};
 	int			i;
 
 	for (i = 0; i < program->noperations; i++)

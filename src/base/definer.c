@@ -173,7 +173,7 @@ compile(DefinerStatement *statement)
 		.parserSetupArg = statement,
 		.parseMode = statement->kind->parse_mode,
 		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
-		};
+	};
 	SPIPlanPtr	plan = SPI_prepare_extended(statement->sql, &options);
 
 	if (plan == NULL)

@@ -8,13 +8,13 @@
  * one therefore holds a lock of it until the registry's row is committed, and
  * looks at nothing of it before that (registry.c has the order of locks).  Nor may
  * it get another name or schema: whoever can create functions there would put one
- * of his in its place, which then runs with the rights of whoever reads.  What
+ * of their own in its place, which then runs with the rights of whoever reads.  What
  * has gone all the same (a restore without it) is a clear error when it is called.
  * Which registries do so they say at Init (RegistryFunctionRegister).
  * (The event triggers' own function is in sql/90_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
- * he could call himself; EXECUTE is checked when they are named and when they
+ * that they could call; EXECUTE is checked when they are named and when they
  * are called.  They run with the search_path of whoever named them and with fixed
  * settings (settings.c), since what they return may go into a snapshot that
  * everybody reads.

@@ -13,7 +13,7 @@
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
  * A body in standard SQL is not in prosrc; deparsed under a fixed search_path and
- * fixed settings (RegistryRead) it is the same everywhere.
+ * fixed settings (RegistryRead) it is the same text in every session.
  */
 #define FUNCTION_SOURCE \
 	"p.prosrc, p.probin, cqrs_es.function_body(p.oid), p.proconfig::pg_catalog.text"

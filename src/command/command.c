@@ -39,7 +39,7 @@
  * Nobody waits for this lock who may hold what its owner waits for, as with the
  * slots: a transaction that has written something, or locked a row, takes it if
  * it is free, and else decides without.  When the command is refused then, or
- * nothing follows from it, that may be due to the owner, and only his end tells:
+ * nothing follows from it, that may be due to the owner, which only its end tells:
  * so it waits for the lock after all, and decides again.  (Should the owner wait
  * for it meanwhile, the server's deadlock detector ends one of them.)
  *-------------------------------------------------------------------------
@@ -241,7 +241,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND command_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
@@ -274,7 +274,7 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
@@ -293,7 +293,7 @@ drop_commands(const text *aggregate_type)
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);
@@ -324,7 +324,7 @@ load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
 		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	AggregateCommands *commands = entry;
 	Datum		value = PointerGetDatum(aggregate_type);
 	uint64		n = RegistryRead(&query, &value);
@@ -339,7 +339,7 @@ load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
 			.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL)),
 			.name = InternalQueryText(&row, "definer_name"),
 			.search_path = InternalQueryText(&row, "search_path")
-			};
+		};
 
 		commands->commands[i].type = cstring_to_text(InternalQueryText(&row, "command_type"));
 		commands->commands[i].decider = DeciderMake(InternalQueryText(&row, "decider"), &definer);
@@ -770,8 +770,8 @@ put_digest(JsonbParseState **state, const Command *command)
 }
 
 /*
- * Of type and payload, the beginning of their SHA-256.  It is kept with the events, so it must
- * be the same everywhere and for good, and the same for payloads that are equal.
+ * Of type and payload, the beginning of their SHA-256.  It is kept with the events, so
+ * on every server and for good it must be the same for payloads that are equal.
  */
 static void
 make_digest(Command *command)

@@ -282,7 +282,7 @@ query_end(int64 bound)
 		.sql = "SELECT pg_catalog.max(global_position) FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.<) $1",
 		.nargs = 1,.argtypes = {INT8OID}
-		};
+	};
 	Datum		value = Int64GetDatum(bound);
 	int64		position = 0;
 	bool		isnull;

@@ -126,7 +126,7 @@ PublishedWrite(int64 position)
 		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\""
 		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
 		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
-		};
+	};
 	Datum		values[3] = {Int32GetDatum(PositionNodeId), Int64GetDatum(position), publisher_name()};
 	RoleSwitch	saved;
 
@@ -165,13 +165,12 @@ static bool
 read_row(int64 *number, bool *is_ours)
 {
 	static InternalQuery query = {
-		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 FROM cqrs_es.published_positions"
+		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 AS is_ours FROM cqrs_es.published_positions"
 		" WHERE node_id OPERATOR(pg_catalog.=) $1",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
-		};
+	};
 	Datum		values[2] = {Int32GetDatum(PositionNodeId), publisher_name()};
 	bool		found;
-	bool		isnull;
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -179,11 +178,10 @@ read_row(int64 *number, bool *is_ours)
 	found = InternalQueryRead(&query, values, NULL, GetLatestSnapshot()) > 0;
 	if (found)
 	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		QueryRow	row = InternalQueryRow(0);
 
-		*number = POSITION_NUMBER(DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)));
-		*is_ours = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+		*number = POSITION_NUMBER(DatumGetInt64(InternalQueryDatum(&row, "position", NULL)));
+		*is_ours = DatumGetBool(InternalQueryDatum(&row, "is_ours", NULL));
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();

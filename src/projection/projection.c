@@ -104,7 +104,7 @@ refuse_drop_of_aggregate(const text *type)
 		.sql = "SELECT name FROM cqrs_es.projections"
 		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(type);
 
 	SPI_connect();
@@ -140,7 +140,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		" (name, aggregate_types, read_models, owner, state_of, paused, handled_position)"
 		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	Oid		   *tables = NULL;
@@ -274,7 +274,7 @@ check_states(const text *name, Oid table, text *aggregate_type)
 		.role = GetUserId(),
 		.name = GetUserNameFromId(GetUserId(), false),
 		.search_path = "pg_catalog, pg_temp"
-		};
+	};
 
 	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), table, aggregate_type, &owner));
 }
@@ -286,12 +286,12 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	static InternalQuery drop_handlers = {
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
@@ -317,7 +317,7 @@ ProjectionLockRow(InternalQuery *query, const text *name)
 		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(name);
 
 	if (RegistryRead(&unlocked, &value) == 0)
@@ -490,7 +490,7 @@ load_event_type(void *entry, const text *event_type, MemoryContext memory)
 		" AND (h.event_type OPERATOR(pg_catalog.=) $1"
 		" OR h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "')) ORDER BY p.name",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	EventTypeProjections *found = entry;
 	Datum		value = PointerGetDatum(event_type);
 	uint64		n = RegistryRead(&query, &value);
@@ -517,7 +517,7 @@ read_projection(const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(name);
 
 	return RegistryRead(&query, &value);

@@ -227,7 +227,7 @@ cqrs_es_last_position(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
-		};
+	};
 	Datum		position = 0;
 	bool		isnull = true;
 	RoleSwitch	saved;
@@ -329,7 +329,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 	static InternalQuery resolve = {
 		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	LockedProjection locked = {0};
 	bool		resolved;
@@ -372,7 +372,7 @@ lock_projection(LockedProjection *locked, const text *name)
 		" FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1) AS gap_lasts"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext spi;
 	QueryRow	row;
@@ -501,7 +501,7 @@ refuse_shared_read_models(const Projection *projection)
 		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
 		" ORDER BY 1 LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = CStringGetTextDatum(projection->name);
 
 	SPI_connect();
@@ -693,7 +693,7 @@ save_state(const Projection *projection, const Coverage *handled)
 		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
-		};
+	};
 	StringInfoData gaps;
 	Datum		values[3] = {CStringGetTextDatum(projection->name)};
 	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};

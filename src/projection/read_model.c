@@ -43,7 +43,7 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 		"  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid OPERATOR(pg_catalog.=) p.read_models[i]))"
 		" ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
-		};
+	};
 	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
 	/* the extension itself may be what is dropped */

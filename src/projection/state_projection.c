@@ -181,7 +181,7 @@ is_declared(const char *projection)
 		.sql = "SELECT FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1 AND state_of IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = CStringGetTextDatum(projection);
 
 	return RegistryRead(&query, &value) > 0;
