@@ -14,7 +14,9 @@ SELECT cqrs_es.define_command('account', 'Deposit', $$
     jsonb_build_object('type', 'Deposited', 'payload', command)
 $$);
 SELECT cqrs_es.define_command('account', 'Withdraw', $$
-    CASE WHEN (command->>'amount')::numeric > (state->>'balance')::numeric
+    CASE WHEN (command @@ 'strict $.amount > 0') IS NOT TRUE
+         THEN cqrs_es.reject('the amount must be a number above 0', code => 'AMOUNT')
+         WHEN (command->>'amount')::numeric > (state->>'balance')::numeric
          THEN cqrs_es.reject('funds not available', code => 'NSF')
          ELSE jsonb_build_object('type', 'Withdrawn', 'payload', command)
     END
