@@ -11,7 +11,10 @@ SELECT cqrs_es.define_command('account', 'Open', $$
     END
 $$);
 SELECT cqrs_es.define_command('account', 'Deposit', $$
-    jsonb_build_object('type', 'Deposited', 'payload', command)
+    CASE WHEN (command @@ 'strict $.amount > 0') IS NOT TRUE
+         THEN cqrs_es.reject('the amount must be a number above 0', code => 'AMOUNT')
+         ELSE jsonb_build_object('type', 'Deposited', 'payload', command)
+    END
 $$);
 SELECT cqrs_es.define_command('account', 'Withdraw', $$
     CASE WHEN (command @@ 'strict $.amount > 0') IS NOT TRUE
