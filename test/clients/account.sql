@@ -7,7 +7,7 @@ SELECT cqrs_es.define_reducer('account', 'Withdrawn', '[{"op": "decrement", "pat
 
 SELECT cqrs_es.define_command('account', 'Open', $$
     CASE WHEN version > 0 THEN cqrs_es.reject('account is open already', code => 'OPEN')
-         ELSE jsonb_build_object('type', 'Opened', 'payload', command)
+         ELSE jsonb_build_object('type', 'Opened', 'payload', jsonb_build_object('owner', command->'owner'))
     END
 $$);
 SELECT cqrs_es.define_command('account', 'Deposit', $$
