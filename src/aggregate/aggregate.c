@@ -25,8 +25,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry_function.h"
 #include "base/text.h"

@@ -70,11 +70,11 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/role_switch.h"
-#include "base/settings.h"
 
 #define MAX_REGISTRIES 16
 

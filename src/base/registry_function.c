@@ -16,7 +16,7 @@
  * Functions run with the rights of whoever appends or reads, like any function
  * that they could call; EXECUTE is checked when they are named and when they
  * are called.  They run with the search_path of whoever named them and with fixed
- * settings (settings.c), since what they return may go into a snapshot that
+ * settings (fixed_settings.c), since what they return may go into a snapshot that
  * everybody reads.
  *
  * A function of a temporary schema is none: the schema's name means a place that
@@ -48,11 +48,11 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
-#include "base/settings.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);

@@ -39,7 +39,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/registry_name.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_resolve_names);

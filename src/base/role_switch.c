@@ -15,7 +15,7 @@
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/role_switch.h"
 
 /*

@@ -65,9 +65,9 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"

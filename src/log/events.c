@@ -52,7 +52,7 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"

@@ -12,7 +12,7 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
 
 /* The columns, in the order of the composite type cqrs_es.event. */

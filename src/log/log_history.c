@@ -46,7 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "log/event_id.h"

@@ -64,7 +64,7 @@
 #include "utils/resowner.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "log/events.h"
 #include "log/position.h"
 

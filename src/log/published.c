@@ -35,7 +35,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "log/position.h"

@@ -27,9 +27,9 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/stream_key.h"

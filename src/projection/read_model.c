@@ -17,7 +17,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 

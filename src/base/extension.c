@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * cqrs_es.c
+ * extension.c
  *	  Our own objects in the catalog.
  *-------------------------------------------------------------------------
  */
@@ -8,7 +8,7 @@
 #include "catalog/namespace.h"
 #include "utils/lsyscache.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 
 /* The oid of one of our own relations; an error when the extension is gone. */
 Oid

@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * settings.c
+ * fixed_settings.c
  *	  Settings under which everything runs that runs for everyone.
  *
  * A handler, decider, reducer or upcaster is written by one, runs in the
@@ -28,7 +28,7 @@
 #include "utils/guc.h"
 
 #include "base/compat.h"
-#include "base/settings.h"
+#include "base/fixed_settings.h"
 
 /* Setting and value. */
 static const char *const fixed_values[][2] = {

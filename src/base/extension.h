@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
- * cqrs_es.h
+ * extension.h
  *	  Our own objects in the catalog.
  *-------------------------------------------------------------------------
  */
-#ifndef CQRS_ES_H
-#define CQRS_ES_H
+#ifndef CQRS_ES_EXTENSION_H
+#define CQRS_ES_EXTENSION_H
 
 #define CQRS_ES_SCHEMA "cqrs_es"
 
 extern Oid	CqrsEsRelid(const char *relname);
 
-#endif							/* CQRS_ES_H */
+#endif							/* CQRS_ES_EXTENSION_H */
