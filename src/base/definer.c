@@ -366,7 +366,7 @@ DefinerSwitchRole(Oid role, const char *search_path)
 	bool		may_act_as_caller = has_privs_of_role(role, GetUserId());
 	RoleSwitch	saved = RoleSwitchTo(role, search_path);
 
-	SettingsFix(&saved.guc_level);
+	FixedSettingsSet(&saved.guc_level);
 	if (!may_act_as_caller)
 		SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * extension.c
- *	  Our own objects in the catalog.
+ *	  The extension's own objects in the catalog.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -12,7 +12,7 @@
 
 /* The oid of one of our own relations; an error when the extension is gone. */
 Oid
-CqrsEsRelid(const char *relname)
+ExtensionRelid(const char *relname)
 {
 	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
 	Oid			relid = OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * extension.h
- *	  Our own objects in the catalog.
+ *	  The extension's own objects in the catalog.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_EXTENSION_H
@@ -8,6 +8,6 @@
 
 #define CQRS_ES_SCHEMA "cqrs_es"
 
-extern Oid	CqrsEsRelid(const char *relname);
+extern Oid	ExtensionRelid(const char *relname);
 
 #endif							/* CQRS_ES_EXTENSION_H */

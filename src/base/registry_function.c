@@ -176,9 +176,9 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 				 errdetail_internal("%s", expected)));
 	refuse_temporary(oid, "function");
 	check_execute(oid, format_procedure(oid));
-	SettingsFix(&guc_level);
+	FixedSettingsSet(&guc_level);
 	signature = CStringGetTextDatum(format_procedure_qualified(oid));
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	return signature;
 }
 
@@ -253,7 +253,7 @@ RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 void
 RegistryFunctionCallsEnd(FunctionCalls *calls)
 {
-	SettingsRestore(calls->guc_level);
+	FixedSettingsRestore(calls->guc_level);
 }
 
 /* Check and look up a function at its first call; set its search_path and the settings. */
@@ -281,7 +281,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 		call->next = calls->first;
 		calls->first = call;
 	}
-	SettingsFix(&calls->guc_level);
+	FixedSettingsSet(&calls->guc_level);
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
 		if (calls->guc_level == 0)

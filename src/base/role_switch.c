@@ -49,7 +49,7 @@ RoleSwitchStay(void)
 RoleSwitch
 RoleSwitchToOwner(const char *relname)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(CqrsEsRelid(relname)));
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(ExtensionRelid(relname)));
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))

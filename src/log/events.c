@@ -128,7 +128,7 @@ EventsTableGet(void)
 
 	started = events_table_invalidations;
 	events_table.relid = InvalidOid;
-	fresh.relid = CqrsEsRelid("events");
+	fresh.relid = ExtensionRelid("events");
 	if (started == events_table_invalidations)
 		events_table.relid = fresh.relid;	/* others do not count any more */
 	rel = table_open(fresh.relid, AccessShareLock);
@@ -168,7 +168,7 @@ EventsTableGet(void)
 void
 EventsRequireRights(AclMode mode)
 {
-	Oid			relid = events_table_valid ? events_table.relid : CqrsEsRelid("events");
+	Oid			relid = events_table_valid ? events_table.relid : ExtensionRelid("events");
 
 	if (pg_class_aclmask(relid, GetUserId(), mode, ACLMASK_ALL) != mode)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
@@ -283,7 +283,7 @@ EventsTypeOid(void)
 	if (!OidIsValid(type))
 	{
 		uint64		started = event_type_invalidations;
-		Oid			relid = CqrsEsRelid("event");
+		Oid			relid = ExtensionRelid("event");
 
 		type = get_rel_type_id(relid);
 		if (started == event_type_invalidations)

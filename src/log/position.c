@@ -143,7 +143,7 @@ PositionSequence(void)
 	{
 		uint64		started = sequence_invalidations;
 
-		relid = CqrsEsRelid("events_global_position_seq");
+		relid = ExtensionRelid("events_global_position_seq");
 		/* kept only if nothing was said against it meanwhile */
 		if (started == sequence_invalidations)
 			sequence_relid = relid;

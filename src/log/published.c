@@ -56,7 +56,7 @@ static Datum publisher_name(void);
 bool
 PublishedIsSubscriber(void)
 {
-	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
+	List	   *parts = find_all_inheritors(ExtensionRelid("events"), NoLock, NULL);
 	bool		found = false;
 	ListCell   *lc;
 
@@ -84,8 +84,8 @@ PublishedDecides(int64 number)
 int64
 PublishedNumber(void)
 {
-	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
-	bool		ready = replication_of(CqrsEsRelid("published_positions")).ready;
+	List	   *parts = find_all_inheritors(ExtensionRelid("events"), NoLock, NULL);
+	bool		ready = replication_of(ExtensionRelid("published_positions")).ready;
 	int64		number;
 	bool		is_ours;
 	ListCell   *lc;

@@ -106,7 +106,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[5];
 
 	/* two who define one each must not make a cycle together */
-	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
+	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);

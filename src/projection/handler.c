@@ -336,7 +336,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			{
 				FunctionCalls calls;
 
-				SettingsFix(&guc_level);	/* once for all of them */
+				FixedSettingsSet(&guc_level);	/* once for all of them */
 				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
 				RegistryFunctionCallsEnd(&calls);
@@ -345,7 +345,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			run(handler, &upcast, replayed);
 		}
 	}
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	return concerned;
 }
 

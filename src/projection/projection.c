@@ -581,7 +581,7 @@ set_read_models(Projection *projection, const QueryRow *row)
 	projection->nlocks = projection->nread_models;
 	memcpy(projection->locks, projection->read_models, projection->nread_models * sizeof(Oid));
 	if (projection->nread_models < n || n == 0)
-		projection->locks[projection->nlocks++] = CqrsEsRelid("projections");
+		projection->locks[projection->nlocks++] = ExtensionRelid("projections");
 	qsort(projection->locks, projection->nlocks, sizeof(Oid), oid_cmp);
 }
 

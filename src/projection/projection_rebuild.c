@@ -469,7 +469,7 @@ static void
 lock_against_writers(const Projection *projection)
 {
 	Oid			owner = projection->owner.role;
-	Oid			registry = CqrsEsRelid("projections");
+	Oid			registry = ExtensionRelid("projections");
 	int			i;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
@@ -594,7 +594,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 	int			guc_level = 0;
 	Event		event;
 
-	SettingsFix(&guc_level);	/* once for all that runs in it */
+	FixedSettingsSet(&guc_level);	/* once for all that runs in it */
 	while (EventScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
@@ -617,7 +617,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	pgstat_progress_end_command();
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
@@ -734,7 +734,7 @@ static void
 report_progress(const Projection *projection, int64 last, bool rebuild,
 				int64 events, int64 position)
 {
-	Oid			relid = CqrsEsRelid("projections");
+	Oid			relid = ExtensionRelid("projections");
 
 	if (MyBEEntry && (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
 					  MyBEEntry->st_progress_command_target != relid))
