@@ -87,7 +87,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 
 	tuple = trigdata->tg_trigtuple;
 	desc = RelationGetDescr(trigdata->tg_relation);
-	EventsColumnsOf(trigdata->tg_relation, &columns);
+	EventColumnsOf(trigdata->tg_relation, &columns);
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		row.columns[column].value = heap_getattr(tuple, columns.attno[column], desc,
 												 &row.columns[column].isnull);
