@@ -9,7 +9,8 @@
  * looks at nothing of it before that (registry.c has the order of locks).  Nor may
  * it get another name or schema: whoever can create functions there would put one
  * of their own in its place, which then runs with the rights of whoever reads.  What
- * has gone all the same (a restore without it) is a clear error when it is called.
+ * has gone all the same (a restore without it) is a clear error when it is called,
+ * and a warning when the row is restored (by the row trigger, registry_name.c).
  * Which registries do so they say at Init (RegistryFunctionRegister).
  * (The event triggers' own function is in sql/90_protect.sql.)
  *
@@ -180,6 +181,22 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 	signature = CStringGetTextDatum(format_procedure_qualified(oid));
 	FixedSettingsRestore(guc_level);
 	return signature;
+}
+
+/*
+ * Is there a function of such a signature (a text datum)?  No error, whatever is
+ * missing: its schema, a type.
+ */
+bool
+RegistryFunctionExists(Datum signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = signature;
+	fcinfo->args[0].isnull = false;
+	(void) to_regprocedure(fcinfo);
+	return !fcinfo->isnull;
 }
 
 /*
