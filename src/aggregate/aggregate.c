@@ -44,6 +44,8 @@ static RegistryCache aggregate_cache = {
 	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load
 };
 
+StaticAssertDecl(AGGREGATE_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "aggregate types are keys of registries");
+
 static const AggregatePart *parts[MAX_PARTS];
 static int	nparts = 0;
 

@@ -72,6 +72,9 @@ static RegistryCache event_type_cache = {
 	.load = load_event_type
 };
 
+StaticAssertDecl(PROJECTION_NAME_MAX_BYTES < REGISTRY_KEY_BYTES, "names of projections are keys of registries");
+StaticAssertDecl(EVENT_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "event types are keys of registries");
+
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
