@@ -29,13 +29,6 @@ COMMENT ON FUNCTION cqrs_es.projection_errors(text) IS
     'what would make the handlers of a projection fail now, whatever the event; NULL: nothing, or nothing is known while their tables are locked';
 REVOKE EXECUTE ON FUNCTION cqrs_es.projection_errors(text) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.last_position() RETURNS bigint
-    LANGUAGE C STABLE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_last_position';
-COMMENT ON FUNCTION cqrs_es.last_position() IS
-    'the position of the last event that is visible, settled or not; NULL: the log is empty';
-REVOKE EXECUTE ON FUNCTION cqrs_es.last_position() FROM PUBLIC;
-
 -- The server shows the details of a session's progress to those who may see its
 -- statements. A replay reports like a COPY into cqrs_es.projections, with
 -- the projection in the places from 17 on.

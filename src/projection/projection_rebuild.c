@@ -123,7 +123,6 @@ typedef struct LockedProjection
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
-PG_FUNCTION_INFO_V1(cqrs_es_last_position);
 PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
@@ -215,36 +214,6 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	handled = visible_events();
 	save_state(projection, &handled);
 	PG_RETURN_VOID();
-}
-
-/*
- * SQL: last_position(); null when the log is empty.  With the rights of the log's
- * owner, as a view on it has them: who may see projection_status need not see
- * events.
- */
-Datum
-cqrs_es_last_position(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
-	};
-	Datum		position = 0;
-	bool		isnull = true;
-	RoleSwitch	saved;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("events");
-	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		position = InternalQueryDatum(&row, "global_position", &isnull);
-	}
-	RoleSwitchBack(&saved);
-	SPI_finish();
-	if (isnull)
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(DatumGetInt64(position));
 }
 
 /* SQL: resume_projection(name); returns how many missed events it handled. */
