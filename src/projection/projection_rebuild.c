@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * projection_rebuild.c
  *	  Rebuild, pause and resume projections: replay of old events, exact with
- *	  writers at work.  And what is wrong with one.
+ *	  writers at work.
  *
  * All three rest on the lock of a projection (projection.c): who holds it
  * against writers knows that each visible event has been told of, and that
@@ -45,17 +45,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
-#include "commands/progress.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/backend_progress.h"
-#include "utils/backend_status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -80,17 +76,7 @@
 #include "log/position.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
-
-/*
- * What others see of a replay: the server's own progress reports.  It looks like
- * a COPY into cqrs_es.projections, which nobody runs; the view
- * projection_progress knows these places.
- */
-#define PROGRESS_EVENTS			PROGRESS_COPY_TUPLES_PROCESSED
-#define PROGRESS_PROJECTION		16	/* hash of the name */
-#define PROGRESS_POSITION		17
-#define PROGRESS_LAST_POSITION	18
-#define PROGRESS_IS_REBUILD		19
+#include "projection/projection_status.h"
 
 /* logs with fewer events than this are through before anybody asks */
 #define EVENTS_WORTH_A_NOTICE	1000
@@ -123,7 +109,6 @@ typedef struct LockedProjection
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
-PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
 static bool lock_projection(LockedProjection *locked, const text *name);
@@ -142,8 +127,6 @@ static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
 static int64 first_uncovered(const Coverage *coverage);
 static void save_state(const Projection *projection, const Coverage *handled);
 static int64 last_position(Snapshot snapshot);
-static void report_progress(const Projection *projection, int64 last, bool rebuild,
-							int64 events, int64 position);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -247,39 +230,6 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 			(errmsg("projection \"%s\" has caught up with %lld events",
 					projection->name, (long long) events)));
 	PG_RETURN_INT64(events);
-}
-
-/*
- * SQL: projection_errors(name).  What would make appends fail now, one text for
- * everything that is missing (read models, and the owner, as whom a rebuild empties
- * them) and for every handler; null when nothing would.
- */
-Datum
-cqrs_es_projection_errors(PG_FUNCTION_ARGS)
-{
-	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Projection *projection = ProjectionLoad(name);
-	List	   *errors = NIL;
-	ArrayBuildState *result = NULL;
-	ListCell   *lc;
-
-	if (projection == NULL)
-		PG_RETURN_NULL();
-	foreach(lc, projection->missing)
-		errors = lappend(errors, psprintf("read model %s does not exist (SQLSTATE %s)",
-										  (char *) lfirst(lc),
-										  unpack_sql_state(ERRCODE_UNDEFINED_TABLE)));
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(projection->owner.role)))
-		errors = lappend(errors, psprintf("role \"%s\", which owns the projection, does not exist (SQLSTATE %s)",
-										  projection->owner.name,
-										  unpack_sql_state(ERRCODE_UNDEFINED_OBJECT)));
-	errors = list_concat(errors, HandlerProblems(projection));
-	foreach(lc, errors)
-		result = accumArrayResult(result, CStringGetTextDatum((char *) lfirst(lc)), false, TEXTOID,
-								  CurrentMemoryContext);
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(makeArrayResult(result, CurrentMemoryContext));
 }
 
 /*-------------------------------------------------------------------------
@@ -577,7 +527,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 			seen++;
 			concerned += HandlerReplay(projection, &event);
 		}
-		report_progress(projection, last, rebuild, seen, position);
+		ProjectionStatusProgress(projection, last, rebuild, seen, position);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
 		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
@@ -587,7 +537,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
 	FixedSettingsRestore(guc_level);
-	pgstat_progress_end_command();
+	ProjectionStatusProgressEnd();
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(work);
@@ -692,31 +642,4 @@ last_position(Snapshot snapshot)
 		position = EventGlobalPosition(&event);
 	EventScanEnd(scan);
 	return position;
-}
-
-/*
- * Say to others how far we are.  A subtransaction of a handler that is rolled
- * back, or a command of its own, ends the server's report: then it begins anew
- * after that event.
- */
-static void
-report_progress(const Projection *projection, int64 last, bool rebuild,
-				int64 events, int64 position)
-{
-	Oid			relid = ExtensionRelid("projections");
-
-	if (MyBEEntry && (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
-					  MyBEEntry->st_progress_command_target != relid))
-	{
-		Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
-												   CStringGetTextDatum(projection->name),
-												   Int64GetDatum(0));
-
-		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, relid);
-		pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
-		pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
-		pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
-	}
-	pgstat_progress_update_param(PROGRESS_EVENTS, events);
-	pgstat_progress_update_param(PROGRESS_POSITION, position);
 }
