@@ -28,9 +28,7 @@
  * writers go on; and a projection that is created to be filled from the log is
  * a paused one that has handled nothing.
  *
- * Which events have been handled is remembered as a position and the gaps below
- * it, for at any moment positions are missing that in-flight transactions hold.
- * Gaps that are settled (horizon.c) are dead and need not be remembered.
+ * How it is remembered which events have been handled is in coverage.c.
  *
  * Rows are deleted, not truncated: that would lock out readers.
  *
@@ -74,28 +72,13 @@
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/position.h"
+#include "projection/coverage.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/projection_status.h"
 
 /* logs with fewer events than this are through before anybody asks */
 #define EVENTS_WORTH_A_NOTICE	1000
-
-/* Positions without a visible event, both ends included. */
-typedef struct Gap
-{
-	int64		first;
-	int64		last;
-} Gap;
-
-/* Handled: all events up to a position, but for those in gaps. */
-typedef struct Coverage
-{
-	int64		position;
-	int			ngaps;
-	int			allocated;
-	Gap		   *gaps;
-} Coverage;
 
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
@@ -112,8 +95,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
 
 static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
 static bool lock_projection(LockedProjection *locked, const text *name);
-static void set_handled(Coverage *handled, const QueryRow *row);
-static Datum *positions_of(const QueryRow *row, const char *column, int *n);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
 static void wait_for_open_appends(const LockedProjection *locked);
@@ -122,9 +103,6 @@ static void empty_read_models(const Projection *projection);
 static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(Projection *projection, Coverage *handled, bool rebuild);
 static Coverage visible_events(void);
-static void cover(Coverage *coverage, int64 position, int64 settled);
-static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
-static int64 first_uncovered(const Coverage *coverage);
 static void save_state(const Projection *projection, const Coverage *handled);
 static int64 last_position(Snapshot snapshot);
 
@@ -284,11 +262,7 @@ lock_projection(LockedProjection *locked, const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
 		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
 		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" coalesce(p.handled_position, 0) AS handled_position,"
-		" ARRAY(SELECT pg_catalog.lower(gap) FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1)"
-		" AS gap_firsts,"
-		" ARRAY(SELECT pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
-		" FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1) AS gap_lasts"
+		" " COVERAGE_COLUMNS
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -302,43 +276,13 @@ lock_projection(LockedProjection *locked, const text *name)
 	row = InternalQueryRow(0);
 	spi = MemoryContextSwitchTo(caller);
 	locked->projection = ProjectionMake(&row, caller);
-	set_handled(&locked->handled, &row);
+	CoverageOfRow(&locked->handled, &row);
 	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
 	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
 	return resolved;
-}
-
-/* What a paused projection has handled. */
-static void
-set_handled(Coverage *handled, const QueryRow *row)
-{
-	Datum	   *firsts = positions_of(row, "gap_firsts", &handled->ngaps);
-	Datum	   *lasts = positions_of(row, "gap_lasts", &handled->ngaps);
-	int			i;
-
-	handled->position = DatumGetInt64(InternalQueryDatum(row, "handled_position", NULL));
-	handled->allocated = Max(handled->ngaps, 1);
-	handled->gaps = MemoryContextAllocHuge(CurrentMemoryContext, handled->allocated * sizeof(Gap));
-	for (i = 0; i < handled->ngaps; i++)
-	{
-		handled->gaps[i].first = DatumGetInt64(firsts[i]);
-		handled->gaps[i].last = DatumGetInt64(lasts[i]);
-	}
-}
-
-/* The elements of an array of bigint without nulls, palloc'd. */
-static Datum *
-positions_of(const QueryRow *row, const char *column, int *n)
-{
-	Datum	   *positions;
-
-	deconstruct_array(DatumGetArrayTypeP(InternalQueryDatum(row, column, NULL)),
-					  INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &positions, NULL, n);
-	return positions;
 }
 
 /*
@@ -500,7 +444,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 {
 	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		after = first_uncovered(handled) - 1;
+	int64		after = CoverageFirstMissing(handled) - 1;
 	int64		last = last_position(snapshot);
 	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
 	Coverage	visible = {.position = after};
@@ -520,9 +464,9 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
-		cover(&visible, position, settled);
+		CoverageAdd(&visible, position, settled);
 		caller = MemoryContextSwitchTo(work);
-		if (!is_covered(handled, position, &cursor) && !DispatchIsQueued(position))
+		if (!CoverageHas(handled, position, &cursor) && !DispatchIsQueued(position))
 		{
 			seen++;
 			concerned += HandlerReplay(projection, &event);
@@ -560,47 +504,10 @@ visible_events(void)
 	Event		event;
 
 	while (EventScanNext(scan, &event))
-		cover(&visible, EventGlobalPosition(&event), settled);
+		CoverageAdd(&visible, EventGlobalPosition(&event), settled);
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return visible;
-}
-
-/* The next visible event, behind the coverage; a gap before it that may yet be filled. */
-static void
-cover(Coverage *coverage, int64 position, int64 settled)
-{
-	Gap			gap = {Max(coverage->position, settled) + 1, position - 1};
-
-	if (gap.first <= gap.last)
-	{
-		if (coverage->ngaps == coverage->allocated)
-		{
-			coverage->allocated = Max(16, 2 * coverage->allocated);
-			coverage->gaps = coverage->gaps ?
-				repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
-				palloc(coverage->allocated * sizeof(Gap));
-		}
-		coverage->gaps[coverage->ngaps++] = gap;
-	}
-	coverage->position = position;
-}
-
-/* Asked with rising positions; *cursor begins at 0. */
-static bool
-is_covered(const Coverage *coverage, int64 position, int *cursor)
-{
-	if (position > coverage->position)
-		return false;
-	while (*cursor < coverage->ngaps && coverage->gaps[*cursor].last < position)
-		(*cursor)++;
-	return *cursor == coverage->ngaps || position < coverage->gaps[*cursor].first;
-}
-
-static int64
-first_uncovered(const Coverage *coverage)
-{
-	return coverage->ngaps > 0 ? coverage->gaps[0].first : coverage->position + 1;
 }
 
 /* Paused, with what has been handled; or live again, when that is NULL. */
@@ -613,20 +520,13 @@ save_state(const Projection *projection, const Coverage *handled)
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
 	};
-	StringInfoData gaps;
 	Datum		values[3] = {CStringGetTextDatum(projection->name)};
 	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};
-	int			i;
 
 	if (handled)
 	{
-		initStringInfo(&gaps);
-		for (i = 0; i < handled->ngaps; i++)
-			appendStringInfo(&gaps, "%s[%lld,%lld]", i == 0 ? "{" : ",",
-							 (long long) handled->gaps[i].first, (long long) handled->gaps[i].last);
-		appendStringInfoChar(&gaps, '}');
 		values[1] = Int64GetDatum(handled->position);
-		values[2] = CStringGetTextDatum(gaps.data);
+		values[2] = CStringGetTextDatum(CoverageGaps(handled));
 	}
 	(void) RegistryWrite(&query, values, nulls);
 }
