@@ -30,8 +30,6 @@
  *
  * How it is remembered which events have been handled is in coverage.c.
  *
- * Rows are deleted, not truncated: that would lock out readers.
- *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
  * the log already; nor can tables whose triggers append, deferred ones among them
  * (dispatch.c).  A resume handles events for the first time, so there they
@@ -46,27 +44,17 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/definer.h"
-#include "base/extension.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
-#include "base/role_switch.h"
 #include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
@@ -76,6 +64,7 @@
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/projection_status.h"
+#include "projection/read_model.h"
 
 /* logs with fewer events than this are through before anybody asks */
 #define EVENTS_WORTH_A_NOTICE	1000
@@ -98,9 +87,6 @@ static bool lock_projection(LockedProjection *locked, const text *name);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
 static void wait_for_open_appends(const LockedProjection *locked);
-static void lock_against_writers(const Projection *projection);
-static void empty_read_models(const Projection *projection);
-static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(Projection *projection, Coverage *handled, bool rebuild);
 static Coverage visible_events(void);
 static void save_state(const Projection *projection, const Coverage *handled);
@@ -135,14 +121,15 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
 	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
-	refuse_shared_read_models(projection);
+	ReadModelsRefuseShared(projection->name);
 	if (!projection->paused)
 	{
 		wait_for_open_appends(&locked);
-		lock_against_writers(projection);
+		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
 	DispatchForbid(true);		/* triggers of the tables must not append either */
-	empty_read_models(projection);
+	ReadModelsEmpty(projection->read_models, projection->nread_models, &projection->owner,
+					projection->name);
 	events = replay(projection, &handled, true);
 	DispatchForbid(false);
 	if (projection->paused)
@@ -171,7 +158,7 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	(void) HorizonSettled(HorizonDeadline());
 	if (locked.unresolved)
 		wait_for_open_appends(&locked);
-	lock_against_writers(projection);
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	handled = visible_events();
 	save_state(projection, &handled);
 	PG_RETURN_VOID();
@@ -200,7 +187,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 	wait_for_open_appends(&locked);
 	/* what those had appended, so that the last replay looks at the end of the log alone */
 	events += replay(projection, &locked.handled, false);
-	lock_against_writers(projection);
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	events += replay(projection, &locked.handled, false);
 	save_state(projection, NULL);
 	DispatchRelease(held);		/* ... when it is told of it itself */
@@ -321,112 +308,6 @@ wait_for_open_appends(const LockedProjection *locked)
 		LockRelationOid(EventsTableGet().relid, ShareLock);
 	else
 		HorizonAwaitWriters();
-}
-
-/*
- * Take the lock of the projection: waits for all who have written with it.  Its
- * owner must still have what LOCK TABLE would ask for, on a read model (42501);
- * where that role is gone, who calls, which only a superuser can then.
- */
-static void
-lock_against_writers(const Projection *projection)
-{
-	Oid			owner = projection->owner.role;
-	Oid			registry = ExtensionRelid("projections");
-	int			i;
-
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
-		owner = GetUserId();
-	for (i = 0; i < projection->nlocks; i++)
-	{
-		Oid			table = projection->locks[i];
-		bool		is_missing = false;
-
-		if (table != registry &&
-			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
-			!is_missing)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
-		LockRelationOid(table, ShareRowExclusiveLock);
-	}
-}
-
-/* With somebody else's rows in it a table cannot be emptied for us alone. */
-static void
-refuse_shared_read_models(const Projection *projection)
-{
-	static InternalQuery query = {
-		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
-		" FROM cqrs_es.projections AS p)"
-		" SELECT o.name AS other, t::pg_catalog.regclass AS table_name FROM kept AS p"
-		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
-		" LATERAL pg_catalog.unnest(p.read_models) AS t"
-		" WHERE p.name OPERATOR(pg_catalog.=) $1"
-		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
-		" ORDER BY 1 LIMIT 1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = CStringGetTextDatum(projection->name);
-
-	SPI_connect();
-	if (RegistryRead(&query, &value) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("projection \"%s\" cannot be rebuilt alone", projection->name),
-				 errdetail("Projection \"%s\" keeps table %s, too.",
-						   InternalQueryText(&row, "other"), InternalQueryText(&row, "table_name")),
-				 errhint("Let one projection keep the table, or each a table of its own.")));
-	}
-	SPI_finish();
-}
-
-/*
- * Delete all rows of the read models, with the rights of the projection's owner;
- * in one statement, so that foreign keys among them are content.  Row security
- * that would leave some behind is an error.
- */
-static void
-empty_read_models(const Projection *projection)
-{
-	StringInfoData sql;
-	RoleSwitch	saved;
-	int			rc;
-	int			i;
-
-	initStringInfo(&sql);
-	for (i = 0; i < projection->nread_models; i++)
-	{
-		Oid			table = projection->read_models[i];
-		char	   *name;
-
-		LockRelationOid(table, RowExclusiveLock);
-		name = get_rel_name(table);
-		if (name == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("a read model of projection \"%s\" does not exist any more",
-							projection->name),
-					 errhint("Drop the projection, and create it anew with the tables that there are.")));
-		if (i < projection->nread_models - 1)
-			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
-		appendStringInfo(&sql, " DELETE FROM %s",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
-													name));
-		if (i < projection->nread_models - 1)
-			appendStringInfoChar(&sql, ')');
-	}
-
-	SPI_connect();
-	saved = DefinerSwitchRole(projection->owner.role, projection->owner.search_path);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	rc = SPI_execute(sql.data, false, 0);
-	if (rc < 0)
-		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
-	SPI_finish();
 }
 
 /*-------------------------------------------------------------------------
