@@ -36,7 +36,6 @@
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
