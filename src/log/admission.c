@@ -18,6 +18,8 @@
  * unique index can guard that on a log that is partitioned or distributed by
  * stream, so readers take such rows together anyway.)
  *
+ * How long texts may be: events.h.
+ *
  * No cached oids and no table names here: on a partitioned or distributed log
  * the trigger sees a partition or a shard.
  *-------------------------------------------------------------------------
