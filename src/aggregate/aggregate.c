@@ -25,8 +25,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry_function.h"
 #include "base/text.h"
@@ -43,6 +43,8 @@ static void load(void *entry, const text *type, MemoryContext memory);
 static RegistryCache aggregate_cache = {
 	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load
 };
+
+StaticAssertDecl(AGGREGATE_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "aggregate types are keys of registries");
 
 static const AggregatePart *parts[MAX_PARTS];
 static int	nparts = 0;

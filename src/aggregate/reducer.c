@@ -16,8 +16,8 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/text.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"

@@ -38,8 +38,8 @@
 #include "utils/numeric.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "aggregate/json_tree.h"
 #include "aggregate/reducer_program.h"
 

@@ -46,6 +46,7 @@ extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);
+extern bool RegistryFunctionExists(Datum signature);
 extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction *function, const QueryRow *row,
 								 const char *role);

@@ -26,7 +26,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"

@@ -46,7 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "log/event_id.h"
@@ -132,7 +132,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("after_failover()");
 	PreventCommandIfReadOnly("after_failover()");
 	PreventCommandIfParallelMode("after_failover()");
-	LockRelationOid(CqrsEsRelid("log_histories"), ShareRowExclusiveLock);
+	LockRelationOid(ExtensionRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
 	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true, NULL)));
@@ -233,7 +233,7 @@ load_jumps(void)
 
 	if (jumps_valid)
 		return;
-	histories_relid = CqrsEsRelid("log_histories");
+	histories_relid = ExtensionRelid("log_histories");
 	SPI_connect();
 	saved = RoleSwitchToOwner("log_histories");
 	n = InternalQueryRead(&query, NULL, NULL, GetLatestSnapshot());
@@ -271,7 +271,7 @@ invalidate_jumps(Datum arg, Oid relid)
 static void
 first_log_id(pg_uuid_t *id)
 {
-	uint64		number = PositionSequenceNumber(CqrsEsRelid("log_number_seq"));
+	uint64		number = PositionSequenceNumber(ExtensionRelid("log_number_seq"));
 	uint64		halves[2];
 
 	halves[0] = pg_hton64(mix(number));

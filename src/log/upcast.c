@@ -27,9 +27,9 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/stream_key.h"
@@ -106,7 +106,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[5];
 
 	/* two who define one each must not make a cycle together */
-	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
+	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);

@@ -36,14 +36,14 @@
 #include "utils/plancache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
-#include "base/settings.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/text.h"
@@ -336,7 +336,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			{
 				FunctionCalls calls;
 
-				SettingsFix(&guc_level);	/* once for all of them */
+				FixedSettingsSet(&guc_level);	/* once for all of them */
 				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
 				RegistryFunctionCallsEnd(&calls);
@@ -345,7 +345,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			run(handler, &upcast, replayed);
 		}
 	}
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	return concerned;
 }
 

@@ -30,8 +30,8 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/stream_key.h"
