@@ -94,13 +94,10 @@ SQL_PARTS = $(foreach room,$(ROOMS),$(sort $(wildcard $(SOURCES)sql/$(room)/*.sq
 $(BUILT_SQL): $(SQL_PARTS)
 	cat $^ > $@
 
-# Built elsewhere, the folders are not there yet. (Absolute, or make finds the
-# sources' own instead.)
-BUILT = $(OBJS) $(OBJS:%.o=%.bc) $(BUILT_SQL)
-BUILT_DIRS = $(patsubst %/,$(CURDIR)/%,$(sort $(dir $(BUILT))))
-$(BUILT): | $(BUILT_DIRS)
-$(BUILT_DIRS):
-	mkdir -p $@
+# Built elsewhere, the folders are not there yet.
+ifneq ($(SOURCES),./)
+$(shell mkdir -p $(sort $(dir $(OBJS) $(BUILT_SQL))))
+endif
 
 endif
 

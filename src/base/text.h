@@ -6,6 +6,8 @@
 #ifndef CQRS_ES_TEXT_H
 #define CQRS_ES_TEXT_H
 
+#include "base/compat.h"
+
 extern text *TextArgument(NullableDatum arg, const char *what, int max_bytes);
 
 /* Bytewise equality of two untoasted texts. */
