@@ -100,8 +100,9 @@ static void name_failure(const Handler *handler, const Event *event,
 static void describe_handler(void *arg);
 static char *problem_of(const Handler *handler);
 static HandlerList *handlers_of(Projection *projection);
+static HandlerList *load_handlers(const Projection *projection, Snapshot snapshot);
 static HandlerList *list_with_states(const Projection *projection);
-static HandlerList *load_handlers(const Projection *projection);
+static HandlerList *list_with_statements(const Projection *projection, Snapshot snapshot);
 static DefinerStatement *make_statement(const char *statement, const char *function,
 										const Definer *definer);
 static void check_statement(SPIPlanPtr plan);
@@ -133,6 +134,7 @@ HandlerInit(void)
 	RegistryFunctionRegister("handlers",
 							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
 							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");
+	ProjectionSetHandlers(load_handlers);
 	DispatchRegister(project);
 }
 
@@ -516,19 +518,25 @@ problem_of(const Handler *handler)
  *-------------------------------------------------------------------------
  */
 
-/* The handlers of a projection, read when they are first needed, and then kept with it. */
+/* The handlers of a projection; of a copy, read when they are first needed. */
 static HandlerList *
 handlers_of(Projection *projection)
 {
 	if (projection->handlers == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(projection->memory);
-
-		projection->handlers = projection->keeps_states ?
-			list_with_states(projection) : load_handlers(projection);
-		MemoryContextSwitchTo(caller);
-	}
+		projection->handlers = load_handlers(projection, NULL);
 	return projection->handlers;
+}
+
+/* They are kept with the projection, and so are their plans. */
+static HandlerList *
+load_handlers(const Projection *projection, Snapshot snapshot)
+{
+	MemoryContext caller = MemoryContextSwitchTo(projection->memory);
+	HandlerList *list = projection->keeps_states ?
+		list_with_states(projection) : list_with_statements(projection, snapshot);
+
+	MemoryContextSwitchTo(caller);
+	return list;
 }
 
 /* Of a projection that keeps states, in the current memory context. */
@@ -548,7 +556,7 @@ list_with_states(const Projection *projection)
 
 /* Of any other, in the current memory context. */
 static HandlerList *
-load_handlers(const Projection *projection)
+list_with_statements(const Projection *projection, Snapshot snapshot)
 {
 	static InternalQuery query = {
 		.sql = "SELECT h.event_type, h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "' AS all_types,"
@@ -565,7 +573,7 @@ load_handlers(const Projection *projection)
 	uint64		i;
 
 	SPI_connect();
-	n = RegistryRead(&query, &value);
+	n = RegistryReadAsOf(&query, &value, snapshot);
 	spi = MemoryContextSwitchTo(memory);
 	list = palloc0(offsetof(HandlerList, handlers) + n * sizeof(Handler));
 	list->n = (int) n;

@@ -36,6 +36,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/cqrs_es.h"
@@ -72,6 +73,8 @@ static RegistryCache event_type_cache = {
 	.load = load_event_type
 };
 
+static ProjectionHandlers load_handlers = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
@@ -81,7 +84,7 @@ static void check_read_models(ArrayType *read_models);
 static void check_states(const text *name, Oid table, text *aggregate_type);
 static void require_owner(const text *name);
 static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
-static uint64 read_projection(const text *name);
+static uint64 read_projection(const text *name, Snapshot snapshot);
 static void fill(Projection *projection, const QueryRow *row);
 static void set_types(Projection *projection, const QueryRow *row);
 static void set_read_models(Projection *projection, const QueryRow *row);
@@ -94,6 +97,13 @@ ProjectionInit(void)
 
 	RegistryRegister("projections");
 	AggregateRegister(&part);
+}
+
+/* How handlers are read; called by Inits only. */
+void
+ProjectionSetHandlers(ProjectionHandlers load)
+{
+	load_handlers = load;
 }
 
 /* An aggregate type stays while a projection keeps its states: 2BP01. */
@@ -443,7 +453,7 @@ ProjectionLoad(const text *name)
 	Projection *projection = NULL;
 
 	SPI_connect();
-	if (read_projection(name) > 0)
+	if (read_projection(name, NULL) > 0)
 	{
 		QueryRow	row = InternalQueryRow(0);
 
@@ -465,19 +475,26 @@ ProjectionMake(const QueryRow *row, MemoryContext memory)
 	return projection;
 }
 
-/* Fill the caches. */
+/*
+ * Fill the caches.  A projection and its handlers as of one moment: by the time that
+ * they are needed another one may have its name, whose lock has not been taken.
+ */
 static void
 load_projection(void *entry, const text *name, MemoryContext memory)
 {
-	MemoryContext spi;
-	QueryRow	row;
+	Projection *projection = entry;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	if (read_projection(name) == 0)
-		return;
-	row = InternalQueryRow(0);
-	spi = MemoryContextSwitchTo(memory);
-	fill(entry, &row);
-	MemoryContextSwitchTo(spi);
+	if (read_projection(name, snapshot) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+		MemoryContext spi = MemoryContextSwitchTo(memory);
+
+		fill(projection, &row);
+		projection->handlers = load_handlers(projection, snapshot);
+		MemoryContextSwitchTo(spi);
+	}
+	UnregisterSnapshot(snapshot);
 }
 
 static void
@@ -509,9 +526,9 @@ load_event_type(void *entry, const text *event_type, MemoryContext memory)
 	}
 }
 
-/* Between SPI_connect and SPI_finish. */
+/* As of a snapshot, NULL for the newest.  Between SPI_connect and SPI_finish. */
 static uint64
-read_projection(const text *name)
+read_projection(const text *name, Snapshot snapshot)
 {
 	static InternalQuery query = {
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
@@ -520,7 +537,7 @@ read_projection(const text *name)
 		};
 	Datum		value = PointerGetDatum(name);
 
-	return RegistryRead(&query, &value);
+	return RegistryReadAsOf(&query, &value, snapshot);
 }
 
 /*
