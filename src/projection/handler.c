@@ -33,6 +33,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 
 #include "base/compat.h"
@@ -72,6 +73,7 @@ typedef struct Handler
 /* Those of a projection, in the order in which they run. */
 typedef struct HandlerList
 {
+	uint64		generation;		/* of the registries, before they were read */
 	int			n;
 	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
 } HandlerList;
@@ -100,6 +102,7 @@ static void name_failure(const Handler *handler, const Event *event,
 static void describe_handler(void *arg);
 static char *problem_of(const Handler *handler);
 static HandlerList *handlers_of(Projection *projection);
+static void forget_old_handlers(Projection *projection);
 static HandlerList *load_handlers(const Projection *projection, Snapshot snapshot);
 static HandlerList *list_with_states(const Projection *projection);
 static HandlerList *list_with_statements(const Projection *projection, Snapshot snapshot);
@@ -289,9 +292,9 @@ project(const Event *event)
 }
 
 /*
- * Run what a projection does for an old event, paused or not; false when the
- * event does not concern it.  The caller sees to it that nobody changes the
- * projection meanwhile.
+ * Run what a projection, a copy of the caller's own, does for an old event, paused or
+ * not; false when the event does not concern it.  The caller sees to it that nobody
+ * changes the projection meanwhile.
  */
 bool
 HandlerReplay(Projection *projection, const Event *event)
@@ -299,6 +302,7 @@ HandlerReplay(Projection *projection, const Event *event)
 	bool		concerned;
 
 	RegistryEnter();
+	forget_old_handlers(projection);
 	concerned = run_all(&projection, 1, event, true);
 	RegistryLeave();
 	return concerned;
@@ -518,24 +522,50 @@ problem_of(const Handler *handler)
  *-------------------------------------------------------------------------
  */
 
-/* The handlers of a projection; of a copy, read when they are first needed. */
+/*
+ * The handlers of a projection; of a copy, read when they are first needed, into memory
+ * of their own.
+ */
 static HandlerList *
 handlers_of(Projection *projection)
 {
 	if (projection->handlers == NULL)
+	{
+		MemoryContext memory = AllocSetContextCreate(projection->memory, "cqrs_es handlers",
+													 ALLOCSET_SMALL_SIZES);
+		MemoryContext caller = MemoryContextSwitchTo(memory);
+
 		projection->handlers = load_handlers(projection, NULL);
+		MemoryContextSwitchTo(caller);
+	}
 	return projection->handlers;
 }
 
-/* They are kept with the projection, and so are their plans. */
+/*
+ * Let a copy begin anew with its handlers when declarations have changed, or a plan of
+ * theirs was replaced: plans that are kept no more go with them, as they go with a
+ * cache.  Not while one of them runs.
+ */
+static void
+forget_old_handlers(Projection *projection)
+{
+	HandlerList *list = projection->handlers;
+
+	if (list == NULL || list->generation == RegistryGeneration())
+		return;
+	projection->handlers = NULL;
+	MemoryContextDelete(GetMemoryChunkContext(list));
+}
+
+/* In the current memory context, where their plans will be kept, too. */
 static HandlerList *
 load_handlers(const Projection *projection, Snapshot snapshot)
 {
-	MemoryContext caller = MemoryContextSwitchTo(projection->memory);
+	uint64		generation = RegistryGeneration();
 	HandlerList *list = projection->keeps_states ?
 		list_with_states(projection) : list_with_statements(projection, snapshot);
 
-	MemoryContextSwitchTo(caller);
+	list->generation = generation;
 	return list;
 }
 

@@ -26,7 +26,7 @@
 typedef struct Projection
 {
 	RegistryEntry entry;		/* the cache's */
-	MemoryContext memory;		/* holds all of it, and the plans of its handlers */
+	MemoryContext memory;		/* holds all of it, its handlers and their plans */
 	char	   *name;			/* NULL in an entry: there is none of that name */
 	Definer		owner;
 	bool		paused;
@@ -47,8 +47,8 @@ typedef struct Projection
 } Projection;
 
 /*
- * Read the handlers of a projection as of a snapshot, NULL for the newest; with their
- * plans in its memory.
+ * Read the handlers of a projection as of a snapshot, NULL for the newest.  In the
+ * current memory context, where their plans will be kept, too.
  */
 typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
 												   Snapshot snapshot);
