@@ -62,9 +62,9 @@ $$;
 
 -- Two sessions that want the same name at the same time would both find it free.
 -- So whoever comes second waits until the first has committed, and then sees its
--- row: he gets the refusal below, not a violation of the unique index. (The lock
+-- row: that is the refusal below, not a violation of the unique index. (The lock
 -- and the look are two statements, since the second must see what happened
--- during the first. Who sends these commands names the version he saw, as below:
+-- during the first. Who sends these commands names the version that was seen, as below:
 -- then there is no second try, which would have to queue up with the lock held.)
 CREATE FUNCTION name_is_taken(name text, circle_id text) RETURNS boolean LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock(hashtextextended('circle name ' || name, 0));
@@ -104,7 +104,7 @@ $$);
 \o
 \set ON_ERROR_STOP off
 
-\echo '\n*** 4. Two circles, and updates. Whoever sends a command says which version he saw: 0, none ***\n'
+\echo '\n*** 4. Two circles, and updates. Whoever sends a command says which version that was: 0, none ***\n'
 
 SELECT version, state FROM cqrs_es.execute_command('circle', 'c-1', 'CreateCircle', '{"circle_name": "Chess", "capacity": 10}', expected_version => 0);
 SELECT version, state FROM cqrs_es.execute_command('circle', 'c-2', 'CreateCircle', '{"circle_name": "Tennis", "capacity": 4}', expected_version => 0);

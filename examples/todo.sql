@@ -108,7 +108,7 @@ SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000d
 SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'ChangeTitle', '{"title": "?"}');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 
-\echo '\n*** 6. Whoever decided on what he saw says so: version 1 is not current any more ***\n'
+\echo '\n*** 6. Whoever decided on what was seen says so: version 1 is not current any more ***\n'
 
 SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'ChangeTitle', '{"title": "Buy beer"}', expected_version => 1);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE

@@ -4,6 +4,7 @@
 -- or an old one: its function is not in C, and lets through all but a refusal
 -- and what the server itself is short of.  Nor may it be slow: without statistics its
 -- queries look dear enough to be compiled first, for a tenth of a second.
+-- The refusals themselves: src/base/registry_function.c, src/projection/read_model.c
 
 CREATE FUNCTION cqrs_es.protect_declared() RETURNS event_trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER

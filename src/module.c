@@ -30,8 +30,8 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/registry.h"
 #include "base/tenancy.h"
 #include "log/append_retry.h"

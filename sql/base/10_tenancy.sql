@@ -1,4 +1,4 @@
--- 10_tenancy: who is calling.
+-- 10_tenancy: who is calling.  Who may set it: src/base/tenancy.c
 -- Tables of per-tenant data carry the policy tenant_isolation.  It is not forced
 -- on their owner: pg_dump, restores and our own statements need all rows.  The
 -- comparison is a plain one, so that it can be an index condition.

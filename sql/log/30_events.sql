@@ -1,4 +1,4 @@
--- 30_events: the log.
+-- 30_events: the log.  Its triggers: 32_admission, 33_dispatch
 -- Fixed-width columns stand first: replay reads sequence and position of every
 -- row, and their place is then known without looking at the texts.
 

@@ -1,4 +1,5 @@
--- 39_published: up to where is the log settled?  The publisher tells subscribers.
+-- 39_published: up to where is the log settled?  The publisher tells subscribers
+-- (publish_settled: 41_publisher).
 
 CREATE TABLE cqrs_es.published_positions (
     node_id    integer PRIMARY KEY,

@@ -11,10 +11,3 @@ CREATE FUNCTION cqrs_es.wait_for_position("position" bigint, timeout interval DE
     AS 'MODULE_PATHNAME', 'cqrs_es_wait_for_position';
 COMMENT ON FUNCTION cqrs_es.wait_for_position(bigint, interval) IS
     'waits until everything up to a position is settled here; false when time ran out';
-
-CREATE FUNCTION cqrs_es.publish_settled() RETURNS bigint
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_publish_settled';
-COMMENT ON FUNCTION cqrs_es.publish_settled() IS
-    'tells subscribers of a logical replication up to where the log is settled; to be called by the publisher every second or so; returns that position';
-REVOKE EXECUTE ON FUNCTION cqrs_es.publish_settled() FROM PUBLIC;

@@ -25,8 +25,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry_function.h"
 #include "base/text.h"
@@ -43,6 +43,8 @@ static void load(void *entry, const text *type, MemoryContext memory);
 static RegistryCache aggregate_cache = {
 	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load
 };
+
+StaticAssertDecl(AGGREGATE_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "aggregate types are keys of registries");
 
 static const AggregatePart *parts[MAX_PARTS];
 static int	nparts = 0;
@@ -91,7 +93,7 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-		};
+	};
 	AggregateArgs args = aggregate_args(fcinfo);
 	int			i;
 
@@ -121,7 +123,7 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 		" keep_snapshots = coalesce($4, keep_snapshots)"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
-		};
+	};
 	AggregateArgs args = aggregate_args(fcinfo);
 
 	if (RegistryWrite(&query, args.values, args.nulls) == 0)
@@ -140,11 +142,11 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(type);
 	int			i;
@@ -249,12 +251,12 @@ AggregateLockIfDeclared(const text *type, bool change)
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery to_change = {
 		.sql = "SELECT FROM cqrs_es.aggregates"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(type);
 
 	return RegistryWrite(change ? &to_change : &to_keep, &value, NULL) > 0;
@@ -287,7 +289,7 @@ load(void *entry, const text *type, MemoryContext memory)
 		ROW_VERSION("a") " AS row_version"
 		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Aggregate  *aggregate = entry;
 	Datum		value = PointerGetDatum(type);
 	QueryRow	row;

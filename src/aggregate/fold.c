@@ -23,8 +23,8 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"

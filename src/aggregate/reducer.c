@@ -16,8 +16,8 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/text.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"
@@ -125,7 +125,7 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const c
 		" function = excluded.function, search_path = excluded.search_path,"
 		" operations = excluded.operations",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
@@ -145,7 +145,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-		};
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
@@ -181,7 +181,7 @@ ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state, const Event *e
 	NullableDatum args[2] = {
 		{.value = JsonbPGetDatum(state),.isnull = false},
 		{.value = EventToComposite(event),.isnull = false}
-		};
+	};
 
 	return DatumGetJsonbP(RegistryFunctionCall(&reducer->function, calls, args, 2));
 }
@@ -203,7 +203,7 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext me
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(r.function)::pg_catalog.oid"
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(aggregate_type);
 	uint64		n = RegistryRead(&query, &value);
 	uint64		i;
@@ -236,7 +236,7 @@ drop_reducers(const text *aggregate_type)
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);

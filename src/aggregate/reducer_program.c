@@ -38,8 +38,8 @@
 #include "utils/numeric.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "aggregate/json_tree.h"
 #include "aggregate/reducer_program.h"
 
@@ -415,7 +415,7 @@ ReducerProgramRun(const ReducerProgram *program, JsonNode *state, const Event *e
 {
 	Application application = {
 		.event = event,.state_memory = state_memory,.root = state
-		};
+	};
 	int			i;
 
 	for (i = 0; i < program->noperations; i++)

@@ -17,8 +17,8 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/registry.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"

@@ -100,7 +100,7 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 		" AND last_sequence OPERATOR(pg_catalog.<=) $5"
 		" ORDER BY last_sequence DESC LIMIT 1",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
-		};
+	};
 	Datum		values[5] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
@@ -152,7 +152,7 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_s
 		" WHERE s.fingerprint IS NULL"
 		" OR s.fingerprint OPERATOR(pg_catalog.<>) excluded.fingerprint",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID}
-		};
+	};
 	static InternalQuery clean = {
 		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
 		" AND (fingerprint IS NULL OR fingerprint OPERATOR(pg_catalog.<>) $4"
@@ -160,7 +160,7 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_s
 		" WHERE" OF_STREAM " AND fingerprint OPERATOR(pg_catalog.=) $4"
 		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
-		};
+	};
 	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
@@ -186,7 +186,7 @@ drop_snapshots(const text *aggregate_type)
 		.sql = "DELETE FROM cqrs_es.snapshots"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND fingerprint IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);

@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_SNAPSHOT_STORE_H
 #define CQRS_ES_SNAPSHOT_STORE_H
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
 #include "aggregate/aggregate.h"
 

@@ -44,10 +44,10 @@
 
 #include "base/compat.h"
 #include "base/definer.h"
+#include "base/fixed_settings.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/role_switch.h"
-#include "base/settings.h"
 #include "base/temporary_object.h"
 
 static post_parse_analyze_hook_type previous_analyze_hook = NULL;
@@ -173,7 +173,7 @@ compile(DefinerStatement *statement)
 		.parserSetupArg = statement,
 		.parseMode = statement->kind->parse_mode,
 		.cursorOptions = CURSOR_OPT_GENERIC_PLAN
-		};
+	};
 	SPIPlanPtr	plan = SPI_prepare_extended(statement->sql, &options);
 
 	if (plan == NULL)
@@ -354,7 +354,7 @@ require_rights(SPIPlanPtr plan)
 
 /*
  * Act as who defined something that others set off, until RoleSwitchBack, with a
- * search_path and fixed settings (settings.c).  What was written must not gain
+ * search_path and fixed settings (fixed_settings.c).  What was written must not gain
  * the rights of whoever set it off either, who may be a superuser: it may leave
  * nothing behind in that session that would be met later, like temporary
  * objects or deferred triggers; unless it comes from somebody who has those
@@ -366,7 +366,7 @@ DefinerSwitchRole(Oid role, const char *search_path)
 	bool		may_act_as_caller = has_privs_of_role(role, GetUserId());
 	RoleSwitch	saved = RoleSwitchTo(role, search_path);
 
-	SettingsFix(&saved.guc_level);
+	FixedSettingsSet(&saved.guc_level);
 	if (!may_act_as_caller)
 		SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);

@@ -8,7 +8,7 @@
  * Nothing a caller can arrange may then reach into the statement: the texts name
  * every object and operator with its schema, and the search_path is fixed as
  * well, for what has no place for a schema (IS DISTINCT FROM).  Other settings
- * (settings.c) do not matter where values go in and out as they are; where they
+ * (fixed_settings.c) do not matter where values go in and out as they are; where they
  * become text, in registries and their fingerprints, they are fixed.  An error leaves
  * role and search_path to the transaction machinery, which restores them at
  * (sub)transaction abort.

@@ -70,11 +70,11 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/role_switch.h"
-#include "base/settings.h"
 
 #define MAX_REGISTRIES 16
 
@@ -341,7 +341,7 @@ act_as_owner(void)
 {
 	RoleSwitch	saved = RoleSwitchToOwner(tables[0]);
 
-	SettingsFix(&saved.guc_level);
+	FixedSettingsSet(&saved.guc_level);
 	return saved;
 }
 
@@ -355,7 +355,7 @@ learn_relids(void)
 	if (relids_known)
 		return;
 	for (i = 0; i < nregistries; i++)
-		relids[i] = CqrsEsRelid(tables[i]);
+		relids[i] = ExtensionRelid(tables[i]);
 	/* until they are, every invalidation counts */
 	relids_known = started == registry_generation;
 }

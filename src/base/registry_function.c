@@ -8,15 +8,16 @@
  * one therefore holds a lock of it until the registry's row is committed, and
  * looks at nothing of it before that (registry.c has the order of locks).  Nor may
  * it get another name or schema: whoever can create functions there would put one
- * of his in its place, which then runs with the rights of whoever reads.  What
- * has gone all the same (a restore without it) is a clear error when it is called.
+ * of their own in its place, which then runs with the rights of whoever reads.  What
+ * has gone all the same (a restore without it) is a clear error when it is called,
+ * and a warning when the row is restored (by the row trigger, registry_name.c).
  * Which registries do so they say at Init (RegistryFunctionRegister).
  * (The event triggers' own function is in sql/90_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
- * he could call himself; EXECUTE is checked when they are named and when they
+ * that they could call; EXECUTE is checked when they are named and when they
  * are called.  They run with the search_path of whoever named them and with fixed
- * settings (settings.c), since what they return may go into a snapshot that
+ * settings (fixed_settings.c), since what they return may go into a snapshot that
  * everybody reads.
  *
  * A function of a temporary schema is none: the schema's name means a place that
@@ -48,11 +49,11 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
-#include "base/settings.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
@@ -176,10 +177,26 @@ RegistryFunctionSignature(NullableDatum function, Oid result, const Oid *argtype
 				 errdetail_internal("%s", expected)));
 	refuse_temporary(oid, "function");
 	check_execute(oid, format_procedure(oid));
-	SettingsFix(&guc_level);
+	FixedSettingsSet(&guc_level);
 	signature = CStringGetTextDatum(format_procedure_qualified(oid));
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	return signature;
+}
+
+/*
+ * Is there a function of such a signature (a text datum)?  No error, whatever is
+ * missing: its schema, a type.
+ */
+bool
+RegistryFunctionExists(Datum signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = signature;
+	fcinfo->args[0].isnull = false;
+	(void) to_regprocedure(fcinfo);
+	return !fcinfo->isnull;
 }
 
 /*
@@ -253,7 +270,7 @@ RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 void
 RegistryFunctionCallsEnd(FunctionCalls *calls)
 {
-	SettingsRestore(calls->guc_level);
+	FixedSettingsRestore(calls->guc_level);
 }
 
 /* Check and look up a function at its first call; set its search_path and the settings. */
@@ -281,7 +298,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 		call->next = calls->first;
 		calls->first = call;
 	}
-	SettingsFix(&calls->guc_level);
+	FixedSettingsSet(&calls->guc_level);
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
 		if (calls->guc_level == 0)

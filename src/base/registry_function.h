@@ -13,7 +13,7 @@
 /*
  * SQL: all that decides what a function of pg_proc AS p does, for fingerprints.
  * A body in standard SQL is not in prosrc; deparsed under a fixed search_path and
- * fixed settings (RegistryRead) it is the same everywhere.
+ * fixed settings (RegistryRead) it is the same text in every session.
  */
 #define FUNCTION_SOURCE \
 	"p.prosrc, p.probin, cqrs_es.function_body(p.oid), p.proconfig::pg_catalog.text"
@@ -46,6 +46,7 @@ extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern NullableDatum RegistryFunctionByName(const char *signature);
+extern bool RegistryFunctionExists(Datum signature);
 extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction *function, const QueryRow *row,
 								 const char *role);

@@ -33,13 +33,13 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
+#include "base/registry_function.h"
 #include "base/registry_name.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_resolve_names);
@@ -269,18 +269,10 @@ check_function(RegistryRow *row)
 	bool		isnull;
 	Datum		signature;
 
-	LOCAL_FCINFO(fcinfo, 1);
-
 	if (!row->is_new || !has_column(row, "function", TEXTOID))
 		return;
 	signature = get_column(row, "function", &isnull);
-	if (isnull)
-		return;
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = signature;
-	fcinfo->args[0].isnull = false;
-	(void) to_regprocedure(fcinfo);
-	if (fcinfo->isnull)
+	if (!isnull && !RegistryFunctionExists(signature))
 		warn(row, ERRCODE_UNDEFINED_FUNCTION,
 			 psprintf("function %s does not exist", TextDatumGetCString(signature)));
 }

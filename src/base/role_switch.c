@@ -15,7 +15,7 @@
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/role_switch.h"
 
 /*
@@ -49,7 +49,7 @@ RoleSwitchStay(void)
 RoleSwitch
 RoleSwitchToOwner(const char *relname)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(CqrsEsRelid(relname)));
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(ExtensionRelid(relname)));
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))

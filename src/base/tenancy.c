@@ -32,7 +32,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/tenancy.h"
 #include "base/text.h"
 

@@ -8,7 +8,7 @@
 
 #include "storage/lock.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
 
 /* A command's place; on the stack of who runs it. */

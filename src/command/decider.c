@@ -24,9 +24,9 @@
 #include "utils/plancache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/registry_function.h"
 #include "command/decider.h"
 

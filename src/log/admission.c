@@ -18,6 +18,8 @@
  * unique index can guard that on a log that is partitioned or distributed by
  * stream, so readers take such rows together anyway.)
  *
+ * How long texts may be: events.h.
+ *
  * No cached oids and no table names here: on a partitioned or distributed log
  * the trigger sees a partition or a shard.
  *-------------------------------------------------------------------------
@@ -87,7 +89,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 
 	tuple = trigdata->tg_trigtuple;
 	desc = RelationGetDescr(trigdata->tg_relation);
-	EventsColumnsOf(trigdata->tg_relation, &columns);
+	EventColumnsOf(trigdata->tg_relation, &columns);
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		row.columns[column].value = heap_getattr(tuple, columns.attno[column], desc,
 												 &row.columns[column].isnull);

@@ -29,8 +29,8 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
 #include "log/append.h"
 #include "log/append_retry.h"

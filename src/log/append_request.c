@@ -22,7 +22,7 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "base/text.h"

@@ -29,8 +29,8 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/stream_key.h"
 #include "base/text.h"

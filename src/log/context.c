@@ -6,6 +6,9 @@
  *
  * The setting is JSON text; it is parsed when its text changed since the
  * last event, not once per event.
+ *
+ * An event's own metadata win over it.  What they are put together from, and what
+ * wins there: append_request.c, and for commands command_id.c.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -325,7 +325,7 @@ dispatch_row(TriggerData *trigdata)
 	Event		event = {.row = NULL,.append_version = 0};
 	int			column;
 
-	EventsColumnsOf(trigdata->tg_relation, &columns);
+	EventColumnsOf(trigdata->tg_relation, &columns);
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 	{
 		bool		isnull;

@@ -26,7 +26,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"
@@ -270,7 +270,7 @@ query_tip(const StreamKey *key, bool latest)
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" ORDER BY sequence DESC LIMIT 1",
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
-		};
+	};
 	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id)};
@@ -314,7 +314,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND sequence OPERATOR(pg_catalog.>=) $4 ORDER BY sequence",
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
-		};
+	};
 	static InternalQuery backward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
@@ -322,7 +322,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND sequence OPERATOR(pg_catalog.<=) $4 ORDER BY sequence DESC",
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
-		};
+	};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
 	Relation	heap = open_plain_heap(&table);
@@ -412,12 +412,12 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.>) $1 ORDER BY global_position",
 		.nargs = 1,.argtypes = {INT8OID}
-		};
+	};
 	static InternalQuery backward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
 		.nargs = 1,.argtypes = {INT8OID}
-		};
+	};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
 	Relation	heap = open_plain_heap(&table);
@@ -523,7 +523,7 @@ stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 {
 	static FmgrInfo equality = {
 		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
-		};
+	};
 	int			i;
 
 	for (i = 0; i < 3; i++)

@@ -307,17 +307,17 @@ insert_generic(const EventWriter *writer, Event *events, int nevents, bool plain
 	static InternalQuery first = {
 		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING RETURNING global_position",
 		INSERT_TYPES
-		};
+	};
 	static InternalQuery first_beside_deferrable = {
 		.sql = INSERT_EVENT
 		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, sequence) DO NOTHING"
 		" RETURNING global_position",
 		INSERT_TYPES
-		};
+	};
 	static InternalQuery next = {
 		.sql = INSERT_EVENT " RETURNING global_position",
 		INSERT_TYPES
-		};
+	};
 	InternalQuery *query = plainly ? &next :
 		writer->table.deferrable ? &first_beside_deferrable : &first;
 	int			i;

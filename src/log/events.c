@@ -1,8 +1,6 @@
 /*-------------------------------------------------------------------------
  * events.c
- *	  The log table: its columns and its place in the catalog.  This file and
- *	  event_scan.c, which reads its rows, are the only ones that know where a
- *	  column is.
+ *	  The log table: its place in the catalog, and what may be done with it there.
  *
  * Two ways lead to the table.  The straight way works on the heap and its
  * indexes and skips the SQL executor; it is several times quicker.  It is
@@ -20,9 +18,6 @@
  * which others may add without waiting for us.  So what has to be looked up is
  * looked up first, and what belongs to a cache is looked at last, by functions
  * that do nothing else.  For the same reason EventsTableGet hands out a copy.
- *
- * Columns are found by name, never by number: the owner may add, drop and
- * reorder.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -41,7 +36,6 @@
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -52,26 +46,12 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "log/events.h"
 #include "log/stream_index.h"
-
-static const char *const column_names[EVENT_NCOLUMNS] = {
-	[EVENT_GLOBAL_POSITION] = "global_position",
-	[EVENT_SEQUENCE] = "sequence",
-	[EVENT_CREATED_AT] = "created_at",
-	[EVENT_EVENT_ID] = "event_id",
-	[EVENT_TENANT_ID] = "tenant_id",
-	[EVENT_AGGREGATE_TYPE] = "aggregate_type",
-	[EVENT_AGGREGATE_ID] = "aggregate_id",
-	[EVENT_EVENT_TYPE] = "event_type",
-	[EVENT_EVENT_VERSION] = "event_version",
-	[EVENT_PAYLOAD] = "payload",
-	[EVENT_METADATA] = "metadata",
-};
 
 static bool cqrs_es_force_generic_path = false;
 
@@ -128,11 +108,11 @@ EventsTableGet(void)
 
 	started = events_table_invalidations;
 	events_table.relid = InvalidOid;
-	fresh.relid = CqrsEsRelid("events");
+	fresh.relid = ExtensionRelid("events");
 	if (started == events_table_invalidations)
 		events_table.relid = fresh.relid;	/* others do not count any more */
 	rel = table_open(fresh.relid, AccessShareLock);
-	EventsColumnsOf(rel, &fresh.columns);
+	EventColumnsOf(rel, &fresh.columns);
 	indexes = StreamIndexesOf(rel, &fresh.columns);
 	fresh.stream_index = indexes.guard;
 	fresh.deferrable = indexes.deferrable;
@@ -168,7 +148,7 @@ EventsTableGet(void)
 void
 EventsRequireRights(AclMode mode)
 {
-	Oid			relid = events_table_valid ? events_table.relid : CqrsEsRelid("events");
+	Oid			relid = events_table_valid ? events_table.relid : ExtensionRelid("events");
 
 	if (pg_class_aclmask(relid, GetUserId(), mode, ACLMASK_ALL) != mode)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
@@ -202,78 +182,6 @@ EventsRowSecurity(void)
 		check_enable_rls(table.relid, InvalidOid, true) == RLS_ENABLED;
 }
 
-/*
- * Find our columns in a table that has them all, with the types and NOT NULL
- * that everything here relies on; else 42703 or 42P16.
- */
-void
-EventsColumnsOf(Relation rel, EventColumns *columns)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	int			column;
-	int			att;
-
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-	{
-		/* the column is nearly always where it was installed */
-		att = column;
-		if (att >= desc->natts || TupleDescAttr(desc, att)->attisdropped ||
-			strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) != 0)
-		{
-			for (att = 0; att < desc->natts; att++)
-				if (!TupleDescAttr(desc, att)->attisdropped &&
-					strcmp(NameStr(TupleDescAttr(desc, att)->attname), column_names[column]) == 0)
-					break;
-		}
-		if (att >= desc->natts)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of relation \"%s\" does not exist",
-							column_names[column], RelationGetRelationName(rel))));
-		if (TupleDescAttr(desc, att)->atttypid != EventColumnType(column) ||
-			!TupleDescAttr(desc, att)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("column \"%s\" of relation \"%s\" is not of type %s NOT NULL",
-							column_names[column], RelationGetRelationName(rel),
-							format_type_be(EventColumnType(column)))));
-		columns->attno[column] = att + 1;
-	}
-}
-
-/* The column of that name, or -1. */
-int
-EventColumnByName(const char *name)
-{
-	int			column;
-
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		if (strcmp(name, column_names[column]) == 0)
-			return column;
-	return -1;
-}
-
-/* The type of a column. */
-Oid
-EventColumnType(EventColumn column)
-{
-	switch (column)
-	{
-		case EVENT_GLOBAL_POSITION:
-		case EVENT_SEQUENCE:
-			return INT8OID;
-		case EVENT_CREATED_AT:
-			return TIMESTAMPTZOID;
-		case EVENT_EVENT_ID:
-			return UUIDOID;
-		case EVENT_PAYLOAD:
-		case EVENT_METADATA:
-			return JSONBOID;
-		default:
-			return TEXTOID;
-	}
-}
-
 /* The oid of the composite type cqrs_es.event. */
 Oid
 EventsTypeOid(void)
@@ -283,7 +191,7 @@ EventsTypeOid(void)
 	if (!OidIsValid(type))
 	{
 		uint64		started = event_type_invalidations;
-		Oid			relid = CqrsEsRelid("event");
+		Oid			relid = ExtensionRelid("event");
 
 		type = get_rel_type_id(relid);
 		if (started == event_type_invalidations)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * events.h
- *	  The log table: its columns and its place in the catalog.
+ *	  The log table: its place in the catalog; and one event.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_EVENTS_H
@@ -12,26 +12,9 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/stream_key.h"
-
-/* The columns, in the order of the composite type cqrs_es.event. */
-typedef enum EventColumn
-{
-	EVENT_GLOBAL_POSITION,
-	EVENT_SEQUENCE,
-	EVENT_CREATED_AT,
-	EVENT_EVENT_ID,
-	EVENT_TENANT_ID,
-	EVENT_AGGREGATE_TYPE,
-	EVENT_AGGREGATE_ID,
-	EVENT_EVENT_TYPE,
-	EVENT_EVENT_VERSION,
-	EVENT_PAYLOAD,
-	EVENT_METADATA
-} EventColumn;
-
-#define EVENT_NCOLUMNS	(EVENT_METADATA + 1)
+#include "log/event_columns.h"
 
 /* limits of the texts, in bytes; the keys share one index entry */
 #define AGGREGATE_TYPE_MAX_BYTES	255
@@ -50,12 +33,6 @@ typedef struct Event
 #define EventGlobalPosition(e)	DatumGetInt64((e)->values[EVENT_GLOBAL_POSITION])
 #define EventSequence(e)		DatumGetInt64((e)->values[EVENT_SEQUENCE])
 #define EventText(e, column)	DatumGetTextPP((e)->values[column])
-
-/* Where our columns are in a table that has them: events, a partition, a shard. */
-typedef struct EventColumns
-{
-	AttrNumber	attno[EVENT_NCOLUMNS];
-} EventColumns;
 
 /* What the catalog said of cqrs_es.events when it was asked. */
 typedef struct EventsTable
@@ -77,9 +54,6 @@ extern void EventsRequireRights(AclMode mode);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);
-extern void EventsColumnsOf(Relation rel, EventColumns *columns);
-extern int	EventColumnByName(const char *name);
-extern Oid	EventColumnType(EventColumn column);
 extern Oid	EventsTypeOid(void);
 
 extern Event *EventCopy(const Event *event);

@@ -52,8 +52,9 @@
  * here; and who had gone on behind an event of a higher node would never again
  * see one of ours.  Walks pass them by, and cursors of theirs are refused.
  *
- * A log that is replicated from elsewhere is judged by its publisher (published.c),
- * and a jump after a failover by what is written of it (log_history.c).
+ * A log that is replicated from elsewhere is judged by its publisher: publisher.c
+ * says it there, published.c reads it here.  A jump after a failover is judged by
+ * what is written of it (log_history.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -114,7 +115,6 @@ static int64 settled_number = 0;
 static Question question;
 
 PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
-PG_FUNCTION_INFO_V1(cqrs_es_publish_settled);
 PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
 
 static bool settle(int64 number, TimestampTz deadline);
@@ -156,20 +156,6 @@ cqrs_es_settled_position(PG_FUNCTION_ARGS)
 {
 	EventsRequireRights(ACL_SELECT);
 	PG_RETURN_INT64(HorizonSettled(HorizonDeadline()));
-}
-
-/* SQL: publish_settled(), for subscribers of a logical replication; see published.c */
-Datum
-cqrs_es_publish_settled(PG_FUNCTION_ARGS)
-{
-	int64		position;
-
-	PreventCommandDuringRecovery("publish_settled()");
-	PreventCommandIfReadOnly("publish_settled()");
-	EventsRequireRights(ACL_SELECT);
-	position = HorizonSettled(HorizonDeadline());
-	PublishedWrite(position);
-	PG_RETURN_INT64(position);
 }
 
 /*

@@ -20,6 +20,8 @@
  *
  * On a log that is not one heap of ours, SQL has to tell, which does not see
  * rows in progress, and is asked once a command.
+ *
+ * last_position() answers another question: which is the last that a snapshot sees?
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,6 +34,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -46,6 +49,8 @@
 #include "log/events.h"
 #include "log/log_end.h"
 
+PG_FUNCTION_INFO_V1(cqrs_es_last_position);
+
 static bool find_at(Relation heap, Relation index, int64 position, SnapshotData *dirty,
 					TupleTableSlot *slot);
 static char *stream_in_slot(TupleTableSlot *slot);
@@ -56,6 +61,36 @@ static bool last_entry_on_page(Relation index, Page page, int64 bound, int64 *po
 static int64 last_row(Relation heap, Relation index, AttrNumber attno, int64 bound);
 static int64 query_end(int64 bound);
 static int64 query_end_once(int64 bound);
+
+/*
+ * SQL: last_position(); null when the log is empty.  With the rights of the log's
+ * owner, as a view on it has them: who may see projection_status need not see
+ * events.
+ */
+Datum
+cqrs_es_last_position(PG_FUNCTION_ARGS)
+{
+	static InternalQuery query = {
+		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
+	};
+	Datum		position = 0;
+	bool		isnull = true;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		position = InternalQueryDatum(&row, "global_position", &isnull);
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(DatumGetInt64(position));
+}
 
 /*
  * The greatest position in the log below `bound`, 0 when there is none.  Rows of
@@ -282,7 +317,7 @@ query_end(int64 bound)
 		.sql = "SELECT pg_catalog.max(global_position) FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.<) $1",
 		.nargs = 1,.argtypes = {INT8OID}
-		};
+	};
 	Datum		value = Int64GetDatum(bound);
 	int64		position = 0;
 	bool		isnull;

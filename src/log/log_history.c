@@ -46,7 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "log/event_id.h"
@@ -122,7 +122,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.log_histories (log_id, last_position, first_position) VALUES ($1, $2, $3)",
 		.nargs = 3,.argtypes = {UUIDOID, INT8OID, INT8OID}
-		};
+	};
 	pg_uuid_t	id;
 	Datum		values[3] = {UUIDPGetDatum(&id)};
 	int64		target;
@@ -132,7 +132,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("after_failover()");
 	PreventCommandIfReadOnly("after_failover()");
 	PreventCommandIfParallelMode("after_failover()");
-	LockRelationOid(CqrsEsRelid("log_histories"), ShareRowExclusiveLock);
+	LockRelationOid(ExtensionRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
 	target = Max(PositionLastNumber(), POSITION_NUMBER(log_floor(true, NULL)));
@@ -224,7 +224,7 @@ load_jumps(void)
 {
 	static InternalQuery query = {
 		.sql = "SELECT log_id, last_position, first_position FROM cqrs_es.log_histories ORDER BY first_position"
-		};
+	};
 	uint64		started = invalidations;
 	Jump	   *fresh = NULL;
 	RoleSwitch	saved;
@@ -233,7 +233,7 @@ load_jumps(void)
 
 	if (jumps_valid)
 		return;
-	histories_relid = CqrsEsRelid("log_histories");
+	histories_relid = ExtensionRelid("log_histories");
 	SPI_connect();
 	saved = RoleSwitchToOwner("log_histories");
 	n = InternalQueryRead(&query, NULL, NULL, GetLatestSnapshot());
@@ -241,13 +241,11 @@ load_jumps(void)
 		fresh = MemoryContextAlloc(TopMemoryContext, n * sizeof(Jump));
 	for (i = 0; i < n; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
+		QueryRow	row = InternalQueryRow(i);
 
-		fresh[i].log_id = *DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
-		fresh[i].last_position = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
-		fresh[i].first_position = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
+		fresh[i].log_id = *DatumGetUUIDP(InternalQueryDatum(&row, "log_id", NULL));
+		fresh[i].last_position = DatumGetInt64(InternalQueryDatum(&row, "last_position", NULL));
+		fresh[i].first_position = DatumGetInt64(InternalQueryDatum(&row, "first_position", NULL));
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
@@ -273,7 +271,7 @@ invalidate_jumps(Datum arg, Oid relid)
 static void
 first_log_id(pg_uuid_t *id)
 {
-	uint64		number = PositionSequenceNumber(CqrsEsRelid("log_number_seq"));
+	uint64		number = PositionSequenceNumber(ExtensionRelid("log_number_seq"));
 	uint64		halves[2];
 
 	halves[0] = pg_hton64(mix(number));

@@ -64,7 +64,7 @@
 #include "utils/resowner.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "log/events.h"
 #include "log/position.h"
 
@@ -143,7 +143,7 @@ PositionSequence(void)
 	{
 		uint64		started = sequence_invalidations;
 
-		relid = CqrsEsRelid("events_global_position_seq");
+		relid = ExtensionRelid("events_global_position_seq");
 		/* kept only if nothing was said against it meanwhile */
 		if (started == sequence_invalidations)
 			sequence_relid = relid;

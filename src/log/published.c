@@ -6,9 +6,9 @@
  * The subscriber cannot tell from them whether a gap is dead or an event that
  * will be committed yet: who may still fill it holds a lock at the publisher.
  * So the publisher says it, in a table that belongs into the same publication:
- * publish_settled() writes there up to where its log is settled.  All events up to
- * it were committed before, and are applied before, so whoever sees the row at the
- * subscriber can see them.
+ * publish_settled() writes there up to where its log is settled (publisher.c).  All
+ * events up to it were committed before, and are applied before, so whoever sees the
+ * row at the subscriber can see them.
  *
  * That is so when both tables are replicated by the one apply worker.  While a new
  * subscription copies them, each is ahead of the other at times.
@@ -35,7 +35,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "log/position.h"
@@ -50,13 +50,12 @@ typedef struct Replication
 
 static Replication replication_of(Oid relid);
 static bool read_row(int64 *number, bool *is_ours);
-static Datum publisher_name(void);
 
 /* Does a subscription bring the rows of the log here? */
 bool
 PublishedIsSubscriber(void)
 {
-	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
+	List	   *parts = find_all_inheritors(ExtensionRelid("events"), NoLock, NULL);
 	bool		found = false;
 	ListCell   *lc;
 
@@ -84,8 +83,8 @@ PublishedDecides(int64 number)
 int64
 PublishedNumber(void)
 {
-	List	   *parts = find_all_inheritors(CqrsEsRelid("events"), NoLock, NULL);
-	bool		ready = replication_of(CqrsEsRelid("published_positions")).ready;
+	List	   *parts = find_all_inheritors(ExtensionRelid("events"), NoLock, NULL);
+	bool		ready = replication_of(ExtensionRelid("published_positions")).ready;
 	int64		number;
 	bool		is_ours;
 	ListCell   *lc;
@@ -116,25 +115,14 @@ PublishedWarn(int64 number)
 			 errhint("Add table cqrs_es.published_positions to the publication, refresh the subscription, and let the publisher call cqrs_es.publish_settled() every second or so.")));
 }
 
-/* Let subscribers know that our log is settled up to the position. */
-void
-PublishedWrite(int64 position)
+/*
+ * What this database is called where it says up to where its log is settled, as a
+ * text datum; a copy of it on another server, or beside it, has another name.
+ */
+Datum
+PublishedName(void)
 {
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.published_positions AS p (node_id, \"position\", publisher) VALUES ($1, $2, $3)"
-		" ON CONFLICT (node_id) DO UPDATE SET \"position\" = EXCLUDED.\"position\", publisher = EXCLUDED.publisher"
-		" WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\""
-		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
-		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
-		};
-	Datum		values[3] = {Int32GetDatum(PositionNodeId), Int64GetDatum(position), publisher_name()};
-	RoleSwitch	saved;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("published_positions");
-	(void) InternalQueryWrite(&query, values, NULL);
-	RoleSwitchBack(&saved);
-	SPI_finish();
+	return CStringGetTextDatum(psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId));
 }
 
 static Replication
@@ -165,13 +153,12 @@ static bool
 read_row(int64 *number, bool *is_ours)
 {
 	static InternalQuery query = {
-		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 FROM cqrs_es.published_positions"
+		.sql = "SELECT \"position\", publisher OPERATOR(pg_catalog.=) $2 AS is_ours FROM cqrs_es.published_positions"
 		" WHERE node_id OPERATOR(pg_catalog.=) $1",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
-		};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), publisher_name()};
+	};
+	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
 	bool		found;
-	bool		isnull;
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -179,20 +166,12 @@ read_row(int64 *number, bool *is_ours)
 	found = InternalQueryRead(&query, values, NULL, GetLatestSnapshot()) > 0;
 	if (found)
 	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		QueryRow	row = InternalQueryRow(0);
 
-		*number = POSITION_NUMBER(DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)));
-		*is_ours = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+		*number = POSITION_NUMBER(DatumGetInt64(InternalQueryDatum(&row, "position", NULL)));
+		*is_ours = DatumGetBool(InternalQueryDatum(&row, "is_ours", NULL));
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	return found;
-}
-
-/* This database; a copy of it on another server, or beside it, has another name. */
-static Datum
-publisher_name(void)
-{
-	return CStringGetTextDatum(psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId));
 }

@@ -10,6 +10,6 @@ extern bool PublishedIsSubscriber(void);
 extern bool PublishedDecides(int64 number);
 extern int64 PublishedNumber(void);
 extern void PublishedWarn(int64 number);
-extern void PublishedWrite(int64 position);
+extern Datum PublishedName(void);
 
 #endif							/* CQRS_ES_PUBLISHED_H */

@@ -26,7 +26,7 @@
 #include "utils/tuplestore.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/stream_key.h"

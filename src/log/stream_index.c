@@ -43,6 +43,7 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
+#include "base/compat.h"
 #include "log/stream_index.h"
 
 #define STREAM_COLUMNS "aggregate_type, aggregate_id, tenant_id"
@@ -256,7 +257,7 @@ check_partitioning(Relation rel, const EventColumns *columns)
 										   AccessShareLock);
 		EventColumns parent_columns;
 
-		EventsColumnsOf(parent, &parent_columns);
+		EventColumnsOf(parent, &parent_columns);
 		(void) StreamIndexRequire(parent, &parent_columns);
 		relation_close(parent, AccessShareLock);
 	}

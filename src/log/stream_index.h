@@ -6,7 +6,7 @@
 #ifndef CQRS_ES_STREAM_INDEX_H
 #define CQRS_ES_STREAM_INDEX_H
 
-#include "log/events.h"
+#include "log/event_columns.h"
 
 /* What the indexes of a table are to an append. */
 typedef struct StreamIndexes

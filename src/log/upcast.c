@@ -27,9 +27,9 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/stream_key.h"
@@ -97,7 +97,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 		" to_version = excluded.to_version, function = excluded.function,"
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
-		};
+	};
 	static const Oid argtypes[] = {JSONBOID};
 	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
@@ -106,7 +106,7 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[5];
 
 	/* two who define one each must not make a cycle together */
-	LockRelationOid(CqrsEsRelid("upcasters"), ShareRowExclusiveLock);
+	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);
@@ -127,7 +127,7 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.upcasters WHERE event_type OPERATOR(pg_catalog.=) $1"
 		" AND from_version OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-		};
+	};
 	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
@@ -214,7 +214,7 @@ load(void *entry, const text *key, MemoryContext memory)
 		" ON p.oid OPERATOR(pg_catalog.=) pg_catalog.to_regprocedure(u.function)::pg_catalog.oid"
 		" ORDER BY u.event_type, u.from_version",
 		.nargs = 0
-		};
+	};
 	Upcasters  *all = entry;
 	StringInfoData fingerprint;
 	StringInfoData row_versions;

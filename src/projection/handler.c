@@ -37,14 +37,14 @@
 #include "utils/plancache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
+#include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
-#include "base/settings.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/text.h"
@@ -209,7 +209,7 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		" definer = excluded.definer, definer_name = excluded.definer_name,"
 		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-		};
+	};
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
@@ -239,7 +239,7 @@ begin_change(const text *name)
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
 		" state_of IS NOT NULL AS keeps_states",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	QueryRow	row;
 	bool		keeps_states;
 
@@ -259,7 +259,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
@@ -342,7 +342,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			{
 				FunctionCalls calls;
 
-				SettingsFix(&guc_level);	/* once for all of them */
+				FixedSettingsSet(&guc_level);	/* once for all of them */
 				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
 				RegistryFunctionCallsEnd(&calls);
@@ -351,7 +351,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 			run(handler, &upcast, replayed);
 		}
 	}
-	SettingsRestore(guc_level);
+	FixedSettingsRestore(guc_level);
 	return concerned;
 }
 
@@ -594,7 +594,7 @@ list_with_statements(const Projection *projection, Snapshot snapshot)
 		" h.definer_name, h.search_path FROM cqrs_es.handlers AS h"
 		" WHERE h.projection OPERATOR(pg_catalog.=) $1 ORDER BY 2 DESC, 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = CStringGetTextDatum(projection->name);
 	MemoryContext memory = CurrentMemoryContext;
 	MemoryContext spi;

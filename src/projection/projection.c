@@ -15,7 +15,8 @@
  * them against writers knows then that every event that has been told of is
  * committed, and that those to come will be dealt with by the registry as it is left,
  * for it is looked at again after the lock was got.  That is what makes rebuild,
- * pause and resume exact (projection_rebuild.c).
+ * pause and resume exact (projection_rebuild.c).  What else is done with read models is
+ * in read_model.c.
  *
  * Two caches: projections by name, each loaded once with the plans of its handlers;
  * and by event type which of them have something to do, as pointers into the first.
@@ -25,7 +26,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -34,13 +34,12 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
@@ -48,10 +47,8 @@
 #include "log/events.h"
 #include "aggregate/aggregate.h"
 #include "projection/projection.h"
+#include "projection/read_model.h"
 #include "projection/state_projection.h"
-
-/* what it takes to make a table a read model */
-#define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
 /* Which projections have something to do for an event type. */
 typedef struct EventTypeProjections
@@ -73,6 +70,9 @@ static RegistryCache event_type_cache = {
 	.load = load_event_type
 };
 
+StaticAssertDecl(PROJECTION_NAME_MAX_BYTES < REGISTRY_KEY_BYTES, "names of projections are keys of registries");
+StaticAssertDecl(EVENT_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "event types are keys of registries");
+
 static ProjectionHandlers load_handlers = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
@@ -80,7 +80,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
 static void check_types(ArrayType *types);
-static void check_read_models(ArrayType *read_models);
 static void check_states(const text *name, Oid table, text *aggregate_type);
 static void require_owner(const text *name);
 static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
@@ -88,7 +87,6 @@ static uint64 read_projection(const text *name, Snapshot snapshot);
 static void fill(Projection *projection, const QueryRow *row);
 static void set_types(Projection *projection, const QueryRow *row);
 static void set_read_models(Projection *projection, const QueryRow *row);
-static Oid *tables_of(ArrayType *array, int *n);
 
 void
 ProjectionInit(void)
@@ -114,7 +112,7 @@ refuse_drop_of_aggregate(const text *type)
 		.sql = "SELECT name FROM cqrs_es.projections"
 		" WHERE state_of OPERATOR(pg_catalog.=) $1 ORDER BY name LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(type);
 
 	SPI_connect();
@@ -150,7 +148,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		" (name, aggregate_types, read_models, owner, state_of, paused, handled_position)"
 		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	Oid		   *tables = NULL;
@@ -165,7 +163,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
-		check_read_models(PG_GETARG_ARRAYTYPE_P(2));
+		ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2));
 	if (!PG_ARGISNULL(3))
 	{
 		if (!PG_ARGISNULL(1))
@@ -173,7 +171,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate_types and state_of cannot be given both")));
 		if (!PG_ARGISNULL(2))
-			tables = tables_of(PG_GETARG_ARRAYTYPE_P(2), &ntables);
+			tables = ReadModelOids(PG_GETARG_ARRAYTYPE_P(2), &ntables);
 		if (ntables != 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -223,59 +221,6 @@ check_types(ArrayType *types)
 	}
 }
 
-/*
- * Tables that the caller may write in every way: appending sessions will lock
- * them, and a rebuild empties them and fills them again.  They are locked to the
- * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
- */
-static void
-check_read_models(ArrayType *read_models)
-{
-	Oid		   *tables;
-	int			n;
-	int			i;
-
-	if (array_contains_nulls(read_models))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("read_models must not contain nulls")));
-	tables = tables_of(read_models, &n);
-	/* who drops one waits, and finds that it is in use (protect_read_models) */
-	qsort(tables, n, sizeof(Oid), oid_cmp);
-	for (i = 0; i < n; i++)
-		if (OidIsValid(tables[i]))
-			LockRelationOid(tables[i], AccessShareLock);
-	/* looked at in the order in which they were given */
-	tables = tables_of(read_models, &n);
-	for (i = 0; i < n; i++)
-	{
-		char		kind = get_rel_relkind(tables[i]);
-
-		if (kind == '\0')
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("read model does not exist"),
-					 errdetail("There is no table with OID %u.", tables[i])));
-		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is not a table", get_rel_name(tables[i]))));
-		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
-					 errdetail("Other sessions could not write it.")));
-		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
-		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("read model \"%s\" is a table of %s itself",
-							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
-					 errdetail("To pause the projection would lock it against all writers.")));
-	}
-}
-
 /* Can the current role keep the states of aggregates in this table? */
 static void
 check_states(const text *name, Oid table, text *aggregate_type)
@@ -284,7 +229,7 @@ check_states(const text *name, Oid table, text *aggregate_type)
 		.role = GetUserId(),
 		.name = GetUserNameFromId(GetUserId(), false),
 		.search_path = "pg_catalog, pg_temp"
-		};
+	};
 
 	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), table, aggregate_type, &owner));
 }
@@ -296,12 +241,12 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	static InternalQuery drop_handlers = {
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
 		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
@@ -327,7 +272,7 @@ ProjectionLockRow(InternalQuery *query, const text *name)
 		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(name);
 
 	if (RegistryRead(&unlocked, &value) == 0)
@@ -507,7 +452,7 @@ load_event_type(void *entry, const text *event_type, MemoryContext memory)
 		" AND (h.event_type OPERATOR(pg_catalog.=) $1"
 		" OR h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "')) ORDER BY p.name",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	EventTypeProjections *found = entry;
 	Datum		value = PointerGetDatum(event_type);
 	uint64		n = RegistryRead(&query, &value);
@@ -534,7 +479,7 @@ read_projection(const text *name, Snapshot snapshot)
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = PointerGetDatum(name);
 
 	return RegistryReadAsOf(&query, &value, snapshot);
@@ -586,7 +531,7 @@ set_read_models(Projection *projection, const QueryRow *row)
 	int			n;
 	int			i;
 
-	projection->read_models = tables_of(DatumGetArrayTypeP(tables), &n);
+	projection->read_models = ReadModelOids(DatumGetArrayTypeP(tables), &n);
 	for (i = 0; i < n; i++)
 		if (OidIsValid(projection->read_models[i]))
 			projection->read_models[projection->nread_models++] = projection->read_models[i];
@@ -598,21 +543,6 @@ set_read_models(Projection *projection, const QueryRow *row)
 	projection->nlocks = projection->nread_models;
 	memcpy(projection->locks, projection->read_models, projection->nread_models * sizeof(Oid));
 	if (projection->nread_models < n || n == 0)
-		projection->locks[projection->nlocks++] = CqrsEsRelid("projections");
+		projection->locks[projection->nlocks++] = ExtensionRelid("projections");
 	qsort(projection->locks, projection->nlocks, sizeof(Oid), oid_cmp);
-}
-
-/* The elements of an array of regclass without nulls, palloc'd. */
-static Oid *
-tables_of(ArrayType *array, int *n)
-{
-	Datum	   *elements;
-	Oid		   *tables;
-	int			i;
-
-	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT, &elements, NULL, n);
-	tables = palloc(Max(*n, 1) * sizeof(Oid));
-	for (i = 0; i < *n; i++)
-		tables[i] = DatumGetObjectId(elements[i]);
-	return tables;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * projection_rebuild.c
  *	  Rebuild, pause and resume projections: replay of old events, exact with
- *	  writers at work.  And what is wrong with one.
+ *	  writers at work.
  *
  * All three rest on the lock of a projection (projection.c): who holds it
  * against writers knows that each visible event has been told of, and that
@@ -28,11 +28,7 @@
  * writers go on; and a projection that is created to be filled from the log is
  * a paused one that has handled nothing.
  *
- * Which events have been handled is remembered as a position and the gaps below
- * it, for at any moment positions are missing that in-flight transactions hold.
- * Gaps that are settled (horizon.c) are dead and need not be remembered.
- *
- * Rows are deleted, not truncated: that would lock out readers.
+ * How it is remembered which events have been handled is in coverage.c.
  *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
  * the log already; nor can tables whose triggers append, deferred ones among them
@@ -45,71 +41,33 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
-#include "commands/progress.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
-#include "utils/backend_progress.h"
-#include "utils/backend_status.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
-#include "base/definer.h"
+#include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
-#include "base/role_switch.h"
-#include "base/settings.h"
 #include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/position.h"
+#include "projection/coverage.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
-
-/*
- * What others see of a replay: the server's own progress reports.  It looks like
- * a COPY into cqrs_es.projections, which nobody runs; the view
- * projection_progress knows these places.
- */
-#define PROGRESS_EVENTS			PROGRESS_COPY_TUPLES_PROCESSED
-#define PROGRESS_PROJECTION		16	/* hash of the name */
-#define PROGRESS_POSITION		17
-#define PROGRESS_LAST_POSITION	18
-#define PROGRESS_IS_REBUILD		19
+#include "projection/projection_status.h"
+#include "projection/read_model.h"
 
 /* logs with fewer events than this are through before anybody asks */
 #define EVENTS_WORTH_A_NOTICE	1000
-
-/* Positions without a visible event, both ends included. */
-typedef struct Gap
-{
-	int64		first;
-	int64		last;
-} Gap;
-
-/* Handled: all events up to a position, but for those in gaps. */
-typedef struct Coverage
-{
-	int64		position;
-	int			ngaps;
-	int			allocated;
-	Gap		   *gaps;
-} Coverage;
 
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
@@ -123,28 +81,16 @@ typedef struct LockedProjection
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
-PG_FUNCTION_INFO_V1(cqrs_es_last_position);
-PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
 static bool lock_projection(LockedProjection *locked, const text *name);
-static void set_handled(Coverage *handled, const QueryRow *row);
-static Datum *positions_of(const QueryRow *row, const char *column, int *n);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
 static void wait_for_open_appends(const LockedProjection *locked);
-static void lock_against_writers(const Projection *projection);
-static void empty_read_models(const Projection *projection);
-static void refuse_shared_read_models(const Projection *projection);
 static int64 replay(Projection *projection, Coverage *handled, bool rebuild);
 static Coverage visible_events(void);
-static void cover(Coverage *coverage, int64 position, int64 settled);
-static bool is_covered(const Coverage *coverage, int64 position, int *cursor);
-static int64 first_uncovered(const Coverage *coverage);
 static void save_state(const Projection *projection, const Coverage *handled);
 static int64 last_position(Snapshot snapshot);
-static void report_progress(const Projection *projection, int64 last, bool rebuild,
-							int64 events, int64 position);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -175,14 +121,15 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				 errmsg("projection \"%s\" has no read models that could be rebuilt", projection->name),
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
 	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
-	refuse_shared_read_models(projection);
+	ReadModelsRefuseShared(projection->name);
 	if (!projection->paused)
 	{
 		wait_for_open_appends(&locked);
-		lock_against_writers(projection);
+		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
 	DispatchForbid(true);		/* triggers of the tables must not append either */
-	empty_read_models(projection);
+	ReadModelsEmpty(projection->read_models, projection->nread_models, &projection->owner,
+					projection->name);
 	events = replay(projection, &handled, true);
 	DispatchForbid(false);
 	if (projection->paused)
@@ -211,40 +158,10 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	(void) HorizonSettled(HorizonDeadline());
 	if (locked.unresolved)
 		wait_for_open_appends(&locked);
-	lock_against_writers(projection);
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	handled = visible_events();
 	save_state(projection, &handled);
 	PG_RETURN_VOID();
-}
-
-/*
- * SQL: last_position(); null when the log is empty.  With the rights of the log's
- * owner, as a view on it has them: who may see projection_status need not see
- * events.
- */
-Datum
-cqrs_es_last_position(PG_FUNCTION_ARGS)
-{
-	static InternalQuery query = {
-		.sql = "SELECT global_position FROM cqrs_es.events ORDER BY global_position DESC LIMIT 1"
-		};
-	Datum		position = 0;
-	bool		isnull = true;
-	RoleSwitch	saved;
-
-	SPI_connect();
-	saved = RoleSwitchToOwner("events");
-	if (InternalQueryRead(&query, NULL, NULL, GetActiveSnapshot()) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		position = InternalQueryDatum(&row, "global_position", &isnull);
-	}
-	RoleSwitchBack(&saved);
-	SPI_finish();
-	if (isnull)
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(DatumGetInt64(position));
 }
 
 /* SQL: resume_projection(name); returns how many missed events it handled. */
@@ -270,7 +187,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 	wait_for_open_appends(&locked);
 	/* what those had appended, so that the last replay looks at the end of the log alone */
 	events += replay(projection, &locked.handled, false);
-	lock_against_writers(projection);
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	events += replay(projection, &locked.handled, false);
 	save_state(projection, NULL);
 	DispatchRelease(held);		/* ... when it is told of it itself */
@@ -278,39 +195,6 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 			(errmsg("projection \"%s\" has caught up with %lld events",
 					projection->name, (long long) events)));
 	PG_RETURN_INT64(events);
-}
-
-/*
- * SQL: projection_errors(name).  What would make appends fail now, one text for
- * everything that is missing (read models, and the owner, as whom a rebuild empties
- * them) and for every handler; null when nothing would.
- */
-Datum
-cqrs_es_projection_errors(PG_FUNCTION_ARGS)
-{
-	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-	Projection *projection = ProjectionLoad(name);
-	List	   *errors = NIL;
-	ArrayBuildState *result = NULL;
-	ListCell   *lc;
-
-	if (projection == NULL)
-		PG_RETURN_NULL();
-	foreach(lc, projection->missing)
-		errors = lappend(errors, psprintf("read model %s does not exist (SQLSTATE %s)",
-										  (char *) lfirst(lc),
-										  unpack_sql_state(ERRCODE_UNDEFINED_TABLE)));
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(projection->owner.role)))
-		errors = lappend(errors, psprintf("role \"%s\", which owns the projection, does not exist (SQLSTATE %s)",
-										  projection->owner.name,
-										  unpack_sql_state(ERRCODE_UNDEFINED_OBJECT)));
-	errors = list_concat(errors, HandlerProblems(projection));
-	foreach(lc, errors)
-		result = accumArrayResult(result, CStringGetTextDatum((char *) lfirst(lc)), false, TEXTOID,
-								  CurrentMemoryContext);
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(makeArrayResult(result, CurrentMemoryContext));
 }
 
 /*-------------------------------------------------------------------------
@@ -329,7 +213,7 @@ projection_arg(FunctionCallInfo fcinfo, const char *function)
 	static InternalQuery resolve = {
 		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	LockedProjection locked = {0};
 	bool		resolved;
@@ -365,14 +249,10 @@ lock_projection(LockedProjection *locked, const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
 		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
 		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" coalesce(p.handled_position, 0) AS handled_position,"
-		" ARRAY(SELECT pg_catalog.lower(gap) FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1)"
-		" AS gap_firsts,"
-		" ARRAY(SELECT pg_catalog.upper(gap) OPERATOR(pg_catalog.-) 1"
-		" FROM pg_catalog.unnest(p.handled_gaps) AS gap ORDER BY 1) AS gap_lasts"
+		" " COVERAGE_COLUMNS
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext spi;
 	QueryRow	row;
@@ -383,43 +263,13 @@ lock_projection(LockedProjection *locked, const text *name)
 	row = InternalQueryRow(0);
 	spi = MemoryContextSwitchTo(caller);
 	locked->projection = ProjectionMake(&row, caller);
-	set_handled(&locked->handled, &row);
+	CoverageOfRow(&locked->handled, &row);
 	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
 	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
 	return resolved;
-}
-
-/* What a paused projection has handled. */
-static void
-set_handled(Coverage *handled, const QueryRow *row)
-{
-	Datum	   *firsts = positions_of(row, "gap_firsts", &handled->ngaps);
-	Datum	   *lasts = positions_of(row, "gap_lasts", &handled->ngaps);
-	int			i;
-
-	handled->position = DatumGetInt64(InternalQueryDatum(row, "handled_position", NULL));
-	handled->allocated = Max(handled->ngaps, 1);
-	handled->gaps = MemoryContextAllocHuge(CurrentMemoryContext, handled->allocated * sizeof(Gap));
-	for (i = 0; i < handled->ngaps; i++)
-	{
-		handled->gaps[i].first = DatumGetInt64(firsts[i]);
-		handled->gaps[i].last = DatumGetInt64(lasts[i]);
-	}
-}
-
-/* The elements of an array of bigint without nulls, palloc'd. */
-static Datum *
-positions_of(const QueryRow *row, const char *column, int *n)
-{
-	Datum	   *positions;
-
-	deconstruct_array(DatumGetArrayTypeP(InternalQueryDatum(row, column, NULL)),
-					  INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &positions, NULL, n);
-	return positions;
 }
 
 /*
@@ -460,112 +310,6 @@ wait_for_open_appends(const LockedProjection *locked)
 		HorizonAwaitWriters();
 }
 
-/*
- * Take the lock of the projection: waits for all who have written with it.  Its
- * owner must still have what LOCK TABLE would ask for, on a read model (42501);
- * where that role is gone, who calls, which only a superuser can then.
- */
-static void
-lock_against_writers(const Projection *projection)
-{
-	Oid			owner = projection->owner.role;
-	Oid			registry = CqrsEsRelid("projections");
-	int			i;
-
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
-		owner = GetUserId();
-	for (i = 0; i < projection->nlocks; i++)
-	{
-		Oid			table = projection->locks[i];
-		bool		is_missing = false;
-
-		if (table != registry &&
-			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
-			!is_missing)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
-		LockRelationOid(table, ShareRowExclusiveLock);
-	}
-}
-
-/* With somebody else's rows in it a table cannot be emptied for us alone. */
-static void
-refuse_shared_read_models(const Projection *projection)
-{
-	static InternalQuery query = {
-		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
-		" FROM cqrs_es.projections AS p)"
-		" SELECT o.name AS other, t::pg_catalog.regclass AS table_name FROM kept AS p"
-		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
-		" LATERAL pg_catalog.unnest(p.read_models) AS t"
-		" WHERE p.name OPERATOR(pg_catalog.=) $1"
-		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
-		" ORDER BY 1 LIMIT 1",
-		.nargs = 1,.argtypes = {TEXTOID}
-		};
-	Datum		value = CStringGetTextDatum(projection->name);
-
-	SPI_connect();
-	if (RegistryRead(&query, &value) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("projection \"%s\" cannot be rebuilt alone", projection->name),
-				 errdetail("Projection \"%s\" keeps table %s, too.",
-						   InternalQueryText(&row, "other"), InternalQueryText(&row, "table_name")),
-				 errhint("Let one projection keep the table, or each a table of its own.")));
-	}
-	SPI_finish();
-}
-
-/*
- * Delete all rows of the read models, with the rights of the projection's owner;
- * in one statement, so that foreign keys among them are content.  Row security
- * that would leave some behind is an error.
- */
-static void
-empty_read_models(const Projection *projection)
-{
-	StringInfoData sql;
-	RoleSwitch	saved;
-	int			rc;
-	int			i;
-
-	initStringInfo(&sql);
-	for (i = 0; i < projection->nread_models; i++)
-	{
-		Oid			table = projection->read_models[i];
-		char	   *name;
-
-		LockRelationOid(table, RowExclusiveLock);
-		name = get_rel_name(table);
-		if (name == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("a read model of projection \"%s\" does not exist any more",
-							projection->name),
-					 errhint("Drop the projection, and create it anew with the tables that there are.")));
-		if (i < projection->nread_models - 1)
-			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
-		appendStringInfo(&sql, " DELETE FROM %s",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
-													name));
-		if (i < projection->nread_models - 1)
-			appendStringInfoChar(&sql, ')');
-	}
-
-	SPI_connect();
-	saved = DefinerSwitchRole(projection->owner.role, projection->owner.search_path);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	rc = SPI_execute(sql.data, false, 0);
-	if (rc < 0)
-		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
-	RoleSwitchBack(&saved);
-	SPI_finish();
-}
-
 /*-------------------------------------------------------------------------
  * replay
  *-------------------------------------------------------------------------
@@ -581,7 +325,7 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 {
 	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		after = first_uncovered(handled) - 1;
+	int64		after = CoverageFirstMissing(handled) - 1;
 	int64		last = last_position(snapshot);
 	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
 	Coverage	visible = {.position = after};
@@ -594,21 +338,21 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 	int			guc_level = 0;
 	Event		event;
 
-	SettingsFix(&guc_level);	/* once for all that runs in it */
+	FixedSettingsSet(&guc_level);	/* once for all that runs in it */
 	while (EventScanNext(scan, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
 		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
-		cover(&visible, position, settled);
+		CoverageAdd(&visible, position, settled);
 		caller = MemoryContextSwitchTo(work);
-		if (!is_covered(handled, position, &cursor) && !DispatchIsQueued(position))
+		if (!CoverageHas(handled, position, &cursor) && !DispatchIsQueued(position))
 		{
 			seen++;
 			concerned += HandlerReplay(projection, &event);
 		}
-		report_progress(projection, last, rebuild, seen, position);
+		ProjectionStatusProgress(projection, last, rebuild, seen, position);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
 		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
@@ -617,8 +361,8 @@ replay(Projection *projection, Coverage *handled, bool rebuild)
 					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 							projection->name, 25 * quarter++, (long long) seen)));
 	}
-	SettingsRestore(guc_level);
-	pgstat_progress_end_command();
+	FixedSettingsRestore(guc_level);
+	ProjectionStatusProgressEnd();
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(work);
@@ -641,47 +385,10 @@ visible_events(void)
 	Event		event;
 
 	while (EventScanNext(scan, &event))
-		cover(&visible, EventGlobalPosition(&event), settled);
+		CoverageAdd(&visible, EventGlobalPosition(&event), settled);
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return visible;
-}
-
-/* The next visible event, behind the coverage; a gap before it that may yet be filled. */
-static void
-cover(Coverage *coverage, int64 position, int64 settled)
-{
-	Gap			gap = {Max(coverage->position, settled) + 1, position - 1};
-
-	if (gap.first <= gap.last)
-	{
-		if (coverage->ngaps == coverage->allocated)
-		{
-			coverage->allocated = Max(16, 2 * coverage->allocated);
-			coverage->gaps = coverage->gaps ?
-				repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
-				palloc(coverage->allocated * sizeof(Gap));
-		}
-		coverage->gaps[coverage->ngaps++] = gap;
-	}
-	coverage->position = position;
-}
-
-/* Asked with rising positions; *cursor begins at 0. */
-static bool
-is_covered(const Coverage *coverage, int64 position, int *cursor)
-{
-	if (position > coverage->position)
-		return false;
-	while (*cursor < coverage->ngaps && coverage->gaps[*cursor].last < position)
-		(*cursor)++;
-	return *cursor == coverage->ngaps || position < coverage->gaps[*cursor].first;
-}
-
-static int64
-first_uncovered(const Coverage *coverage)
-{
-	return coverage->ngaps > 0 ? coverage->gaps[0].first : coverage->position + 1;
 }
 
 /* Paused, with what has been handled; or live again, when that is NULL. */
@@ -693,21 +400,14 @@ save_state(const Projection *projection, const Coverage *handled)
 		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
-		};
-	StringInfoData gaps;
+	};
 	Datum		values[3] = {CStringGetTextDatum(projection->name)};
 	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};
-	int			i;
 
 	if (handled)
 	{
-		initStringInfo(&gaps);
-		for (i = 0; i < handled->ngaps; i++)
-			appendStringInfo(&gaps, "%s[%lld,%lld]", i == 0 ? "{" : ",",
-							 (long long) handled->gaps[i].first, (long long) handled->gaps[i].last);
-		appendStringInfoChar(&gaps, '}');
 		values[1] = Int64GetDatum(handled->position);
-		values[2] = CStringGetTextDatum(gaps.data);
+		values[2] = CStringGetTextDatum(CoverageGaps(handled));
 	}
 	(void) RegistryWrite(&query, values, nulls);
 }
@@ -723,31 +423,4 @@ last_position(Snapshot snapshot)
 		position = EventGlobalPosition(&event);
 	EventScanEnd(scan);
 	return position;
-}
-
-/*
- * Say to others how far we are.  A subtransaction of a handler that is rolled
- * back, or a command of its own, ends the server's report: then it begins anew
- * after that event.
- */
-static void
-report_progress(const Projection *projection, int64 last, bool rebuild,
-				int64 events, int64 position)
-{
-	Oid			relid = CqrsEsRelid("projections");
-
-	if (MyBEEntry && (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
-					  MyBEEntry->st_progress_command_target != relid))
-	{
-		Datum		hash = DirectFunctionCall2Coll(hashtextextended, C_COLLATION_OID,
-												   CStringGetTextDatum(projection->name),
-												   Int64GetDatum(0));
-
-		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, relid);
-		pgstat_progress_update_param(PROGRESS_PROJECTION, DatumGetInt64(hash));
-		pgstat_progress_update_param(PROGRESS_LAST_POSITION, last);
-		pgstat_progress_update_param(PROGRESS_IS_REBUILD, rebuild);
-	}
-	pgstat_progress_update_param(PROGRESS_EVENTS, events);
-	pgstat_progress_update_param(PROGRESS_POSITION, position);
 }

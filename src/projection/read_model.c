@@ -1,27 +1,225 @@
 /*-------------------------------------------------------------------------
  * read_model.c
- *	  Tables that projections keep are not dropped meanwhile.
+ *	  Tables that projections keep: what may be one, how they are locked against
+ *	  writers and emptied for a rebuild, and that they are not dropped meanwhile.
  *
- * How a registry names them is in registry_name.c.  Who creates a projection
- * locks them before it looks at them, so a drop either waits and finds the
- * projection, or is waited for (registry.c has the order of locks).  (The event
- * trigger's own function is in sql/90_protect.sql.)
+ * Beside this: how a registry names them (registry_name.c); which of them an event
+ * locks as for writing, and what that lock is for (projection.c); what a table of
+ * states has to be like (state_projection.c).
+ *
+ * Who creates a projection locks them before it looks at them, so a drop either
+ * waits and finds the projection, or is waited for (registry.c has the order of
+ * locks).  (The event trigger's own function is in sql/90_protect.sql.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/registry_name.h"
+#include "base/role_switch.h"
+#include "projection/read_model.h"
+
+/* what it takes to make a table a read model */
+#define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
 PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
+
+/* The elements of an array of regclass without nulls, palloc'd. */
+Oid *
+ReadModelOids(ArrayType *array, int *n)
+{
+	Datum	   *elements;
+	Oid		   *tables;
+	int			i;
+
+	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT, &elements, NULL, n);
+	tables = palloc(Max(*n, 1) * sizeof(Oid));
+	for (i = 0; i < *n; i++)
+		tables[i] = DatumGetObjectId(elements[i]);
+	return tables;
+}
+
+/*
+ * Tables that the caller may write in every way: appending sessions will lock
+ * them, and a rebuild empties them and fills them again.  They are locked to the
+ * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
+ * Raises 22004, 42P01, 42809, 42501.
+ */
+void
+ReadModelsCheck(ArrayType *read_models)
+{
+	Oid		   *tables;
+	int			n;
+	int			i;
+
+	if (array_contains_nulls(read_models))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("read_models must not contain nulls")));
+	tables = ReadModelOids(read_models, &n);
+	/* who drops one waits, and finds that it is in use (protect_read_models) */
+	qsort(tables, n, sizeof(Oid), oid_cmp);
+	for (i = 0; i < n; i++)
+		if (OidIsValid(tables[i]))
+			LockRelationOid(tables[i], AccessShareLock);
+	/* looked at in the order in which they were given */
+	tables = ReadModelOids(read_models, &n);
+	for (i = 0; i < n; i++)
+	{
+		char		kind = get_rel_relkind(tables[i]);
+
+		if (kind == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("read model does not exist"),
+					 errdetail("There is no table with OID %u.", tables[i])));
+		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is not a table", get_rel_name(tables[i]))));
+		if (get_rel_persistence(tables[i]) == RELPERSISTENCE_TEMP)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
+					 errdetail("Other sessions could not write it.")));
+		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
+		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a table of %s itself",
+							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
+					 errdetail("To pause the projection would lock it against all writers.")));
+	}
+}
+
+/*
+ * Take the lock of a projection, all of its tables, against writers: waits for all who
+ * have written with it (ShareRowExclusiveLock, to the end of the transaction).  Its
+ * owner must still have what LOCK TABLE would ask for, on a read model (42501);
+ * where that role is gone, who calls, which only a superuser can then.
+ */
+void
+ReadModelsLock(const Oid *locks, int nlocks, Oid owner)
+{
+	Oid			registry = ExtensionRelid("projections");
+	int			i;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		owner = GetUserId();
+	for (i = 0; i < nlocks; i++)
+	{
+		Oid			table = locks[i];
+		bool		is_missing = false;
+
+		if (table != registry &&
+			pg_class_aclcheck_ext(table, owner, COMPAT_LOCK_RIGHTS, &is_missing) != ACLCHECK_OK &&
+			!is_missing)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
+		LockRelationOid(table, ShareRowExclusiveLock);
+	}
+}
+
+/*
+ * 55000 when another projection keeps one of the tables, too: with somebody else's
+ * rows in it a table cannot be emptied for this one alone.
+ */
+void
+ReadModelsRefuseShared(const char *projection)
+{
+	static InternalQuery query = {
+		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
+		" FROM cqrs_es.projections AS p)"
+		" SELECT o.name AS other, t::pg_catalog.regclass AS table_name FROM kept AS p"
+		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
+		" LATERAL pg_catalog.unnest(p.read_models) AS t"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1"
+		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
+		" ORDER BY 1 LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(projection);
+
+	SPI_connect();
+	if (RegistryRead(&query, &value) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot be rebuilt alone", projection),
+				 errdetail("Projection \"%s\" keeps table %s, too.",
+						   InternalQueryText(&row, "other"), InternalQueryText(&row, "table_name")),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+	}
+	SPI_finish();
+}
+
+/*
+ * Delete all rows of the read models, with the rights of the projection's owner;
+ * in one statement, so that foreign keys among them are content.  Row security
+ * that would leave some behind is an error.  They are deleted, not truncated: that
+ * would lock out readers.  Raises 42P01 when a table is gone.
+ */
+void
+ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char *projection)
+{
+	StringInfoData sql;
+	RoleSwitch	saved;
+	int			rc;
+	int			i;
+
+	initStringInfo(&sql);
+	for (i = 0; i < n; i++)
+	{
+		Oid			table = read_models[i];
+		char	   *name;
+
+		LockRelationOid(table, RowExclusiveLock);
+		name = get_rel_name(table);
+		if (name == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("a read model of projection \"%s\" does not exist any more",
+							projection),
+					 errhint("Drop the projection, and create it anew with the tables that there are.")));
+		if (i < n - 1)
+			appendStringInfo(&sql, "%s _%d AS (", i == 0 ? "WITH" : ",", i);
+		appendStringInfo(&sql, " DELETE FROM %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+													name));
+		if (i < n - 1)
+			appendStringInfoChar(&sql, ')');
+	}
+
+	SPI_connect();
+	saved = DefinerSwitchRole(owner->role, owner->search_path);
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	rc = SPI_execute(sql.data, false, 0);
+	if (rc < 0)
+		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
 
 /*
  * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
@@ -43,7 +241,7 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 		"  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid OPERATOR(pg_catalog.=) p.read_models[i]))"
 		" ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
-		};
+	};
 	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
 	/* the extension itself may be what is dropped */

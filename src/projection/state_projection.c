@@ -30,8 +30,8 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "base/cqrs_es.h"
 #include "base/definer.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/stream_key.h"
@@ -181,7 +181,7 @@ is_declared(const char *projection)
 		.sql = "SELECT FROM cqrs_es.projections"
 		" WHERE name OPERATOR(pg_catalog.=) $1 AND state_of IS NOT NULL",
 		.nargs = 1,.argtypes = {TEXTOID}
-		};
+	};
 	Datum		value = CStringGetTextDatum(projection);
 
 	return RegistryRead(&query, &value) > 0;

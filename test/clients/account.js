@@ -82,9 +82,9 @@ async function work(client, reader, eventTypes, handle) {
     await client.query('BEGIN')
     const cursor = await client.query('SELECT position FROM cursors WHERE reader = $1 FOR UPDATE', [reader])
     const { rows } = await client.query(
-      `SELECT event_type, aggregate_id, payload, read_to
+      `SELECT event_id, event_type, aggregate_id, payload, read_to
        FROM cqrs_es.read_page($1, 100, event_types => $2)`, [cursor.rows[0].position, eventTypes])
-    const events = rows.filter((row) => row.event_type !== null)
+    const events = rows.filter((row) => row.event_id !== null)
     for (const event of events) await handle(event)
     await client.query('UPDATE cursors SET position = $1 WHERE reader = $2', [rows.at(-1).read_to, reader])
     await client.query('COMMIT')

@@ -73,13 +73,13 @@ def work(connection, reader, event_types, handle):
         (position,) = connection.execute(
             "SELECT position FROM cursors WHERE reader = %s FOR UPDATE", (reader,)).fetchone()
         rows = connection.execute(
-            """SELECT event_type, aggregate_id, payload, read_to
+            """SELECT event_id, event_type, aggregate_id, payload, read_to
                FROM cqrs_es.read_page(%s, 100, event_types => %s)""", (position, event_types)).fetchall()
-        for event_type, account, payload, read_to in rows:
-            if event_type is not None:
-                handle(event_type, account, payload)
+        for event_id, event_type, account, payload, read_to in rows:
+            if event_id is not None:
+                handle(event_id, event_type, account, payload)
         connection.execute("UPDATE cursors SET position = %s WHERE reader = %s", (read_to, reader))
-    return event_type is not None
+    return event_id is not None
 
 
 def main(pool):

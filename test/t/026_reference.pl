@@ -153,7 +153,7 @@ sub facts_of_catalog
 # The fixed settings of the source, each with its value.
 sub fixed_settings
 {
-	my $source = slurp_file("$root/src/base/settings.c");
+	my $source = slurp_file("$root/src/base/fixed_settings.c");
 	my @pairs;
 	push @pairs, [ $1, $2 ] while $source =~ /^\t\{"(\S+)", "(.*?)"\},$/mg;
 	return @pairs;

@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * settings.c
+ * fixed_settings.c
  *	  Settings under which everything runs that runs for everyone.
  *
  * A handler, decider, reducer or upcaster is written by one, runs in the
@@ -28,7 +28,7 @@
 #include "utils/guc.h"
 
 #include "base/compat.h"
-#include "base/settings.h"
+#include "base/fixed_settings.h"
 
 /* Setting and value. */
 static const char *const fixed_values[][2] = {
@@ -90,7 +90,7 @@ static bool is_fixed(const FixedSetting *fixed);
  * when that is 0.  An error restores them with the (sub)transaction's abort.
  */
 void
-SettingsFix(int *guc_level)
+FixedSettingsSet(int *guc_level)
 {
 	size_t		i;
 
@@ -116,9 +116,9 @@ fix_setting(const char *name, const char *value, int *guc_level)
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* End a level that SettingsFix may have begun: the settings are the caller's again. */
+/* End a level that FixedSettingsSet may have begun: the settings are the caller's again. */
 void
-SettingsRestore(int guc_level)
+FixedSettingsRestore(int guc_level)
 {
 	if (guc_level > 0)
 		AtEOXact_GUC(true, guc_level);

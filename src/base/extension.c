@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
- * cqrs_es.c
- *	  Our own objects in the catalog.
+ * extension.c
+ *	  The extension's own objects in the catalog.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -8,11 +8,11 @@
 #include "catalog/namespace.h"
 #include "utils/lsyscache.h"
 
-#include "base/cqrs_es.h"
+#include "base/extension.h"
 
 /* The oid of one of our own relations; an error when the extension is gone. */
 Oid
-CqrsEsRelid(const char *relname)
+ExtensionRelid(const char *relname)
 {
 	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
 	Oid			relid = OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ * read_model.h
+ *	  Tables that projections keep.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_READ_MODEL_H
+#define CQRS_ES_READ_MODEL_H
+
+#include "utils/array.h"
+
+#include "base/definer.h"
+
+extern Oid *ReadModelOids(ArrayType *array, int *n);
+extern void ReadModelsCheck(ArrayType *read_models);
+extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
+extern void ReadModelsRefuseShared(const char *projection);
+extern void ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner,
+							const char *projection);
+
+#endif							/* CQRS_ES_READ_MODEL_H */
