@@ -289,10 +289,20 @@ RegistryForget(void)
 uint64
 RegistryRead(InternalQuery *query, Datum *values)
 {
+	return RegistryReadAsOf(query, values, NULL);
+}
+
+/*
+ * The same as of a snapshot, where several reads have to agree; NULL is the newest
+ * one.
+ */
+uint64
+RegistryReadAsOf(InternalQuery *query, Datum *values, Snapshot snapshot)
+{
 	RoleSwitch	saved = act_as_owner();
 	uint64		n;
 
-	n = InternalQueryRead(query, values, NULL, GetLatestSnapshot());
+	n = InternalQueryRead(query, values, NULL, snapshot ? snapshot : GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	return n;
 }

@@ -57,6 +57,7 @@ extern uint64 RegistryGeneration(void);
 extern void RegistryForget(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
+extern uint64 RegistryReadAsOf(InternalQuery *query, Datum *values, Snapshot snapshot);
 extern uint64 RegistryWrite(InternalQuery *query, Datum *values, const char *nulls);
 extern uint64 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls);
 

@@ -33,6 +33,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 
 #include "base/compat.h"
@@ -72,6 +73,7 @@ typedef struct Handler
 /* Those of a projection, in the order in which they run. */
 typedef struct HandlerList
 {
+	uint64		generation;		/* of the registries, before they were read */
 	int			n;
 	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
 } HandlerList;
@@ -100,8 +102,10 @@ static void name_failure(const Handler *handler, const Event *event,
 static void describe_handler(void *arg);
 static char *problem_of(const Handler *handler);
 static HandlerList *handlers_of(Projection *projection);
+static void forget_old_handlers(Projection *projection);
+static HandlerList *load_handlers(const Projection *projection, Snapshot snapshot);
 static HandlerList *list_with_states(const Projection *projection);
-static HandlerList *load_handlers(const Projection *projection);
+static HandlerList *list_with_statements(const Projection *projection, Snapshot snapshot);
 static DefinerStatement *make_statement(const char *statement, const char *function,
 										const Definer *definer);
 static void check_statement(SPIPlanPtr plan);
@@ -133,6 +137,7 @@ HandlerInit(void)
 	RegistryFunctionRegister("handlers",
 							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
 							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");
+	ProjectionSetHandlers(load_handlers);
 	DispatchRegister(project);
 }
 
@@ -287,9 +292,9 @@ project(const Event *event)
 }
 
 /*
- * Run what a projection does for an old event, paused or not; false when the
- * event does not concern it.  The caller sees to it that nobody changes the
- * projection meanwhile.
+ * Run what a projection, a copy of the caller's own, does for an old event, paused or
+ * not; false when the event does not concern it.  The caller sees to it that nobody
+ * changes the projection meanwhile.
  */
 bool
 HandlerReplay(Projection *projection, const Event *event)
@@ -297,6 +302,7 @@ HandlerReplay(Projection *projection, const Event *event)
 	bool		concerned;
 
 	RegistryEnter();
+	forget_old_handlers(projection);
 	concerned = run_all(&projection, 1, event, true);
 	RegistryLeave();
 	return concerned;
@@ -516,19 +522,51 @@ problem_of(const Handler *handler)
  *-------------------------------------------------------------------------
  */
 
-/* The handlers of a projection, read when they are first needed, and then kept with it. */
+/*
+ * The handlers of a projection; of a copy, read when they are first needed, into memory
+ * of their own.
+ */
 static HandlerList *
 handlers_of(Projection *projection)
 {
 	if (projection->handlers == NULL)
 	{
-		MemoryContext caller = MemoryContextSwitchTo(projection->memory);
+		MemoryContext memory = AllocSetContextCreate(projection->memory, "cqrs_es handlers",
+													 ALLOCSET_SMALL_SIZES);
+		MemoryContext caller = MemoryContextSwitchTo(memory);
 
-		projection->handlers = projection->keeps_states ?
-			list_with_states(projection) : load_handlers(projection);
+		projection->handlers = load_handlers(projection, NULL);
 		MemoryContextSwitchTo(caller);
 	}
 	return projection->handlers;
+}
+
+/*
+ * Let a copy begin anew with its handlers when declarations have changed, or a plan of
+ * theirs was replaced: plans that are kept no more go with them, as they go with a
+ * cache.  Not while one of them runs.
+ */
+static void
+forget_old_handlers(Projection *projection)
+{
+	HandlerList *list = projection->handlers;
+
+	if (list == NULL || list->generation == RegistryGeneration())
+		return;
+	projection->handlers = NULL;
+	MemoryContextDelete(GetMemoryChunkContext(list));
+}
+
+/* In the current memory context, where their plans will be kept, too. */
+static HandlerList *
+load_handlers(const Projection *projection, Snapshot snapshot)
+{
+	uint64		generation = RegistryGeneration();
+	HandlerList *list = projection->keeps_states ?
+		list_with_states(projection) : list_with_statements(projection, snapshot);
+
+	list->generation = generation;
+	return list;
 }
 
 /* Of a projection that keeps states, in the current memory context. */
@@ -548,7 +586,7 @@ list_with_states(const Projection *projection)
 
 /* Of any other, in the current memory context. */
 static HandlerList *
-load_handlers(const Projection *projection)
+list_with_statements(const Projection *projection, Snapshot snapshot)
 {
 	static InternalQuery query = {
 		.sql = "SELECT h.event_type, h.event_type OPERATOR(pg_catalog.=) '" PROJECTION_ALL_EVENT_TYPES "' AS all_types,"
@@ -565,7 +603,7 @@ load_handlers(const Projection *projection)
 	uint64		i;
 
 	SPI_connect();
-	n = RegistryRead(&query, &value);
+	n = RegistryReadAsOf(&query, &value, snapshot);
 	spi = MemoryContextSwitchTo(memory);
 	list = palloc0(offsetof(HandlerList, handlers) + n * sizeof(Handler));
 	list->n = (int) n;

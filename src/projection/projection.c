@@ -35,6 +35,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/definer.h"
@@ -72,6 +73,8 @@ static RegistryCache event_type_cache = {
 StaticAssertDecl(PROJECTION_NAME_MAX_BYTES < REGISTRY_KEY_BYTES, "names of projections are keys of registries");
 StaticAssertDecl(EVENT_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "event types are keys of registries");
 
+static ProjectionHandlers load_handlers = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
@@ -80,7 +83,7 @@ static void check_types(ArrayType *types);
 static void check_states(const text *name, Oid table, text *aggregate_type);
 static void require_owner(const text *name);
 static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
-static uint64 read_projection(const text *name);
+static uint64 read_projection(const text *name, Snapshot snapshot);
 static void fill(Projection *projection, const QueryRow *row);
 static void set_types(Projection *projection, const QueryRow *row);
 static void set_read_models(Projection *projection, const QueryRow *row);
@@ -92,6 +95,13 @@ ProjectionInit(void)
 
 	RegistryRegister("projections");
 	AggregateRegister(&part);
+}
+
+/* How handlers are read; called by Inits only. */
+void
+ProjectionSetHandlers(ProjectionHandlers load)
+{
+	load_handlers = load;
 }
 
 /* An aggregate type stays while a projection keeps its states: 2BP01. */
@@ -388,7 +398,7 @@ ProjectionLoad(const text *name)
 	Projection *projection = NULL;
 
 	SPI_connect();
-	if (read_projection(name) > 0)
+	if (read_projection(name, NULL) > 0)
 	{
 		QueryRow	row = InternalQueryRow(0);
 
@@ -410,19 +420,26 @@ ProjectionMake(const QueryRow *row, MemoryContext memory)
 	return projection;
 }
 
-/* Fill the caches. */
+/*
+ * Fill the caches.  A projection and its handlers as of one moment: by the time that
+ * they are needed another one may have its name, whose lock has not been taken.
+ */
 static void
 load_projection(void *entry, const text *name, MemoryContext memory)
 {
-	MemoryContext spi;
-	QueryRow	row;
+	Projection *projection = entry;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	if (read_projection(name) == 0)
-		return;
-	row = InternalQueryRow(0);
-	spi = MemoryContextSwitchTo(memory);
-	fill(entry, &row);
-	MemoryContextSwitchTo(spi);
+	if (read_projection(name, snapshot) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+		MemoryContext spi = MemoryContextSwitchTo(memory);
+
+		fill(projection, &row);
+		projection->handlers = load_handlers(projection, snapshot);
+		MemoryContextSwitchTo(spi);
+	}
+	UnregisterSnapshot(snapshot);
 }
 
 static void
@@ -454,9 +471,9 @@ load_event_type(void *entry, const text *event_type, MemoryContext memory)
 	}
 }
 
-/* Between SPI_connect and SPI_finish. */
+/* As of a snapshot, NULL for the newest.  Between SPI_connect and SPI_finish. */
 static uint64
-read_projection(const text *name)
+read_projection(const text *name, Snapshot snapshot)
 {
 	static InternalQuery query = {
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
@@ -465,7 +482,7 @@ read_projection(const text *name)
 	};
 	Datum		value = PointerGetDatum(name);
 
-	return RegistryRead(&query, &value);
+	return RegistryReadAsOf(&query, &value, snapshot);
 }
 
 /*

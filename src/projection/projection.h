@@ -26,7 +26,7 @@
 typedef struct Projection
 {
 	RegistryEntry entry;		/* the cache's */
-	MemoryContext memory;		/* holds all of it, and the plans of its handlers */
+	MemoryContext memory;		/* holds all of it, its handlers and their plans */
 	char	   *name;			/* NULL in an entry: there is none of that name */
 	Definer		owner;
 	bool		paused;
@@ -43,8 +43,15 @@ typedef struct Projection
 	int			nlocks;			/* what an event locks that it concerns, in this order */
 	Oid		   *locks;
 
-	struct HandlerList *handlers;	/* handler.c's; NULL until first used */
+	struct HandlerList *handlers;	/* handler.c's; of a copy NULL until first used */
 } Projection;
+
+/*
+ * Read the handlers of a projection as of a snapshot, NULL for the newest.  In the
+ * current memory context, where their plans will be kept, too.
+ */
+typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
+												   Snapshot snapshot);
 
 /* SQL: what makes a projection of a row p of cqrs_es.projections. */
 #define PROJECTION_COLUMNS \
@@ -53,6 +60,7 @@ typedef struct Projection
 	" p.read_model_names"
 
 extern void ProjectionInit(void);
+extern void ProjectionSetHandlers(ProjectionHandlers load);
 extern void ProjectionLockRow(InternalQuery *query, const text *name);
 extern Projection **ProjectionFind(const Event *event, int *n);
 extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Long transactions while declarations, or the functions they name, change with
 -- every event: what was thrown away does not pile up until the end.
-SELECT plan(6);
+SELECT plan(7);
 
 SELECT cqrs_es.create_aggregate('registry memory', snapshot_every => 5) IS NULL AS x \gset
 CREATE TABLE registry_memory (n bigint);
@@ -44,6 +44,24 @@ SELECT cmp_ok(pg_temp.caches(), '<', 30::bigint, 'after a rebuild');
 COMMIT;
 SELECT is((SELECT count(*) FROM registry_memory), 200::bigint, 'of all events');
 SELECT cmp_ok(pg_temp.caches(), '<', 8::bigint, 'and nothing is left after the transaction');
+
+-- a new schema, anywhere in the database, makes all plans old
+CREATE TABLE registry_memory_plans (n bigint);
+CREATE FUNCTION registry_memory_schema(event cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE SCHEMA registry_memory;
+	DROP SCHEMA registry_memory;
+END $$;
+SELECT cqrs_es.create_projection('registry memory plans', aggregate_types => '{registry memory}', read_models => '{registry_memory_plans}') IS NULL AS x \gset
+SELECT cqrs_es.define_handler('registry memory plans', 'e', 'registry_memory_schema(cqrs_es.event)') IS NULL AS x \gset
+SELECT cqrs_es.define_handler('registry memory plans', '*',
+	$$INSERT INTO registry_memory_plans SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource'$$) IS NULL AS x \gset
+SELECT cqrs_es.rebuild_projection('registry memory plans') IS NULL AS x \gset
+SELECT cmp_ok((SELECT max(n) - min(n) FROM registry_memory_plans), '<', 20::bigint,
+	'in a rebuild, plans that were replaced do not pile up');
+SELECT cqrs_es.drop_projection('registry memory plans') IS NULL AS x \gset
+DROP FUNCTION registry_memory_schema;
+DROP TABLE registry_memory_plans;
 
 SELECT cqrs_es.drop_projection('registry memory') IS NULL AS x \gset
 SELECT cqrs_es.drop_upcaster('e', '1') IS NULL AS x \gset
