@@ -14,7 +14,9 @@ CREATE TABLE cqrs_es.projections (
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CHECK (paused = (handled_position IS NOT NULL)),
     -- a pair of names for each
-    CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL))
+    CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
+    -- the states of one aggregate type stand in one table
+    CHECK (state_of IS NULL OR coalesce(pg_catalog.cardinality(aggregate_types) = 1 AND pg_catalog.cardinality(read_model_names) = 2, false))
 );
 COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection';
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The ready-made projection that keeps the states of aggregates in a table.
 BEGIN;
-SELECT plan(50);
+SELECT plan(52);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'state') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 -- rows of a table of states that are not what a replay says, and streams that have no row
@@ -200,5 +200,8 @@ ALTER TABLE half ALTER version TYPE bit(64) USING version::bit(64);
 SELECT is(pg_temp.three_appends(), 'QE201 QE201 QE201', 'a version that is a string of bits');
 ALTER TABLE half ALTER version TYPE bigint USING NULL;
 SELECT is(pg_temp.three_appends(), 'done done done', 'a table that is as it should be again');
+SELECT throws_ok($$INSERT INTO cqrs_es.projections (name, owner_name, state_of) VALUES ('by hand', current_user, 'half')$$, '23514', NULL,
+	'a row that somebody writes, without a table');
+SELECT throws_ok($$UPDATE cqrs_es.projections SET aggregate_types = NULL WHERE state_of IS NOT NULL$$, '23514', NULL, 'or without an aggregate type');
 SELECT finish();
 ROLLBACK;
