@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "storage/proc.h"
@@ -31,6 +32,13 @@
 	object_ownercheck(RelationRelationId, relid, roleid)
 #else
 #define compat_class_ownercheck(relid, roleid) pg_class_ownercheck(relid, roleid)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_extension_ownercheck(extension, roleid) \
+	object_ownercheck(ExtensionRelationId, extension, roleid)
+#else
+#define compat_extension_ownercheck(extension, roleid) pg_extension_ownercheck(extension, roleid)
 #endif
 
 /* a function that is gone: 15 raises 42883, 16 XX000, 17 can say it instead */
