@@ -34,6 +34,20 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         SELECT count(*) AS n
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
         WHERE g.tgrelid = 'cqrs_es.events'::regclass AND g.tgenabled IN ('O', 'A') AND f.pronamespace = 'cqrs_es'::regnamespace
+    ), own AS (
+        -- where no event trigger saw how they came
+        SELECT count(*) AS n
+        FROM (SELECT attname, atttypid FROM pg_attribute WHERE attrelid = 'cqrs_es.events'::regclass AND attnum > 0 AND NOT attisdropped) AS t
+        FULL JOIN (SELECT attname, atttypid FROM pg_attribute WHERE attrelid = 'cqrs_es.event'::regclass AND NOT attisdropped) AS e
+            USING (attname, atttypid)
+        WHERE (t IS NULL OR e IS NULL) AND EXISTS (SELECT FROM pg_depend AS d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = 'cqrs_es.events'::regclass AND d.deptype = 'e')
+    ), anew AS (
+        SELECT count(*) AS n, min(p.name) AS projection
+        FROM cqrs_es.projections AS p, generate_subscripts(p.read_models, 1) AS i
+        WHERE p.read_models[i] <> 0::oid AND NOT EXISTS (SELECT FROM pg_class AS t WHERE t.oid = p.read_models[i])
+        AND EXISTS (SELECT FROM pg_class AS t JOIN pg_namespace AS s ON s.oid = t.relnamespace
+            WHERE (s.nspname, t.relname) = (p.read_model_names[i][1]::name, p.read_model_names[i][2]::name))
     ), missing AS (
         SELECT count(*) AS n FROM cqrs_es.missing_objects
     )
@@ -53,6 +67,10 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN format('events are missing, at the end of stream "%s" for instance', a.stream) END FROM ahead AS a
     UNION ALL SELECT 'guards of the log', g.n, CASE WHEN g.n < 5
         THEN 'triggers of cqrs_es.events are missing or disabled' END FROM guards AS g
+    UNION ALL SELECT 'columns that no dump has', o.n, CASE WHEN o.n > 0
+        THEN 'rows of a dump would not fit where it is restored: call own_log()' END FROM own AS o
+    UNION ALL SELECT 'read models made anew', a.n, CASE WHEN a.n > 0
+        THEN format('what they show may not be of this log: rebuild_projection(%L)', a.projection) END FROM anew AS a
     UNION ALL SELECT 'missing objects', m.n, CASE WHEN m.n > 0
         THEN 'declarations name what is not there: see cqrs_es.missing_objects' END FROM missing AS m
     $$;

@@ -81,6 +81,22 @@ foreach my $way (
 }
 is($node->safe_psql('postgres', q{SELECT version, state FROM cqrs_es.execute_command('account', '2', 'Add', '{"n": 1}')}), '2|{"sum": 8}', 'and goes on');
 
+# Where the extension cannot be dropped, for something that the dump does not know, the
+# log stays, and read models of the dump stand beside it. That is found, and mended.
+$node->safe_psql('postgres', "$later CREATE FUNCTION public.newer(event cqrs_es.event) RETURNS int LANGUAGE sql RETURN 1");
+my $log = $node->safe_psql('postgres', 'SELECT array_agg(e ORDER BY global_position) FROM cqrs_es.events e');
+my ($output, $errors) = run_command([ 'pg_restore', @clean, '-d', $node->connstr('postgres'), "$dir/custom" ]);
+like($errors, qr/cannot drop extension cqrs_es because other objects depend on it/, 'an extension that cannot be dropped is told');
+is($node->safe_psql('postgres', 'SELECT array_agg(e ORDER BY global_position) FROM cqrs_es.events e'), $log, 'the log is as it was');
+is($node->safe_psql('postgres', 'SELECT item, found FROM cqrs_es.verify_log() WHERE problem IS NOT NULL'), "last position drawn|6\nread models made anew|3", 'verify_log() finds that read models are not of it');
+is($node->safe_psql('postgres', q{SELECT cqrs_es.rebuild_projection(name) FROM cqrs_es.projection_status; SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL AND item <> 'last position drawn';
+	SELECT (SELECT count(*) FROM app.notes) = (SELECT count(*) FROM cqrs_es.events), bool_and(version = cqrs_es.stream_version('account', view_id)) FROM app.states}),
+	"9\n9\n9\n0\nt|t", 'a rebuild mends them');
+(undef, $errors) = run_command([ 'pg_restore', @clean, '-1', '-d', $node->connstr('postgres'), "$dir/custom" ]);
+like($errors, qr/cannot drop extension/, 'in one transaction it is told, too');
+is($node->safe_psql('postgres', 'SELECT array_agg(e ORDER BY global_position) FROM cqrs_es.events e'), $log, 'and all stays as it was');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL AND item <> 'last position drawn'}), '0', 'read models as well');
+
 #
 # Whoever is no restore is refused as before: the setting of a dump is not enough.
 #
