@@ -68,8 +68,8 @@ ifneq ($(shell test -f "$$($(PG_CONFIG) --includedir-server)/postgres.h" && echo
 $(error $(PG_CONFIG) knows no postgres.h: install the server's development package, or say where it is with PG_CONFIG=...)
 endif
 include $(PGXS)
-ifneq ($(filter 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
-$(error cqrs_es needs PostgreSQL 15 or newer; $(PG_CONFIG) is of PostgreSQL $(MAJORVERSION))
+ifeq ($(filter 15 16 17 18,$(MAJORVERSION)),)
+$(error cqrs_es needs PostgreSQL 15 to 18; $(PG_CONFIG) is of $(VERSION))
 endif
 
 # The tests of the examples start a psql; it is that of pg_regress.

@@ -11,7 +11,7 @@ BEGIN;
 LOCK TABLE cqrs_es.events IN ACCESS EXCLUSIVE MODE;
 
 -- From now on the log is a table of yours: pg_dump takes it along with its partitions.
-ALTER EXTENSION cqrs_es DROP TABLE cqrs_es.events;
+SELECT cqrs_es.own_log();
 ALTER TABLE cqrs_es.events RENAME TO unpartitioned_events;
 ALTER INDEX cqrs_es.events_pkey RENAME TO unpartitioned_events_pkey;
 ALTER INDEX cqrs_es.events_global_position_idx RENAME TO unpartitioned_events_global_position_idx;

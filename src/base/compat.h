@@ -9,8 +9,10 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
+#include "nodes/parsenodes.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
@@ -31,6 +33,21 @@
 	object_ownercheck(RelationRelationId, relid, roleid)
 #else
 #define compat_class_ownercheck(relid, roleid) pg_class_ownercheck(relid, roleid)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_extension_ownercheck(extension, roleid) \
+	object_ownercheck(ExtensionRelationId, extension, roleid)
+#else
+#define compat_extension_ownercheck(extension, roleid) pg_extension_ownercheck(extension, roleid)
+#endif
+
+/* 16 has no variants of its own for what recurses to children */
+#if PG_VERSION_NUM >= 160000
+#define compat_adds_or_drops_column(subtype)	false
+#else
+#define compat_adds_or_drops_column(subtype) \
+	((subtype) == AT_AddColumnRecurse || (subtype) == AT_DropColumnRecurse)
 #endif
 
 /* a function that is gone: 15 raises 42883, 16 XX000, 17 can say it instead */

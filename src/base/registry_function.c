@@ -4,7 +4,8 @@
  *
  * Registries keep a function by its full signature, not by its oid, so that it
  * survives dump and restore.  DROP FUNCTION is refused while a registry names
- * it, by an event trigger, since rows have no entries in pg_depend.  Who names
+ * it, by an event trigger, since rows have no entries in pg_depend, to all but a
+ * restore (restore.c).  Who names
  * one therefore holds a lock of it until the registry's row is committed, and
  * looks at nothing of it before that (registry.c has the order of locks).  Nor may
  * it get another name or schema: whoever can create functions there would put one
@@ -54,6 +55,7 @@
 #include "base/fixed_settings.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
+#include "base/restore.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
@@ -84,7 +86,7 @@ typedef struct FunctionCall
 
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
-pg_noreturn static void refuse_change(const char *change);
+static void report_change(int elevel, const char *change);
 static FmgrInfo *prepare_call(RegistryFunction *function, FunctionCalls *calls);
 static void refuse_temporary(Oid function, const char *role);
 pg_noreturn static void report_missing(const RegistryFunction *function);
@@ -365,7 +367,7 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 								   " WHERE d.object_type OPERATOR(pg_catalog.=) 'function' ORDER BY 1, 2 LIMIT 1");
 	SPI_connect();
 	if (RegistryRead(&query, NULL) > 0)
-		refuse_change("drop");
+		report_change(RestoreDrops() ? NOTICE : ERROR, "drop");
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -431,7 +433,7 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 								   " AND pg_catalog.to_regprocedure(n.function) IS NULL ORDER BY 1, 2 LIMIT 1");
 	SPI_connect();
 	if (RegistryRead(&query, &functions_there) > 0)
-		refuse_change("rename or move");
+		report_change(ERROR, "rename or move");
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -467,16 +469,18 @@ registries_are_there(void)
 	return true;
 }
 
-/* 2BP01 for the function in use that has just been read. */
+/* 2BP01 for the function in use that has just been read; a restore is told of it only. */
 static void
-refuse_change(const char *change)
+report_change(int elevel, const char *change)
 {
 	QueryRow	row = InternalQueryRow(0);
 
-	ereport(ERROR,
+	ereport(elevel,
 			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 elevel == ERROR ?
 			 errmsg("cannot %s function %s because it is in use",
-					change, InternalQueryText(&row, "function")),
+					change, InternalQueryText(&row, "function")) :
+			 errmsg("function %s is in use", InternalQueryText(&row, "function")),
 			 errdetail("It is %s.", InternalQueryText(&row, "used_as")),
 			 errhint("Define another one, or drop that first.")));
 }

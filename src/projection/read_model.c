@@ -9,7 +9,8 @@
  *
  * Who creates a projection locks them before it looks at them, so a drop either
  * waits and finds the projection, or is waited for (registry.c has the order of
- * locks).  (The event trigger's own function is in sql/90_protect.sql.)
+ * locks).  A restore may drop them (restore.c).  (The event trigger's own function
+ * is in sql/90_protect.sql.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -34,6 +35,7 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "base/restore.h"
 #include "base/role_switch.h"
 #include "projection/read_model.h"
 
@@ -223,7 +225,7 @@ ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char 
 
 /*
  * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
- * a table is dropped that a projection keeps.
+ * a table is dropped that a projection keeps; a restore is told of it only.
  */
 Datum
 cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
@@ -253,9 +255,12 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 	{
 		QueryRow	row = InternalQueryRow(0);
 		char	   *projection = InternalQueryText(&row, "projection");
+		bool		restores = RestoreDrops();
 
-		ereport(ERROR,
+		ereport(restores ? NOTICE : ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 restores ?
+				 errmsg("a projection keeps table %s", InternalQueryText(&row, "table_name")) :
 				 errmsg("cannot drop table %s because a projection keeps it",
 						InternalQueryText(&row, "table_name")),
 				 errdetail("It is projection \"%s\".", projection),

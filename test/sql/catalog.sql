@@ -41,11 +41,11 @@ INSERT INTO rules (rule, violations, breach) VALUES
 	('every C symbol begins with the name of the schema and of the function',
 		$$SELECT signature, prosrc FROM functions WHERE lanname = 'c' AND NOT starts_with(prosrc, 'cqrs_es_' || proname)$$,
 		$$ALTER FUNCTION cqrs_es.current_tenant() RENAME TO planted$$),
-	('no function is SECURITY DEFINER, but that of the event trigger, which everybody''s DROP calls',
-		$$SELECT signature FROM functions WHERE prosecdef AND proname <> 'protect_declared'$$,
+	('no function is SECURITY DEFINER, but those of event triggers, which everybody''s DROP or ALTER calls',
+		$$SELECT signature FROM functions WHERE prosecdef AND proname NOT IN ('protect_declared', 'keep_shape')$$,
 		$$ALTER FUNCTION cqrs_es.read_all SECURITY DEFINER$$),
 	('what everybody''s DROP calls is not compiled first, which would take longer than the DROP',
-		$$SELECT signature FROM functions WHERE proname = 'protect_declared' AND NOT coalesce('jit=off' = ANY (proconfig), false)$$,
+		$$SELECT signature FROM functions WHERE proname IN ('protect_declared', 'keep_shape') AND NOT coalesce('jit=off' = ANY (proconfig), false)$$,
 		$$ALTER FUNCTION cqrs_es.protect_declared() RESET jit$$),
 	('what may run in a parallel worker neither takes positions nor looks at the log',
 		$$SELECT signature FROM functions WHERE proparallel <> 'u' AND proname NOT IN ('current_tenant', 'new_event_id')$$,
@@ -183,7 +183,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$INSERT INTO statements VALUES ('SET search_path = public')$$);
 
 -- The violations after a breach that is undone.
-CREATE FUNCTION pg_temp.found_after(breach text, violations text) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.found_after(breach text, violations text) RETURNS boolean LANGUAGE plpgsql SET client_min_messages = error AS $$
 DECLARE
 	found boolean;
 BEGIN

@@ -138,6 +138,8 @@ INSERT INTO calls (needs, call) VALUES
 	-- for the owner alone
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
+	('{OWNER}', $$SELECT cqrs_es.verify_log()$$),
+	('{OWNER}', $$SELECT cqrs_es.own_log()$$),
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
 	('{OWNER}', $$DELETE FROM cqrs_es.events WHERE false$$),
 	('{OWNER}', $$TRUNCATE cqrs_es.events$$),
@@ -165,9 +167,9 @@ INSERT INTO calls (needs, call)
 	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname ~ '^protect|^note_function_names');
 GRANT SELECT ON calls TO PUBLIC;
 
-SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname <> 'reject'
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump')
 	AND NOT EXISTS (SELECT FROM calls WHERE call ~ format('^SELECT (cqrs_es\.)?%s\(', proname))$$,
-	'every function is called below, but reject, which does nothing but raise');
+	'every function is called below, but reject, which does nothing but raise, and one for an event trigger');
 
 SELECT bag_eq(format($$SELECT call, pg_temp.state_as(%L, call) FROM calls$$, role),
 	format($$SELECT call, CASE WHEN needs <@ %L::text[] THEN 'allowed'

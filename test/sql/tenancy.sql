@@ -260,7 +260,9 @@ SELECT is(pg_temp.error('right', 'cqrs_es_writer', $$INSERT INTO cqrs_es.events 
 	'42501; permission denied to insert events of another tenant; Leave tenant_id out; it is that of the session.', 'and nobody writes for others');
 ROLLBACK TO policy;
 ALTER TABLE cqrs_es.events FORCE ROW LEVEL SECURITY;
+SET LOCAL client_min_messages = error;
 ALTER TABLE cqrs_es.snapshots FORCE ROW LEVEL SECURITY;
+SET LOCAL client_min_messages = warning;
 SELECT is(pg_temp.rows('left', 'cqrs_es_writer', $$SELECT version, state->>'of' FROM cqrs_es.load_aggregate('twin', 'by none')$$), '(4,left)', 'forced on the owner, all goes on');
 ROLLBACK TO policy;
 

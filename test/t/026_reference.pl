@@ -63,14 +63,15 @@ foreach my $breach (@breaches)
 
 # Breaches of the catalog.
 foreach my $statement ('CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1',
-	'ALTER VIEW cqrs_es.missing_objects RENAME TO planted', 'ALTER TABLE cqrs_es.snapshots ADD COLUMN planted int',
+	'ALTER VIEW cqrs_es.missing_objects RENAME TO planted', 'SET session_replication_role = replica; ALTER TABLE cqrs_es.snapshots ADD COLUMN planted int',
 	'REVOKE EXECUTE ON FUNCTION cqrs_es.read_all FROM PUBLIC', 'CREATE VIEW cqrs_es.planted AS SELECT 1 AS n')
 {
 	cmp_ok(scalar differences($page, $statement), '>=', 1, "found: $statement");
 }
 
 # The messages that docs/operations.md explains are ours as they are, or the server's.
-my @servers = ('schema "cqrs_es" does not exist', 'extension "cqrs_es" is not available', 'could not access file "$libdir/cqrs_es"',
+my @servers = ('schema "cqrs_es" does not exist', 'schema "cqrs_es" already exists', 'extension "cqrs_es" must be installed in schema "pg_catalog"',
+	'unrecognized configuration parameter "cqrs_es.node_id"', 'extension "cqrs_es" is not available', 'could not access file "$libdir/cqrs_es"',
 	'permission denied for schema cqrs_es', 'permission denied for table events', 'permission denied for function last_position',
 	'function cqrs_es.append_event(unknown, integer, unknown, unknown) does not exist',
 	'duplicate key value violates unique constraint "events_pkey"', 'cannot execute append_event() in a read-only transaction',
