@@ -34,7 +34,7 @@
 #include "aggregate/aggregate.h"
 
 /* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 2"
+#define FOLD_RULES "cqrs_es fold 3"
 
 #define MAX_PARTS 8
 
