@@ -15,6 +15,7 @@
 typedef struct FoldedState
 {
 	int64		version;		/* 0: the stream has no events */
+	TimestampTz last_event_at;	/* the greatest created_at of its events */
 	Jsonb	   *state;
 } FoldedState;
 
