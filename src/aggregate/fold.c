@@ -61,6 +61,7 @@ typedef struct Fold
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
 	ReducerState state;
+	FoldWatch  *watch;			/* or NULL */
 
 	EventScan  *scan;
 	Snapshot	snapshot;
@@ -78,7 +79,8 @@ typedef struct FoldPoint
 } FoldPoint;
 
 static FoldPoint point_args(FunctionCallInfo fcinfo);
-static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point);
+static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch);
+static void note_event(const Fold *fold, const Event *event);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
@@ -103,7 +105,7 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = fold_to(aggregate, &key, point_args(fcinfo));
+	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
 	RegistryLeave();
 	if (folded.version == 0)
 		PG_RETURN_NULL();
@@ -127,7 +129,7 @@ cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = fold_to(aggregate, &key, point_args(fcinfo));
+	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
 	RegistryLeave();
 	values[0] = Int64GetDatum(folded.version);
 	values[1] = JsonbPGetDatum(folded.state);
@@ -238,18 +240,27 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
+	return FoldStreamWatched(aggregate, key, up_to_sequence, NULL);
+}
+
+/* The same; says in *watch which event it is at.  Starts with none. */
+FoldedState
+FoldStreamWatched(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
+				  FoldWatch *watch)
+{
 	FoldPoint	point = {up_to_sequence, DT_NOEND};
 
-	return fold_to(aggregate, key, point);
+	return fold_to(aggregate, key, point, watch);
 }
 
 static FoldedState
-fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point)
+fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch)
 {
 	Fold		fold;
 	Event		event;
 
 	fold_begin(&fold, aggregate, key, point);
+	fold.watch = watch;
 	while (fold.version < point.sequence && fold_next(&fold, &event))
 		 /* on */ ;
 	return fold_end(&fold);
@@ -258,15 +269,15 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point)
 /*
  * Fold events that follow a state, and are not to be read from the log because
  * one has them already.  Changes *folded; its state is palloc'd in the current
- * memory context.
+ * memory context.  Says in *watch, unless that is NULL, which event it is at.
  */
 void
 FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-		 Event *events, int nevents)
+		 const Event *events, int nevents, FoldWatch *watch)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext memory = AllocSetContextCreate(caller, "cqrs_es fold", ALLOCSET_DEFAULT_SIZES);
-	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version};
+	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version,.watch = watch};
 	ErrorContextCallback callback = {error_context_stack, describe_fold, &fold};
 	int			i;
 
@@ -278,6 +289,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 		Event		event = events[i];
 
 		fold.version++;
+		note_event(&fold, &event);
 		ReducerStateApply(&fold.state, aggregate, &event);
 	}
 	error_context_stack = callback.previous;
@@ -317,6 +329,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->version = stored.last_sequence;
 	fold->last_event_at = stored.last_event_at;
 	fold->up_to_time = point.time;
+	fold->watch = NULL;
 	ReducerStateInit(&fold->state, stored.state);
 	fold->scan = EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
 	MemoryContextSwitchTo(fold->caller);
@@ -346,6 +359,7 @@ fold_next(Fold *fold, Event *event)
 	fold->version++;
 	fold->last_event_at = Max(fold->last_event_at, created_at);
 
+	note_event(fold, event);
 	callback.callback = describe_fold;
 	callback.arg = fold;
 	callback.previous = error_context_stack;
@@ -390,6 +404,16 @@ unpack_payload(Datum payload, PayloadBuffer *buffer)
 	/* not memcpy, of which gcc, knowing that it is short, makes a slow "rep movs" */
 	memmove(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
 	return PointerGetDatum(buffer->data);
+}
+
+static void
+note_event(const Fold *fold, const Event *event)
+{
+	if (fold->watch == NULL)
+		return;
+	fold->watch->sequence = fold->version;
+	text_to_cstring_buffer(EventText(event, EVENT_EVENT_TYPE), fold->watch->event_type,
+						   sizeof(fold->watch->event_type));
 }
 
 static void

@@ -212,7 +212,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 	{
 		Event		next = *event;
 
-		FoldMore(&folded, aggregate, &key, &next, 1);
+		FoldMore(&folded, aggregate, &key, &next, 1, NULL);
 	}
 	else
 		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
