@@ -47,6 +47,7 @@
 #include "aggregate/reducer.h"
 #include "aggregate/snapshot.h"
 #include "aggregate/snapshot_store.h"
+#include "aggregate/strict.h"
 #include "command/command.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
@@ -83,6 +84,7 @@ _PG_init(void)
 	AggregateInit();
 	ReducerInit();
 	SnapshotStoreInit();
+	StrictInit();
 
 	CommandInit();
 

@@ -5,6 +5,7 @@ CREATE TABLE cqrs_es.aggregates (
     initial_state  jsonb NOT NULL DEFAULT '{}',
     snapshot_every integer NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0),
     keep_snapshots integer NOT NULL DEFAULT 1 CHECK (keep_snapshots > 0),
+    strict         boolean NOT NULL DEFAULT false,
     created_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE cqrs_es.aggregates IS
@@ -19,25 +20,27 @@ CREATE FUNCTION cqrs_es.create_aggregate(
     aggregate_type text,
     initial_state  jsonb DEFAULT '{}',
     snapshot_every integer DEFAULT 100,
-    keep_snapshots integer DEFAULT 1
+    keep_snapshots integer DEFAULT 1,
+    strict         boolean DEFAULT false
 ) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_create_aggregate';
-COMMENT ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer) IS
-    'declares an aggregate type: the state before its first event, every how many events a snapshot is taken (0: never), and how many of a stream are kept';
-REVOKE EXECUTE ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer, boolean) IS
+    'declares an aggregate type: the state before its first event, every how many events a snapshot is taken (0: never), how many of a stream are kept, and whether events that its reducers cannot take are refused (strict)';
+REVOKE EXECUTE ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.alter_aggregate(
     aggregate_type text,
     initial_state  jsonb DEFAULT NULL,
     snapshot_every integer DEFAULT NULL,
-    keep_snapshots integer DEFAULT NULL
+    keep_snapshots integer DEFAULT NULL,
+    strict         boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_alter_aggregate';
-COMMENT ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer) IS
+COMMENT ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boolean) IS
     'changes a declared aggregate type; NULL leaves a property as it is';
-REVOKE EXECUTE ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -25,7 +25,7 @@ CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, fun
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_define_reducer_function';
 COMMENT ON FUNCTION cqrs_es.define_reducer(text, text, regprocedure) IS
-    'says how an event type changes the state: a function (state jsonb, event cqrs_es.event) returning jsonb; without a reducer the payload is merged (RFC 7396)';
+    'says how an event type changes the state: a function (state jsonb, event cqrs_es.event) returning jsonb; without a reducer a payload that is an object is merged (RFC 7396)';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_reducer(text, text, regprocedure) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.define_reducer(aggregate_type text, event_type text, operations jsonb) RETURNS void

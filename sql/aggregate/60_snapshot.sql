@@ -9,6 +9,7 @@ CREATE TABLE cqrs_es.snapshots (
     current_snapshot bigint NOT NULL CHECK (current_snapshot >= 0),
     payload          jsonb NOT NULL,
     fingerprint      bytea,
+    last_event_at    timestamptz,
     created_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (aggregate_type, aggregate_id, tenant_id, last_sequence)
 );
@@ -18,6 +19,8 @@ COMMENT ON COLUMN cqrs_es.snapshots.last_sequence IS 'the last event that is in 
 COMMENT ON COLUMN cqrs_es.snapshots.current_snapshot IS 'a number that rises with every snapshot of the stream';
 COMMENT ON COLUMN cqrs_es.snapshots.fingerprint IS
     'of the reducers that made it; a snapshot with another one is not used';
+COMMENT ON COLUMN cqrs_es.snapshots.last_event_at IS
+    'the greatest created_at of the events in the state: at a time before that it is not used';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.snapshots', '');
 
 ALTER TABLE cqrs_es.snapshots ENABLE ROW LEVEL SECURITY;

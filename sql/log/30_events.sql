@@ -5,7 +5,7 @@
 CREATE TABLE cqrs_es.events (
     global_position bigint NOT NULL DEFAULT cqrs_es.next_position(),
     sequence        bigint NOT NULL,
-    created_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    created_at      timestamptz NOT NULL,
     event_id        uuid NOT NULL DEFAULT cqrs_es.new_event_id(),
     tenant_id       text COLLATE "C" NOT NULL DEFAULT cqrs_es.current_tenant(),
     aggregate_type  text COLLATE "C" NOT NULL,
@@ -26,7 +26,7 @@ COMMENT ON TABLE cqrs_es.events IS
     'the append-only event log: append_event(), INSERT or COPY; never UPDATE, DELETE or TRUNCATE';
 COMMENT ON COLUMN cqrs_es.events.global_position IS 'place in the whole log; gaps are possible';
 COMMENT ON COLUMN cqrs_es.events.sequence IS '1-based place in the stream, without gaps; filled in when left out';
-COMMENT ON COLUMN cqrs_es.events.created_at IS 'when the event was appended, by the clock';
+COMMENT ON COLUMN cqrs_es.events.created_at IS 'when the event was appended, by the clock, never before the one in front of it; filled in when left out';
 COMMENT ON COLUMN cqrs_es.events.event_version IS 'version of the payload''s schema';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.events', '');
 

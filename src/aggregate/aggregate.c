@@ -34,7 +34,7 @@
 #include "aggregate/aggregate.h"
 
 /* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 2"
+#define FOLD_RULES "cqrs_es fold 3"
 
 #define MAX_PARTS 8
 
@@ -56,8 +56,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_aggregate);
 /* Arguments of create_aggregate and alter_aggregate. */
 typedef struct AggregateArgs
 {
-	Datum		values[4];
-	char		nulls[4];
+	Datum		values[5];
+	char		nulls[5];
 } AggregateArgs;
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
@@ -84,25 +84,25 @@ AggregateRegister(const AggregatePart *part)
  *-------------------------------------------------------------------------
  */
 
-/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots) */
+/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots, strict) */
 Datum
 cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.aggregates"
-		" (aggregate_type, initial_state, snapshot_every, keep_snapshots)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+		" (aggregate_type, initial_state, snapshot_every, keep_snapshots, strict)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
 	};
+	static const char *const names[] = {"", "initial_state", "snapshot_every", "keep_snapshots", "strict"};
 	AggregateArgs args = aggregate_args(fcinfo);
 	int			i;
 
-	for (i = 1; i < 4; i++)
+	for (i = 1; i < 5; i++)
 		if (args.nulls[i] != ' ')
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null",
-							i == 1 ? "initial_state" : i == 2 ? "snapshot_every" : "keep_snapshots")));
+					 errmsg("%s must not be null", names[i])));
 	if (RegistryWrite(&query, args.values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -120,9 +120,10 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 		.sql = "UPDATE cqrs_es.aggregates SET"
 		" initial_state = coalesce($2, initial_state),"
 		" snapshot_every = coalesce($3, snapshot_every),"
-		" keep_snapshots = coalesce($4, keep_snapshots)"
+		" keep_snapshots = coalesce($4, keep_snapshots),"
+		" strict = coalesce($5, strict)"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 4,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID}
+		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
 	};
 	AggregateArgs args = aggregate_args(fcinfo);
 
@@ -173,9 +174,9 @@ aggregate_args(FunctionCallInfo fcinfo)
 	int			i;
 
 	args.values[0] = PointerGetDatum(type);
-	for (i = 1; i < 4; i++)
+	for (i = 1; i < 5; i++)
 		args.values[i] = fcinfo->args[i].value;
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 5; i++)
 		args.nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
 	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 0)
 		ereport(ERROR,
@@ -285,7 +286,7 @@ static void
 load(void *entry, const text *type, MemoryContext memory)
 {
 	static InternalQuery query = {
-		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, a.created_at, "
+		.sql = "SELECT a.initial_state, a.snapshot_every, a.keep_snapshots, a.strict, a.created_at, "
 		ROW_VERSION("a") " AS row_version"
 		" FROM cqrs_es.aggregates AS a WHERE a.aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
@@ -308,6 +309,7 @@ load(void *entry, const text *type, MemoryContext memory)
 	memcpy(aggregate->initial_state, initial, VARSIZE(initial));
 	aggregate->snapshot_every = DatumGetInt32(InternalQueryDatum(&row, "snapshot_every", NULL));
 	aggregate->keep_snapshots = DatumGetInt32(InternalQueryDatum(&row, "keep_snapshots", NULL));
+	aggregate->strict = DatumGetBool(InternalQueryDatum(&row, "strict", NULL));
 
 	initStringInfo(&source);
 	initStringInfo(&row_versions);

@@ -22,6 +22,7 @@ typedef struct Aggregate
 	Jsonb	   *initial_state;
 	int32		snapshot_every; /* 0: never */
 	int32		keep_snapshots;
+	bool		strict;			/* takes what its reducers can apply alone, see strict.c */
 	bytea	   *fingerprint;	/* of all that decides what a fold results in */
 	char	   *row_versions;	/* of the rows that all that was read from */
 

@@ -8,6 +8,12 @@
  * It starts at the newest usable snapshot at or before the point asked for; when
  * one is taken says snapshot.c.
  *
+ * The state at a time is that of the longest beginning of the stream whose events
+ * all were created by then.  Times rise within a stream (append.c, admission.c), but
+ * for those that were brought along, by an import: an event that is dated before the
+ * one in front of it counts from when that one does.  So what once was the state at a
+ * time has all earlier ones in its past, and nothing in it is from later.
+ *
  * Sequences of a stream have no holes.  A fold that meets one stops with XX001
  * rather than return a state that never was.
  *-------------------------------------------------------------------------
@@ -52,7 +58,10 @@ typedef struct Fold
 	Aggregate  *aggregate;
 	const StreamKey *key;
 	int64		version;		/* sequence of the last event that is in the state */
+	TimestampTz last_event_at;	/* the greatest created_at of those events */
+	TimestampTz up_to_time;		/* ends before the first event created after that */
 	ReducerState state;
+	FoldWatch  *watch;			/* or NULL */
 
 	EventScan  *scan;
 	Snapshot	snapshot;
@@ -62,10 +71,17 @@ typedef struct Fold
 	MemoryContext caller;
 } Fold;
 
-static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
-static int64 sequence_at(const StreamKey *key, TimestampTz at_time);
-static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
-					   int64 snapshot_up_to);
+/* Up to where to fold. */
+typedef struct FoldPoint
+{
+	int64		sequence;
+	TimestampTz time;
+} FoldPoint;
+
+static FoldPoint point_args(FunctionCallInfo fcinfo);
+static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch);
+static void note_event(const Fold *fold, const Event *event);
+static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
@@ -89,7 +105,7 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
 	RegistryLeave();
 	if (folded.version == 0)
 		PG_RETURN_NULL();
@@ -113,7 +129,7 @@ cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = FoldStream(aggregate, &key, point_args(fcinfo, &key));
+	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
 	RegistryLeave();
 	values[0] = Int64GetDatum(folded.version);
 	values[1] = JsonbPGetDatum(folded.state);
@@ -136,6 +152,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
+	FoldPoint	before = {from_sequence - 1, DT_NOEND};
 	Fold		fold;
 	Event		event;
 
@@ -147,7 +164,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	fold_begin(&fold, aggregate, &key, from_sequence - 1);
+	fold_begin(&fold, aggregate, &key, before);
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
@@ -174,43 +191,25 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The sequence that at_sequence or at_time means; neither: the end. */
-static int64
-point_args(FunctionCallInfo fcinfo, const StreamKey *key)
+/* What at_sequence or at_time means; neither: the end. */
+static FoldPoint
+point_args(FunctionCallInfo fcinfo)
 {
+	FoldPoint	point = {PG_INT64_MAX, DT_NOEND};
+
 	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("at_sequence and at_time cannot be given both")));
+	if (!PG_ARGISNULL(2))
+		point.sequence = PG_GETARG_INT64(2);
 	if (!PG_ARGISNULL(3))
-		return sequence_at(key, PG_GETARG_TIMESTAMPTZ(3));
-	if (PG_ARGISNULL(2))
-		return PG_INT64_MAX;
-	if (PG_GETARG_INT64(2) < 0)
+		point.time = PG_GETARG_TIMESTAMPTZ(3);
+	if (point.sequence < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("at_sequence must not be negative")));
-	return PG_GETARG_INT64(2);
-}
-
-/*
- * The sequence of the last event that was created at or before a time, 0 when
- * there is none.  Looks from the end, since the past is usually near.
- */
-static int64
-sequence_at(const StreamKey *key, TimestampTz at_time)
-{
-	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	EventScan  *scan = EventScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	Event		event;
-	int64		sequence = 0;
-
-	while (sequence == 0 && EventScanNext(scan, &event))
-		if (DatumGetTimestampTz(event.values[EVENT_CREATED_AT]) <= at_time)
-			sequence = EventSequence(&event);
-	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	return sequence;
+	return point;
 }
 
 /*-------------------------------------------------------------------------
@@ -241,11 +240,28 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
+	return FoldStreamWatched(aggregate, key, up_to_sequence, NULL);
+}
+
+/* The same; says in *watch which event it is at.  Starts with none. */
+FoldedState
+FoldStreamWatched(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
+				  FoldWatch *watch)
+{
+	FoldPoint	point = {up_to_sequence, DT_NOEND};
+
+	return fold_to(aggregate, key, point, watch);
+}
+
+static FoldedState
+fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch)
+{
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, up_to_sequence);
-	while (fold.version < up_to_sequence && fold_next(&fold, &event))
+	fold_begin(&fold, aggregate, key, point);
+	fold.watch = watch;
+	while (fold.version < point.sequence && fold_next(&fold, &event))
 		 /* on */ ;
 	return fold_end(&fold);
 }
@@ -253,15 +269,15 @@ FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 /*
  * Fold events that follow a state, and are not to be read from the log because
  * one has them already.  Changes *folded; its state is palloc'd in the current
- * memory context.
+ * memory context.  Says in *watch, unless that is NULL, which event it is at.
  */
 void
 FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-		 Event *events, int nevents)
+		 const Event *events, int nevents, FoldWatch *watch)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext memory = AllocSetContextCreate(caller, "cqrs_es fold", ALLOCSET_DEFAULT_SIZES);
-	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version};
+	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version,.watch = watch};
 	ErrorContextCallback callback = {error_context_stack, describe_fold, &fold};
 	int			i;
 
@@ -273,6 +289,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 		Event		event = events[i];
 
 		fold.version++;
+		note_event(&fold, &event);
 		ReducerStateApply(&fold.state, aggregate, &event);
 	}
 	error_context_stack = callback.previous;
@@ -284,13 +301,13 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 }
 
 /*
- * Begin at the newest snapshot that is not beyond snapshot_up_to; without one
+ * Begin at the newest snapshot that is not beyond the point; without one
  * when row security of the log decides what the caller may see of the stream.
  */
 static void
-fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)
+fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point)
 {
-	Jsonb	   *state;
+	StoredState stored;
 
 	check_stack_depth();
 	fold->aggregate = aggregate;
@@ -302,25 +319,31 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	if (snapshot_up_to == 0 || EventsRowSecurity() ||
-		!SnapshotStoreLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
+	if (point.sequence == 0 || EventsRowSecurity() ||
+		!SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot, &stored))
 	{
-		fold->version = 0;
-		state = aggregate->initial_state;
+		stored.last_sequence = 0;
+		stored.last_event_at = DT_NOBEGIN;
+		stored.state = aggregate->initial_state;
 	}
-	ReducerStateInit(&fold->state, state);
+	fold->version = stored.last_sequence;
+	fold->last_event_at = stored.last_event_at;
+	fold->up_to_time = point.time;
+	fold->watch = NULL;
+	ReducerStateInit(&fold->state, stored.state);
 	fold->scan = EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
 /*
- * Fold the next event into the state; false at the end.  The event's values are
+ * Fold the next event into the state; false at the end, or before an event that is too late.  The event's values are
  * good until the next call.
  */
 static bool
 fold_next(Fold *fold, Event *event)
 {
 	ErrorContextCallback callback;
+	TimestampTz created_at;
 
 	MemoryContextReset(fold->event_memory);
 	if (!EventScanNext(fold->scan, event))
@@ -330,8 +353,13 @@ fold_next(Fold *fold, Event *event)
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
 						StreamKeyName(fold->key), (long long) fold->version + 1)));
+	created_at = DatumGetTimestampTz(event->values[EVENT_CREATED_AT]);
+	if (created_at > fold->up_to_time)
+		return false;
 	fold->version++;
+	fold->last_event_at = Max(fold->last_event_at, created_at);
 
+	note_event(fold, event);
 	callback.callback = describe_fold;
 	callback.arg = fold;
 	callback.previous = error_context_stack;
@@ -354,6 +382,7 @@ fold_end(Fold *fold)
 	UnregisterSnapshot(fold->snapshot);
 	ReducerStateEnd(&fold->state);
 	folded.version = fold->version;
+	folded.last_event_at = fold->last_event_at;
 	folded.state = ReducerStateJsonb(&fold->state);
 	MemoryContextDelete(fold->memory);
 	return folded;
@@ -375,6 +404,16 @@ unpack_payload(Datum payload, PayloadBuffer *buffer)
 	/* not memcpy, of which gcc, knowing that it is short, makes a slow "rep movs" */
 	memmove(VARDATA(buffer->data), VARDATA_SHORT(value), VARSIZE_SHORT(value) - VARHDRSZ_SHORT);
 	return PointerGetDatum(buffer->data);
+}
+
+static void
+note_event(const Fold *fold, const Event *event)
+{
+	if (fold->watch == NULL)
+		return;
+	fold->watch->sequence = fold->version;
+	text_to_cstring_buffer(EventText(event, EVENT_EVENT_TYPE), fold->watch->event_type,
+						   sizeof(fold->watch->event_type));
 }
 
 static void

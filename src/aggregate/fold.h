@@ -15,13 +15,23 @@
 typedef struct FoldedState
 {
 	int64		version;		/* 0: the stream has no events */
+	TimestampTz last_event_at;	/* the greatest created_at of its events */
 	Jsonb	   *state;
 } FoldedState;
+
+/* Which event a fold was at, also when it failed. */
+typedef struct FoldWatch
+{
+	int64		sequence;		/* 0: none yet */
+	char		event_type[EVENT_TYPE_MAX_BYTES + 1];
+} FoldWatch;
 
 extern Aggregate *FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
+extern FoldedState FoldStreamWatched(Aggregate *aggregate, const StreamKey *key,
+									 int64 up_to_sequence, FoldWatch *watch);
 extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-					 Event *events, int nevents);
+					 const Event *events, int nevents, FoldWatch *watch);
 
 #endif							/* CQRS_ES_FOLD_H */

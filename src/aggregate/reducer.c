@@ -5,7 +5,7 @@
  * A reducer is a list of operations (reducer_program.c), or a function (state
  * jsonb, event cqrs_es.event) returning jsonb in any language
  * (registry_function.c); the payload of an event type without one is merged
- * into the state (RFC 7396).
+ * into the state (RFC 7396), if it is an object (reducer_state.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -2,6 +2,10 @@
  * reducer_state.c
  *	  The state of an aggregate while it is folded.
  *
+ * An event type without a reducer has its payload merged into the state.  One
+ * that is no object leaves it as it is: serializers write events without fields
+ * as "Frozen", [] or null, and RFC 7396 would put that in the state's place.
+ *
  * Declared reducers and merges change a tree in place, functions take and
  * return jsonb.  The state stays in the form the last reducer left it in, and
  * is converted when the next one wants the other: an aggregate that has only
@@ -25,6 +29,7 @@
 #include "aggregate/reducer_program.h"
 #include "aggregate/reducer_state.h"
 
+static void merge(ReducerState *state, Jsonb *payload);
 static void make_tree(ReducerState *state);
 static void make_flat(ReducerState *state);
 static void keep_flat(ReducerState *state, const Jsonb *json);
@@ -55,16 +60,7 @@ ReducerStateApply(ReducerState *state, Aggregate *aggregate, Event *event)
 
 	UpcastEvent(event, &state->calls);
 	if (reducer == NULL)
-	{
-		JsonbValue	patch;
-		MemoryContext caller;
-
-		JsonTreeDocumentValue(DatumGetJsonbP(event->values[EVENT_PAYLOAD]), &patch);
-		make_tree(state);
-		caller = MemoryContextSwitchTo(state->tree_memory);
-		state->tree = JsonTreeMerge(state->tree, &patch);
-		MemoryContextSwitchTo(caller);
-	}
+		merge(state, DatumGetJsonbP(event->values[EVENT_PAYLOAD]));
 	else if (reducer->program)
 	{
 		make_tree(state);
@@ -91,6 +87,22 @@ void
 ReducerStateEnd(ReducerState *state)
 {
 	RegistryFunctionCallsEnd(&state->calls);
+}
+
+/* What stands for a reducer where there is none. */
+static void
+merge(ReducerState *state, Jsonb *payload)
+{
+	JsonbValue	patch;
+	MemoryContext caller;
+
+	if (!JB_ROOT_IS_OBJECT(payload))
+		return;
+	JsonTreeDocumentValue(payload, &patch);
+	make_tree(state);
+	caller = MemoryContextSwitchTo(state->tree_memory);
+	state->tree = JsonTreeMerge(state->tree, &patch);
+	MemoryContextSwitchTo(caller);
 }
 
 static void

@@ -154,5 +154,9 @@ static void
 save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
 	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
-		SnapshotStoreSave(key, aggregate, folded->version, folded->state);
+	{
+		StoredState stored = {folded->version, folded->last_event_at, folded->state};
+
+		SnapshotStoreSave(key, aggregate, &stored);
+	}
 }

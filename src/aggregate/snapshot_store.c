@@ -84,28 +84,30 @@ cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
 }
 
 /*
- * The stream's newest usable snapshot that is not beyond up_to_sequence, as
- * `snapshot` sees it.  The state is palloc'd in the current memory context.
+ * The stream's newest usable snapshot that is not beyond up_to_sequence, and none
+ * of whose events was created after up_to_time, as `snapshot` sees it.  The state is palloc'd in the current memory context.
  */
 bool
 SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
-				  Snapshot snapshot, int64 *last_sequence, Jsonb **state)
+				  TimestampTz up_to_time, Snapshot snapshot, StoredState *stored)
 {
 	static InternalQuery query = {
-		.sql = "SELECT last_sequence, payload FROM cqrs_es.snapshots"
+		.sql = "SELECT last_sequence, last_event_at, payload FROM cqrs_es.snapshots"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
 		" AND fingerprint OPERATOR(pg_catalog.=) $4"
 		" AND last_sequence OPERATOR(pg_catalog.<=) $5"
+		" AND last_event_at OPERATOR(pg_catalog.<=) $6"
 		" ORDER BY last_sequence DESC LIMIT 1",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, TIMESTAMPTZOID}
 	};
-	Datum		values[5] = {PointerGetDatum(key->aggregate_type),
+	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
 		PointerGetDatum(aggregate->fingerprint),
-		Int64GetDatum(up_to_sequence)};
+		Int64GetDatum(up_to_sequence),
+		TimestampTzGetDatum(up_to_time)};
 	MemoryContext caller = CurrentMemoryContext;
 	RoleSwitch	saved;
 	bool		found;
@@ -119,8 +121,10 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 		QueryRow	row = InternalQueryRow(0);
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
-		*last_sequence = DatumGetInt64(InternalQueryDatum(&row, "last_sequence", NULL));
-		*state = DatumGetJsonbPCopy(InternalQueryDatum(&row, "payload", NULL));
+		stored->last_sequence = DatumGetInt64(InternalQueryDatum(&row, "last_sequence", NULL));
+		stored->last_event_at =
+			DatumGetTimestampTz(InternalQueryDatum(&row, "last_event_at", NULL));
+		stored->state = DatumGetJsonbPCopy(InternalQueryDatum(&row, "payload", NULL));
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
@@ -128,30 +132,30 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 }
 
 /*
- * Save the state after last_sequence, and let go of those that are not to be
+ * Save a state, and let go of those that are not to be
  * kept.  Above READ COMMITTED nothing is saved, or let go of, where another
  * transaction did so since this one's snapshot.
  */
 void
-SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_sequence,
-				  Jsonb *state)
+SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const StoredState *stored)
 {
 #define OF_STREAM \
 	" aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2" \
 	" AND tenant_id OPERATOR(pg_catalog.=) $3"
 	static InternalQuery save = {
 		.sql = "INSERT INTO cqrs_es.snapshots AS s (aggregate_type, aggregate_id, tenant_id,"
-		" fingerprint, last_sequence, payload, current_snapshot)"
-		" SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(pg_catalog.max(current_snapshot), 0)"
+		" fingerprint, last_sequence, payload, last_event_at, current_snapshot)"
+		" SELECT $1, $2, $3, $4, $5, $6, $7, (SELECT coalesce(pg_catalog.max(current_snapshot), 0)"
 		" OPERATOR(pg_catalog.+) 1 FROM cqrs_es.snapshots WHERE" OF_STREAM ")"
 		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, last_sequence) DO UPDATE SET"
 		" fingerprint = excluded.fingerprint,"
 		" payload = excluded.payload,"
+		" last_event_at = excluded.last_event_at,"
 		" current_snapshot = excluded.current_snapshot,"
 		" created_at = excluded.created_at"
 		" WHERE s.fingerprint IS NULL"
 		" OR s.fingerprint OPERATOR(pg_catalog.<>) excluded.fingerprint",
-		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID}
+		.nargs = 7,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID, TIMESTAMPTZOID}
 	};
 	static InternalQuery clean = {
 		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
@@ -161,12 +165,13 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, int64 last_s
 		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
 	};
-	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
+	Datum		values[7] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
 		PointerGetDatum(aggregate->fingerprint),
-		Int64GetDatum(last_sequence),
-		JsonbPGetDatum(state)};
+		Int64GetDatum(stored->last_sequence),
+		JsonbPGetDatum(stored->state),
+		TimestampTzGetDatum(stored->last_event_at)};
 	RoleSwitch	saved;
 
 	SPI_connect();

@@ -10,11 +10,19 @@
 #include "base/stream_key.h"
 #include "aggregate/aggregate.h"
 
+/* The state after the event with sequence last_sequence. */
+typedef struct StoredState
+{
+	int64		last_sequence;
+	TimestampTz last_event_at;	/* the greatest created_at of its events */
+	Jsonb	   *state;
+} StoredState;
+
 extern void SnapshotStoreInit(void);
 extern bool SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate,
-							  int64 up_to_sequence, Snapshot snapshot,
-							  int64 *last_sequence, Jsonb **state);
+							  int64 up_to_sequence, TimestampTz up_to_time,
+							  Snapshot snapshot, StoredState *stored);
 extern void SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate,
-							  int64 last_sequence, Jsonb *state);
+							  const StoredState *stored);
 
 #endif							/* CQRS_ES_SNAPSHOT_STORE_H */

@@ -22,6 +22,7 @@
 /* aggregates */
 #define ERRCODE_UNDECLARED_AGGREGATE	MAKE_SQLSTATE('Q','E','1','0','1')
 #define ERRCODE_OPERATION_FAILED		MAKE_SQLSTATE('Q','E','1','0','2')
+#define ERRCODE_STRICT_AGGREGATE		MAKE_SQLSTATE('Q','E','1','0','3')
 
 /* commands */
 #define ERRCODE_COMMAND_REJECTED		MAKE_SQLSTATE('Q','E','3','0','1')

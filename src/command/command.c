@@ -473,7 +473,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	}
 	run->appended = appended.version == run->folded.version + append.nevents;
 	if (run->appended)
-		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents);
+		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents, NULL);
 	else
 		/* the decider named ids, of events that were there already */
 		run->folded = FoldStream(aggregate, &command->key, appended.version);

@@ -7,7 +7,9 @@
  * sequence or none (then it is filled in); a taken one goes on to the unique
  * index, which raises 23505 as clients with a table of their own expect; a hole
  * is refused.  Waiting for a stream's end in progress happens here, in
- * EventScanTip; what still races after that is arbitrated by the index.  A table
+ * EventScanTip, so the time is filled in behind that: it does not lie before that of the
+ * event in front.  A time that is given is kept.  What still races after the wait is
+ * arbitrated by the index.  A table
  * without one, or whose partitions tear streams apart, is refused
  * (stream_index.c).
  *
@@ -60,6 +62,7 @@ typedef struct NewRow
 static bool check_new_row(NewRow *row, StreamKey *key);
 static void admit_restored(Relation rel, NewRow *row);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip);
+static void settle_time(NewRow *row, const StreamTip *tip);
 static void set_column(NewRow *row, EventColumn column, Datum value);
 
 /* SQL: the BEFORE INSERT ROW trigger of the log */
@@ -76,6 +79,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	int			attnums[EVENT_NCOLUMNS];
 	Datum		values[EVENT_NCOLUMNS];
 	bool		nulls[EVENT_NCOLUMNS] = {false};
+	StreamTip	tip = {0};
 	Oid			stream_index;
 	int			column;
 
@@ -106,15 +110,16 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	else
 	{
 		Relation	index = index_open(stream_index, AccessShareLock);
-		StreamTip	tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
+		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
 		index_close(index, AccessShareLock);
 		settle_sequence(&row, &key, &tip);
 		if (merged != metadata)
 			set_column(&row, EVENT_METADATA, JsonbPGetDatum(merged));
 	}
+	settle_time(&row, &tip);
 
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 	{
@@ -153,7 +158,7 @@ cqrs_es_refuse_change(PG_FUNCTION_ARGS)
 /*
  * The texts of a row must be what append_event would take, its metadata an
  * object.  Returns false when a column is null that must not be (only the
- * sequence may), otherwise the row's key.
+ * sequence and the time may), otherwise the row's key.
  */
 static bool
 check_new_row(NewRow *row, StreamKey *key)
@@ -161,7 +166,7 @@ check_new_row(NewRow *row, StreamKey *key)
 	int			column;
 
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		if (row->columns[column].isnull && column != EVENT_SEQUENCE)
+		if (row->columns[column].isnull && column != EVENT_SEQUENCE && column != EVENT_CREATED_AT)
 			return false;
 	key->aggregate_type = TextArgument(row->columns[EVENT_AGGREGATE_TYPE],
 									   "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
@@ -247,6 +252,15 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
 		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position, NULL)));
+}
+
+/* Give the row its time, unless it brings one: the clock's, but not before the event in front. */
+static void
+settle_time(NewRow *row, const StreamTip *tip)
+{
+	if (row->columns[EVENT_CREATED_AT].isnull)
+		set_column(row, EVENT_CREATED_AT,
+				   TimestampTzGetDatum(Max(GetCurrentTimestamp(), tip->created_at)));
 }
 
 static void

@@ -45,7 +45,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 static Datum append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
 static bool insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly);
-static void stamp_events(AppendRequest *append, int64 version);
+static void stamp_events(AppendRequest *append, const StreamTip *tip);
 pg_noreturn static void report_suppressed(const StreamKey *key);
 pg_noreturn static void report_overtaken(const StreamKey *key);
 
@@ -174,7 +174,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 			break;
 
 		/* by SQL, a lost race is over: not to see the winner means there is none */
-		stamp_events(append, tip.version);
+		stamp_events(append, &tip);
 		done = insert_and_tell(&writer, append, lost_at == tip.version);
 		if (done)
 		{
@@ -260,18 +260,21 @@ AppendVersionFits(int64 expected, int64 version)
 		(expected == EXPECT_EXISTS && version > 0);
 }
 
-/* Fill in what is known only now: sequences behind `version`, and the time. */
+/*
+ * Fill in what is known only now: sequences behind the stream's end, and the time,
+ * which is never before that of the event there.
+ */
 static void
-stamp_events(AppendRequest *append, int64 version)
+stamp_events(AppendRequest *append, const StreamTip *tip)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = Max(GetCurrentTimestamp(), tip->created_at);
 	int			i;
 
 	for (i = 0; i < append->nevents; i++)
 	{
-		append->events[i].values[EVENT_SEQUENCE] = Int64GetDatum(version + 1 + i);
+		append->events[i].values[EVENT_SEQUENCE] = Int64GetDatum(tip->version + 1 + i);
 		append->events[i].values[EVENT_CREATED_AT] = TimestampTzGetDatum(now);
-		append->events[i].append_version = version + append->nevents;
+		append->events[i].append_version = tip->version + append->nevents;
 	}
 }
 

@@ -7,6 +7,9 @@
  * path arrives through the AFTER ROW trigger.  Who is told stands in a list: the
  * concepts above put themselves there.
  *
+ * Before anybody is told, guards are asked, who may refuse the events; at once, so that
+ * a handler that appends meets the refusal where it does.
+ *
  * An observer may append: a projection's handler that reacts to an event.
  * Such events wait in a queue until all observers know of those before them,
  * so that everybody is told in the order of positions within a transaction,
@@ -24,7 +27,7 @@
  * its end.
  *
  * A row with a position that this transaction did not draw is a restored one:
- * what followed from it then is restored as well, so nobody is told.
+ * what followed from it then is restored as well, so nobody is asked or told.
  *
  * While old events are replayed nothing may be appended: what followed from them
  * is in the log.  That does not end with the replay when it has set off deferred
@@ -56,6 +59,7 @@
 #include "log/position.h"
 
 #define MAX_OBSERVERS 8
+#define MAX_GUARDS 2
 
 /* A handler (or a reducer) that appended, and what it was told of when it did. */
 typedef struct Cause
@@ -110,12 +114,17 @@ static Dispatch current = {.queue = DLIST_STATIC_INIT(current.queue)};
 static EventObserver observers[MAX_OBSERVERS];
 static int	nobservers = 0;
 
+/* who is asked before */
+static EventGuard guards[MAX_GUARDS];
+static int	nguards = 0;
+
 static int	cqrs_es_max_handler_depth = 16;
 
 PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
 
 static void dispatch_row(TriggerData *trigdata);
 static void check_allowed(void);
+static void ask_guards(const Event *events, int nevents);
 static bool deferred_triggers_wait(void);
 static void tell(const Event *event, const Cause *cause);
 static void empty_queue(void);
@@ -152,8 +161,17 @@ DispatchRegister(EventObserver observer)
 	observers[nobservers++] = observer;
 }
 
+/* Add a guard; called by Inits only. */
+void
+DispatchRegisterGuard(EventGuard guard)
+{
+	if (nguards >= MAX_GUARDS)
+		elog(ERROR, "too many event guards");
+	guards[nguards++] = guard;
+}
+
 /*
- * Tell all observers of the new events of one append, and of what they append
+ * Ask all guards, and then tell all observers of the new events of one append, and of what they append
  * themselves; later, when they are being told of others.  Raises what they
  * raise, QE202 for a chain that has become too long.
  */
@@ -166,6 +184,7 @@ DispatchEvents(const Event *events, int nevents)
 	int			i;
 
 	check_allowed();
+	ask_guards(events, nevents);
 	queued = DispatchHold();
 	if (nevents > 1)
 		work = AllocSetContextCreate(caller, "cqrs_es observers", ALLOCSET_DEFAULT_SIZES);
@@ -224,6 +243,15 @@ check_allowed(void)
 				 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
 				 errdetail("What they append for old events may be in the log already."),
 				 errhint("A projection whose triggers append cannot be rebuilt. Append anything else in a transaction of its own.")));
+}
+
+static void
+ask_guards(const Event *events, int nevents)
+{
+	int			i;
+
+	for (i = 0; i < nguards; i++)
+		guards[i] (events, nevents);
 }
 
 /* Has this transaction deferred triggers of users that have not run to their end yet? */
@@ -341,9 +369,13 @@ dispatch_row(TriggerData *trigdata)
 	if (trigdata->tg_relation->rd_rel->relispartition)
 		DispatchEvents(&event, 1);
 	else if (current.busy.on)
+	{
+		ask_guards(&event, 1);
 		enqueue(&event);
+	}
 	else
 	{
+		ask_guards(&event, 1);
 		begin(&current.busy);
 		tell(&event, NULL);
 		current.busy.on = false;

@@ -15,7 +15,15 @@
  */
 typedef void (*EventObserver) (const Event *event);
 
+/*
+ * Called once for the new events of an append, all of one stream, as soon as they
+ * are in the log and visible, before any observer is told of them.  It may refuse
+ * them by an error.  (Of an INSERT of many rows it is called for each.)
+ */
+typedef void (*EventGuard) (const Event *events, int nevents);
+
 extern void DispatchInit(void);
+extern void DispatchRegisterGuard(EventGuard guard);
 extern void DispatchRegister(EventObserver observer);
 extern void DispatchEvents(const Event *events, int nevents);
 extern bool DispatchHold(void);

@@ -193,6 +193,8 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	tip.version = DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_SEQUENCE], &isnull));
 	tip.global_position =
 		DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
+	tip.created_at =
+		DatumGetTimestampTz(slot_getattr(slot, columns->attno[EVENT_CREATED_AT], &isnull));
 	tip.after_snapshot = false;
 	if (IsolationUsesXactSnapshot())
 	{
@@ -264,7 +266,7 @@ static StreamTip
 query_tip(const StreamKey *key, bool latest)
 {
 	static InternalQuery query = {
-		.sql = "SELECT sequence, global_position FROM cqrs_es.events"
+		.sql = "SELECT sequence, global_position, created_at FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
@@ -286,6 +288,7 @@ query_tip(const StreamKey *key, bool latest)
 
 		tip.version = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		tip.created_at = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
@@ -379,6 +382,7 @@ EventScanLast(const StreamKey *key, Snapshot snapshot)
 	{
 		tip.version = EventSequence(&event);
 		tip.global_position = EventGlobalPosition(&event);
+		tip.created_at = DatumGetTimestampTz(event.values[EVENT_CREATED_AT]);
 	}
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);

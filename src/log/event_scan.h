@@ -17,6 +17,7 @@ typedef struct StreamTip
 {
 	int64		version;		/* 0: no such stream */
 	int64		global_position;	/* of the last event, 0 when there is none */
+	TimestampTz created_at;		/* likewise; far enough back when there is none */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
 } StreamTip;
 

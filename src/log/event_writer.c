@@ -290,7 +290,8 @@ store_event(TupleTableSlot *slot, const EventColumns *columns, const Event *even
 /*
  * By SQL, with the caller's own rights: policies, partitions, triggers and
  * foreign engines have their say.  Positions come from the column default, so
- * that the admitting trigger knows them for ours.
+ * that the admitting trigger knows them for ours; and the time from that trigger, for
+ * one that is given is kept.  (Where it does not fire, on a replica, ours is given.)
  *
  * Unless `plainly`, the first row is LOST when it is kept out.
  */
@@ -301,27 +302,32 @@ insert_generic(const EventWriter *writer, Event *events, int nevents, bool plain
 	"INSERT INTO cqrs_es.events (sequence, created_at, event_id, tenant_id," \
 	" aggregate_type, aggregate_id, event_type, event_version, payload, metadata)" \
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+#define RETURNING_EVENT "RETURNING global_position, created_at"
 #define INSERT_TYPES \
 	.nargs = 10,.argtypes = {INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, \
 		TEXTOID, TEXTOID, JSONBOID, JSONBOID}
 	static InternalQuery first = {
-		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING RETURNING global_position",
+		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING " RETURNING_EVENT,
 		INSERT_TYPES
 	};
 	static InternalQuery first_beside_deferrable = {
 		.sql = INSERT_EVENT
 		" ON CONFLICT (aggregate_type, aggregate_id, tenant_id, sequence) DO NOTHING"
-		" RETURNING global_position",
+		" " RETURNING_EVENT,
 		INSERT_TYPES
 	};
 	static InternalQuery next = {
-		.sql = INSERT_EVENT " RETURNING global_position",
+		.sql = INSERT_EVENT " " RETURNING_EVENT,
 		INSERT_TYPES
 	};
 	InternalQuery *query = plainly ? &next :
 		writer->table.deferrable ? &first_beside_deferrable : &first;
+	char		nulls[10];
 	int			i;
 
+	memset(nulls, ' ', sizeof(nulls));
+	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
+		nulls[EVENT_CREATED_AT - EVENT_SEQUENCE] = 'n';
 	SPI_connect();
 	for (i = 0; i < nevents; i++)
 	{
@@ -329,10 +335,12 @@ insert_generic(const EventWriter *writer, Event *events, int nevents, bool plain
 
 		/* the parameters are the columns after the position */
 		if (InternalQueryWrite(i == 0 ? query : &next,
-							   &events[i].values[EVENT_SEQUENCE], NULL) == 0)
+							   &events[i].values[EVENT_SEQUENCE], nulls) == 0)
 			break;
 		events[i].values[EVENT_GLOBAL_POSITION] =
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		events[i].values[EVENT_CREATED_AT] =
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_finish();

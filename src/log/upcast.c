@@ -182,6 +182,22 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 }
 
 /*
+ * The version to which upcasters lift this one: itself when none does.  Otherwise it
+ * lasts as an entry of the cache does (registry.c).
+ */
+text *
+UpcastNewest(const text *event_type, text *version)
+{
+	const Upcasters *all = all_upcasters();
+	Upcaster   *upcaster;
+	int			steps = 0;
+
+	while (steps++ < all->n && (upcaster = find_upcaster(all, event_type, version)) != NULL)
+		version = upcaster->to_version;
+	return version;
+}
+
+/*
  * All upcasters with the source of their functions as one text, for the
  * fingerprint of folds; "" when there are none.  *row_versions becomes a text of
  * which rows they were read from.  Both last to the end of the transaction.

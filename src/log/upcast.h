@@ -11,6 +11,7 @@
 
 extern void UpcastInit(void);
 extern void UpcastEvent(Event *event, FunctionCalls *calls);
+extern text *UpcastNewest(const text *event_type, text *version);
 extern const char *UpcastFingerprint(const char **row_versions);
 
 #endif							/* CQRS_ES_UPCAST_H */

@@ -11,7 +11,20 @@
  * nothing left to do: a row that one transaction writes again and again becomes
  * slower each time.  Two who append to one stream do so
  * one after the other, since the log's primary key makes the second wait, so the
- * row needs no protection of its own beyond its lock.
+ * row is read without a lock.
+ *
+ * Many events of one stream in one transaction leave as many versions of the row,
+ * which nobody can clean up yet, and whoever looks for the row by its index meets all
+ * of them.  So it is looked for where it was last written, by its ctid.  That is a
+ * hint: a row that is to be seen there and has this view_id is the row, whatever has
+ * happened meanwhile; where none is, it is looked for by view_id.  A lock of the row
+ * would make it worse: the server carries it over from version to version, and
+ * where savepoints come and go, as a list of all who had it.
+ *
+ * Aggregate ids are equal when their bytes are.  Types, collations and operator
+ * classes that find more of them equal would put two aggregates into one row, and are
+ * refused; and since a trigger could do so as well, or a later ALTER TABLE, each row
+ * that is read or written says whose it is.
  *
  * The table is the user's.  With a column tenant_id it holds the states of
  * several tenants side by side; without one it can hold only those of events
@@ -21,13 +34,20 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_type_d.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
+#include "storage/itemptr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 #include "base/compat.h"
 #include "base/definer.h"
@@ -35,6 +55,7 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/stream_key.h"
+#include "base/text.h"
 #include "aggregate/fold.h"
 #include "projection/state_projection.h"
 
@@ -49,26 +70,47 @@ struct StateProjection
 	/* for the table as it was called and looked then; NULL until first used */
 	char	   *table_name;
 	bool		has_tenant;
+	DefinerStatement *read_at;
 	DefinerStatement *read;
-	DefinerStatement *write;
+	DefinerStatement *update_at;
+	DefinerStatement *insert;
+
+	/* where the row is that was met last, and the hash of its stream; a hint */
+	ItemPointerData place;
+	uint32		stream;
 };
 
-/* The parameters of both statements, in this order. */
+/* The parameters of all statements, in this order. */
 typedef struct StateRow
 {
 	const StreamKey *key;
 	const FoldedState *folded;	/* NULL: not known yet */
+	ItemPointer place;			/* NULL: not known */
 } StateRow;
 
-static const Oid row_types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID};
+static const Oid row_types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID, TIDOID};
+
+/* What all statements tell of a row: where it is, and whose. */
+#define ROW_OF_WHOM "ctid, view_id::pg_catalog.text"
 
 static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
+static void check_keys(Oid table, const char *name, bool has_tenant);
+static void check_key(Oid table, const char *name, const char *column);
+static bool is_arbiter(Relation index, const AttrNumber *keys, int nkeys);
+static void check_index(Relation index, const char *name);
+static DefinerStatement *make_statement(StateProjection *state, const char *sql,
+										const char *table_name, bool has_tenant);
 static void make_statements(StateProjection *state, MemoryContext memory,
 							const char *table_name, bool has_tenant);
 static void bind_row(const DefinerStatement *statement, ParamListInfo params,
 					 const void *source);
+static ItemPointer place_of(StateProjection *state, const StreamKey *key);
+static uint32 stream_hash(const StreamKey *key);
 static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
+static uint64 run_for_row(StateProjection *state, DefinerStatement *statement, int expected,
+						  const StateRow *row);
+static bool is_text(const QueryRow *row, const char *column, const text *expected);
 static void write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded);
 
 static const DefinerKind state_kind = {
@@ -99,7 +141,8 @@ StateProjectionMake(const char *projection, Oid table, text *aggregate_type,
 /*
  * Could it handle an event now: can the table hold states, and may the definer
  * keep them there?  Raises QE101, 42P01, 42703 when columns are missing, 42P10 when
- * nothing makes view_id (and tenant_id) unique, 42501.
+ * nothing makes view_id (and tenant_id) unique, 42804 and 42P21 when other things are
+ * equal to it than its bytes, 42501.
  */
 void
 StateProjectionCheck(const StateProjection *state)
@@ -123,7 +166,10 @@ StateProjectionCheck(const StateProjection *state)
 	make_statements(&fresh, CurrentMemoryContext, name, has_tenant);
 	/* planning finds out whether there is a unique index */
 	DefinerStatementCheck(fresh.read);
-	DefinerStatementCheck(fresh.write);
+	DefinerStatementCheck(fresh.read_at);
+	DefinerStatementCheck(fresh.update_at);
+	DefinerStatementCheck(fresh.insert);
+	check_keys(state->table, name, has_tenant);
 }
 
 /*
@@ -166,7 +212,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 	{
 		Event		next = *event;
 
-		FoldMore(&folded, aggregate, &key, &next, 1);
+		FoldMore(&folded, aggregate, &key, &next, 1, NULL);
 	}
 	else
 		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
@@ -206,6 +252,112 @@ describe_table(Oid table, char **name, bool *has_tenant)
 	*has_tenant = get_attnum(table, "tenant_id") != InvalidAttrNumber;
 }
 
+/*
+ * Are two aggregates, or tenants, always two rows?  Asked of the columns, and of
+ * the unique indexes that ON CONFLICT goes by.  Raises 42804, 42P21.
+ */
+static void
+check_keys(Oid table, const char *name, bool has_tenant)
+{
+	AttrNumber	keys[2] = {get_attnum(table, "view_id"), get_attnum(table, "tenant_id")};
+	Relation	rel;
+	ListCell   *lc;
+
+	check_key(table, name, "view_id");
+	if (has_tenant)
+		check_key(table, name, "tenant_id");
+	rel = table_open(table, NoLock);
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (is_arbiter(index, keys, has_tenant ? 2 : 1))
+			check_index(index, name);
+		index_close(index, NoLock);
+	}
+	table_close(rel, NoLock);
+}
+
+static void
+check_key(Oid table, const char *name, const char *column)
+{
+	AttrNumber	attnum = get_attnum(table, column);
+	Oid			type = getBaseType(get_atttype(table, attnum));
+	Oid			typeid;
+	int32		typmod;
+	Oid			collation;
+
+	if (type != TEXTOID && type != VARCHAROID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of table %s is of type %s", column, name, format_type_be(type)),
+				 errdetail("It could not tell all aggregates apart."),
+				 errhint("Let it be text.")));
+	get_atttypetypmodcoll(table, attnum, &typeid, &typmod, &collation);
+	if (!get_collation_isdeterministic(collation))
+		ereport(ERROR,
+				(errcode(ERRCODE_COLLATION_MISMATCH),
+				 errmsg("column \"%s\" of table %s has a collation that is not deterministic",
+						column, name),
+				 errdetail("It could not tell all aggregates apart."),
+				 errhint("Give it another one, as COLLATE \"C\".")));
+}
+
+/* Is it a unique index on just these columns? */
+static bool
+is_arbiter(Relation index, const AttrNumber *keys, int nkeys)
+{
+	Form_pg_index form = index->rd_index;
+	int			i;
+
+	if (!form->indisunique || form->indnkeyatts != nkeys)
+		return false;
+	for (i = 0; i < nkeys; i++)
+		if (form->indkey.values[i] != keys[0] &&
+			(nkeys == 1 || form->indkey.values[i] != keys[1]))
+			return false;
+	return true;
+}
+
+static void
+check_index(Relation index, const char *name)
+{
+	int			i;
+
+	for (i = 0; i < index->rd_index->indnkeyatts; i++)
+	{
+		if (index->rd_opfamily[i] != TEXT_BTREE_FAM_OID &&
+			index->rd_opfamily[i] != TEXT_PATTERN_BTREE_FAM_OID)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("index \"%s\" of table %s has an operator class of its own",
+							RelationGetRelationName(index), name),
+					 errdetail("It could not tell all aggregates apart.")));
+		if (!get_collation_isdeterministic(index->rd_indcollation[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_COLLATION_MISMATCH),
+					 errmsg("index \"%s\" of table %s has a collation that is not deterministic",
+							RelationGetRelationName(index), name),
+					 errdetail("It could not tell all aggregates apart.")));
+	}
+}
+
+/*
+ * A statement, in the current memory context, of which %1$s is the table, %2$s what
+ * to tell of a row, and %3$s whose row it is.
+ */
+static DefinerStatement *
+make_statement(StateProjection *state, const char *sql, const char *table_name, bool has_tenant)
+{
+	return DefinerStatementMake(&state_kind,
+								psprintf(sql, table_name,
+										 has_tenant ? ROW_OF_WHOM ", tenant_id::pg_catalog.text" : ROW_OF_WHOM,
+										 has_tenant ?
+										 "view_id OPERATOR(pg_catalog.=) $1 AND tenant_id OPERATOR(pg_catalog.=) $2" :
+										 "view_id OPERATOR(pg_catalog.=) $1"),
+								&state->definer);
+}
+
 /* Fill in the statements for the table as it is now. */
 static void
 make_statements(StateProjection *state, MemoryContext memory, const char *table_name,
@@ -213,23 +365,26 @@ make_statements(StateProjection *state, MemoryContext memory, const char *table_
 {
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	StateProjection fresh = *state;
-	char	   *sql;
 
 	fresh.table_name = pstrdup(table_name);
 	fresh.has_tenant = has_tenant;
-	sql = psprintf("SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb FROM %s"
-				   " WHERE view_id OPERATOR(pg_catalog.=) $1%s FOR UPDATE",
-				   table_name,
-				   has_tenant ? " AND tenant_id OPERATOR(pg_catalog.=) $2" : "");
-	fresh.read = DefinerStatementMake(&state_kind, sql, &state->definer);
-	sql = psprintf("INSERT INTO %s (view_id, version, payload%s) VALUES ($1, $3, $4%s)"
-				   " ON CONFLICT (view_id%s) DO UPDATE SET"
-				   " version = excluded.version, payload = excluded.payload",
-				   table_name,
-				   has_tenant ? ", tenant_id" : "",
-				   has_tenant ? ", $2" : "",
-				   has_tenant ? ", tenant_id" : "");
-	fresh.write = DefinerStatementMake(&state_kind, sql, &state->definer);
+	ItemPointerSetInvalid(&fresh.place);
+	fresh.read = make_statement(state, "SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb, %2$s"
+								" FROM %1$s WHERE %3$s", table_name, has_tenant);
+	fresh.read_at = make_statement(state, "SELECT version::pg_catalog.int8, payload::pg_catalog.jsonb, %2$s"
+								   " FROM %1$s WHERE ctid OPERATOR(pg_catalog.=) $5 AND %3$s",
+								   table_name, has_tenant);
+	fresh.update_at = make_statement(state, "UPDATE %1$s SET version = $3, payload = $4"
+									 " WHERE ctid OPERATOR(pg_catalog.=) $5 AND %3$s RETURNING %2$s",
+									 table_name, has_tenant);
+	fresh.insert = make_statement(state, has_tenant ?
+								  "INSERT INTO %1$s (view_id, version, payload, tenant_id) VALUES ($1, $3, $4, $2)"
+								  " ON CONFLICT (view_id, tenant_id) DO UPDATE SET"
+								  " version = excluded.version, payload = excluded.payload RETURNING %2$s" :
+								  "INSERT INTO %1$s (view_id, version, payload) VALUES ($1, $3, $4)"
+								  " ON CONFLICT (view_id) DO UPDATE SET"
+								  " version = excluded.version, payload = excluded.payload RETURNING %2$s",
+								  table_name, has_tenant);
 	MemoryContextSwitchTo(caller);
 	/* an error on the way leaves what was there before, not half of this */
 	*state = fresh;
@@ -241,34 +396,51 @@ bind_row(const DefinerStatement *statement, ParamListInfo params, const void *so
 	const StateRow *row = source;
 	Datum		values[] = {PointerGetDatum(row->key->aggregate_id), PointerGetDatum(row->key->tenant_id),
 		row->folded ? Int64GetDatum(row->folded->version) : (Datum) 0,
-		row->folded ? JsonbPGetDatum(row->folded->state) : (Datum) 0};
+		row->folded ? JsonbPGetDatum(row->folded->state) : (Datum) 0,
+		PointerGetDatum(row->place)};
+	bool		nulls[] = {false, false, row->folded == NULL, row->folded == NULL, row->place == NULL};
 	size_t		i;
 
 	for (i = 0; i < lengthof(row_types); i++)
 	{
 		params->params[i].value = values[i];
-		params->params[i].isnull = i >= 2 && row->folded == NULL;
+		params->params[i].isnull = nulls[i];
 		params->params[i].pflags = 0;
 		params->params[i].ptype = row_types[i];
 	}
 }
 
-/* The row as it is now, locked; false when there is none, or none with a state. */
+/* Where the stream's row may be; NULL: nothing is known. */
+static ItemPointer
+place_of(StateProjection *state, const StreamKey *key)
+{
+	return ItemPointerIsValid(&state->place) && state->stream == stream_hash(key) ? &state->place : NULL;
+}
+
+static uint32
+stream_hash(const StreamKey *key)
+{
+	return hash_bytes((const unsigned char *) VARDATA_ANY(key->aggregate_id), VARSIZE_ANY_EXHDR(key->aggregate_id)) ^
+		hash_bytes((const unsigned char *) VARDATA_ANY(key->tenant_id), VARSIZE_ANY_EXHDR(key->tenant_id));
+}
+
+/* The row as it is now; false when there is none, or none with a state. */
 static bool
 read_row(StateProjection *state, const StreamKey *key, FoldedState *folded)
 {
-	StateRow	wanted = {.key = key};
+	StateRow	wanted = {.key = key,.place = place_of(state, key)};
 	QueryRow	row;
 	bool		has_no_version;
 	bool		has_no_state;
 	Datum		version;
 	Datum		payload;
-	int			rc = DefinerStatementRun(state->read, &wanted, 1);
 
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not read a state: %s", SPI_result_code_string(rc));
-	if (SPI_processed == 0)
-		return false;
+	if (wanted.place == NULL || run_for_row(state, state->read_at, SPI_OK_SELECT, &wanted) == 0)
+	{
+		wanted.place = NULL;
+		if (run_for_row(state, state->read, SPI_OK_SELECT, &wanted) == 0)
+			return false;
+	}
 	row = InternalQueryRow(0);
 	version = InternalQueryDatum(&row, "version", &has_no_version);
 	payload = InternalQueryDatum(&row, "payload", &has_no_state);
@@ -279,12 +451,54 @@ read_row(StateProjection *state, const StreamKey *key, FoldedState *folded)
 	return true;
 }
 
+/* Where it was read; or else, as where nothing was, wherever it has come to be. */
 static void
 write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded)
 {
-	StateRow	row = {.key = key,.folded = folded};
-	int			rc = DefinerStatementRun(state->write, &row, 0);
+	StateRow	row = {.key = key,.folded = folded,.place = place_of(state, key)};
 
-	if (rc != SPI_OK_INSERT)
-		elog(ERROR, "could not write a state: %s", SPI_result_code_string(rc));
+	if (row.place != NULL &&
+		run_for_row(state, state->update_at, SPI_OK_UPDATE_RETURNING, &row) > 0)
+		return;
+	row.place = NULL;
+	(void) run_for_row(state, state->insert, SPI_OK_INSERT_RETURNING, &row);
+}
+
+/*
+ * Run one of the statements; how many rows it found or wrote, at most one.  Notes
+ * the row's place.  23000 when it is another aggregate's.
+ */
+static uint64
+run_for_row(StateProjection *state, DefinerStatement *statement, int expected, const StateRow *row)
+{
+	int			rc = DefinerStatementRun(statement, row, 0);
+	QueryRow	found;
+
+	if (rc != expected)
+		elog(ERROR, "could not read or write a state: %s", SPI_result_code_string(rc));
+	state->stream = stream_hash(row->key);
+	ItemPointerSetInvalid(&state->place);
+	if (SPI_processed == 0)
+		return 0;
+	found = InternalQueryRow(0);
+	if (!is_text(&found, "view_id", row->key->aggregate_id) ||
+		(state->has_tenant && !is_text(&found, "tenant_id", row->key->tenant_id)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION),
+				 errmsg("table %s does not tell aggregates apart", state->table_name),
+				 errdetail("The row of aggregate \"%s\" is not its own, byte by byte.",
+						   text_to_cstring(row->key->aggregate_id)),
+				 errhint("view_id must keep every id as it is: a text, without a trigger that changes it.")));
+	state->place = *(ItemPointer) DatumGetPointer(InternalQueryDatum(&found, "ctid", NULL));
+	return SPI_processed;
+}
+
+/* Is this column of a row just these bytes? */
+static bool
+is_text(const QueryRow *row, const char *column, const text *expected)
+{
+	bool		isnull;
+	Datum		value = InternalQueryDatum(row, column, &isnull);
+
+	return !isnull && TextEqual(DatumGetTextPP(value), expected);
 }

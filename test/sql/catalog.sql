@@ -58,8 +58,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$CREATE FUNCTION cqrs_es.planted(int) RETURNS int LANGUAGE sql RETURN 1$$),
 	('PUBLIC may call what asks for rights on the log by itself, or needs none, and nothing else',
 		$$SELECT signature FROM functions WHERE is_public <> (proname IN ('aggregate_state', 'append_event',
-			'append_event_arrays', 'append_events', 'current_tenant', 'execute_command', 'load_aggregate', 'log_id', 'new_event_id',
-			'next_position', 'read_all', 'read_page', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
+			'append_event_arrays', 'append_events', 'current_tenant', 'event_types', 'execute_command', 'load_aggregate', 'log_id', 'new_event_id',
+			'next_position', 'poisoned_streams', 'read_all', 'read_page', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
 			'take_snapshot', 'wait_for_position'))$$,
 		$$CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1$$),
 	('nobody else was given a function',
@@ -134,7 +134,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$ALTER TYPE cqrs_es.event ADD ATTRIBUTE planted int$$),
 	('a view shows nobody more than they may see themselves, but for those that show declarations and no events',
 		$$SELECT relname FROM relations WHERE relkind IN ('v', 'm') AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)
-		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status')$$,
+		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types')$$,
 		$$CREATE VIEW cqrs_es.planted AS SELECT * FROM cqrs_es.events$$),
 
 	-- names: nobody's schema has a say

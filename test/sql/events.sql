@@ -211,7 +211,7 @@ ROLLBACK TO triggers;
 SELECT cqrs_es.create_aggregate('events', snapshot_every => 1) IS NULL AS x \gset
 SET LOCAL session_replication_role = replica;
 SELECT is((cqrs_es.append_event('events', 'replica', 'e', '{"n": 1}', 0)).version, 1::bigint, 'as a replica append_event works');
-SELECT lives_ok($$INSERT INTO cqrs_es.events (sequence, aggregate_type, aggregate_id, event_type, payload) VALUES (2, 'events', 'replica', 'e', '{"n": 2}')$$,
+SELECT lives_ok($$INSERT INTO cqrs_es.events (sequence, created_at, aggregate_type, aggregate_id, event_type, payload) VALUES (2, now(), 'events', 'replica', 'e', '{"n": 2}')$$,
 	'and INSERT');
 SET LOCAL session_replication_role = origin;
 SELECT is_empty($$SELECT last_sequence FROM cqrs_es.snapshots WHERE aggregate_type = 'events'$$, 'but no trigger fires');

@@ -54,7 +54,8 @@ INSERT INTO merges (target, patch, result) VALUES
 	('{"a":1.0}', '{"a":1e3}', '{"a":1000}');
 SELECT count(cqrs_es.create_aggregate('merge ' || n, target)) AS x FROM merges \gset
 SELECT count(pg_temp.append('merge ' || n, 'a', 'e', patch)) AS x FROM merges \gset
-SELECT is(cqrs_es.aggregate_state('merge ' || n, 'a'), result, format('%s merged with %s', target, patch)) FROM merges ORDER BY n;
+-- what is no object has no fields to merge: it leaves the state as it is (payload_no_object.sql)
+SELECT is(cqrs_es.aggregate_state('merge ' || n, 'a'), CASE jsonb_typeof(patch) WHEN 'object' THEN result ELSE target END, format('%s merged with %s', target, patch)) FROM merges ORDER BY n;
 SELECT is((cqrs_es.load_aggregate('merge ' || n, 'b')).state, target, format('merging left the initial state %s as it was', target)) FROM merges WHERE n IN (1, 9) ORDER BY n;
 
 -- functions

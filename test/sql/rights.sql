@@ -101,6 +101,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{SELECT}', $$SELECT cqrs_es.wait_for_position(0)$$),
 	('{SELECT}', $$SELECT cqrs_es.log_id()$$),
 	('{SELECT}', $$SELECT cqrs_es.aggregate_state('rights', 'a')$$),
+	('{SELECT}', $$SELECT cqrs_es.event_types()$$),
+	('{SELECT}', $$SELECT cqrs_es.poisoned_streams()$$),
 	('{SELECT}', $$SELECT cqrs_es.load_aggregate('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.replay('rights', 'a')$$),
 	('{SELECT}', $$SELECT count(metadata) FROM cqrs_es.events$$),

@@ -157,7 +157,7 @@ BEGIN
 	SELECT initial_state INTO state FROM cqrs_es.aggregates WHERE aggregate_type = type;
 	FOR e IN SELECT ev, ev.event_type, ev.payload FROM cqrs_es.read_stream(type, id) ev WHERE ev.sequence <= up_to LOOP
 		state := CASE e.event_type WHEN 'added' THEN added(state, e.ev) WHEN 'listed' THEN listed(state, e.ev)
-			ELSE pg_temp.merge_patch(state, e.payload) END;
+			ELSE CASE jsonb_typeof(e.payload) WHEN 'object' THEN pg_temp.merge_patch(state, e.payload) ELSE state END END;
 	END LOOP;
 	RETURN state;
 END $$;
