@@ -59,7 +59,7 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("take_snapshot()");
 	PreventCommandIfReadOnly("take_snapshot()");
-	EventsRequireRights(ACL_INSERT);
+	EventsCheckRights(ACL_INSERT);
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);

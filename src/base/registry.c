@@ -12,8 +12,15 @@
  * never happened.  The callback does no more than count: the next lookup sees
  * that its cache is of an older generation and starts anew.
  *
- * The caches hold what they derive from functions and roles as well, so
- * changes of those count, too.
+ * The caches hold what they derive from functions and roles as well.  Every change
+ * of a role counts, but of functions, which anybody may create at any time, only
+ * those do that a loader has looked at (RegistryWatchFunction).  They are known
+ * by the hashes with which the server tells of changes: a bit for each, and when
+ * another function shares it, that costs a look too many.  Where a loader has looked
+ * in vain, whatever comes may be what it looked for, so all count.  A loader looks
+ * first and says so after; so when any function has changed while an entry was
+ * loaded, the caches start anew.  (What statements mean by the names in them is the
+ * business of their plans, of which the server takes care.)
  *
  * An entry may point to one of another cache, which its loader has looked up.  That
  * is so because caches become old together: the other cache was of the same
@@ -89,6 +96,12 @@ static bool relids_known = false;
 
 static uint64 registry_generation = 1;
 
+/* the functions whose changes count in this generation, by their hashes; changes of any */
+#define WATCHED_BITS 8192
+static uint8 watched[WATCHED_BITS / BITS_PER_BYTE];
+static bool all_watched = false;
+static uint64 function_changes = 0;
+
 /* caches that were thrown away in this transaction, and who may still use them */
 static MemoryContext retired = NULL;
 static int	users = 0;
@@ -104,15 +117,19 @@ static void at_transaction_end(XactEvent event, void *arg);
 static RoleSwitch act_as_owner(void);
 static void learn_relids(void);
 static void invalidate_registry(Datum arg, Oid relid);
-static void invalidate_derived(Datum arg, int cacheid, uint32 hashvalue);
+static void invalidate_function(Datum arg, int cacheid, uint32 hashvalue);
+static void invalidate_schema(Datum arg, int cacheid, uint32 hashvalue);
+static void invalidate_role(Datum arg, int cacheid, uint32 hashvalue);
+static void begin_generation(void);
 
 void
 RegistryInit(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
 	CacheRegisterRelcacheCallback(invalidate_registry, (Datum) 0);
-	CacheRegisterSyscacheCallback(PROCOID, invalidate_derived, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHOID, invalidate_derived, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, invalidate_function, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, invalidate_role, (Datum) 0);
 }
 
 /* This table of ours is a registry, with the trigger registry_changed; called by Inits only. */
@@ -147,6 +164,7 @@ RegistryLookup(RegistryCache *cache, const text *key)
 {
 	RegistryEntry *entry = find_entry(cache, key);
 	MemoryContext memory = cache->memory;
+	uint64		changes = function_changes;
 
 	if (entry->is_loaded)
 		return entry;
@@ -157,7 +175,27 @@ RegistryLookup(RegistryCache *cache, const text *key)
 	cache->load(entry, key, memory);
 	SPI_finish();
 	entry->is_loaded = true;
+	if (changes != function_changes)
+		begin_generation();
 	return entry;
+}
+
+/*
+ * Called by loaders: what is being loaded hangs on this function, so that its
+ * changes count; on any that may come when it is InvalidOid.
+ */
+void
+RegistryWatchFunction(Oid function)
+{
+	uint32		bit;
+
+	if (!OidIsValid(function))
+	{
+		all_watched = true;
+		return;
+	}
+	bit = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(function)) % WATCHED_BITS;
+	watched[bit / BITS_PER_BYTE] |= 1 << bit % BITS_PER_BYTE;
 }
 
 /* The entry for a key in the cache as it has to be now, loaded or not. */
@@ -266,7 +304,7 @@ RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 {
 	own_plan(plan, entry);
 	if (*kept != NULL)
-		registry_generation++;
+		begin_generation();
 	*kept = plan;
 }
 
@@ -277,7 +315,7 @@ RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan)
 void
 RegistryForget(void)
 {
-	registry_generation++;
+	begin_generation();
 }
 
 /*
@@ -367,22 +405,52 @@ invalidate_registry(Datum arg, Oid relid)
 
 	if (relid == InvalidOid || !relids_known)
 	{
-		registry_generation++;
+		begin_generation();
 		relids_known = false;
 		return;
 	}
 	for (i = 0; i < nregistries; i++)
 		if (relid == relids[i])
 		{
-			registry_generation++;
+			begin_generation();
 			relids_known = false;
 		}
 }
 
 static void
-invalidate_derived(Datum arg, int cacheid, uint32 hashvalue)
+invalidate_function(Datum arg, int cacheid, uint32 hashvalue)
+{
+	uint32		bit = hashvalue % WATCHED_BITS;
+
+	function_changes++;
+	/* 0 means all of them */
+	if (hashvalue == 0 || all_watched ||
+		(watched[bit / BITS_PER_BYTE] & (1 << bit % BITS_PER_BYTE)) != 0)
+		begin_generation();
+}
+
+/* With its schema's name a function that was missing may have come. */
+static void
+invalidate_schema(Datum arg, int cacheid, uint32 hashvalue)
+{
+	function_changes++;
+	if (all_watched)
+		begin_generation();
+}
+
+static void
+invalidate_role(Datum arg, int cacheid, uint32 hashvalue)
+{
+	begin_generation();
+}
+
+/* All caches are old now, and what they hang on will be said anew. */
+static void
+begin_generation(void)
 {
 	registry_generation++;
+	memset(watched, 0, sizeof(watched));
+	all_watched = false;
 }
 
 /*

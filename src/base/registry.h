@@ -51,6 +51,7 @@ typedef struct RegistryCache
 extern void RegistryInit(void);
 extern void RegistryRegister(const char *table);
 extern void *RegistryLookup(RegistryCache *cache, const text *key);
+extern void RegistryWatchFunction(Oid function);
 extern void RegistryEnter(void);
 extern void RegistryLeave(void);
 extern uint64 RegistryGeneration(void);

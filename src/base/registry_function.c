@@ -87,6 +87,7 @@ typedef struct FunctionCall
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
 static void report_change(int elevel, const char *change);
+static void watch(Oid function);
 static FmgrInfo *prepare_call(RegistryFunction *function, FunctionCalls *calls);
 static void refuse_temporary(Oid function, const char *role);
 pg_noreturn static void report_missing(const RegistryFunction *function);
@@ -220,6 +221,7 @@ RegistryFunctionName(const char *signature)
 /*
  * Fill in a function from a row of a registry, in the current memory context: from
  * its columns function (the signature), function_oid (perhaps null), search_path.
+ * Called by loaders, whose entry will hang on it.
  */
 void
 RegistryFunctionInit(RegistryFunction *function, const QueryRow *row, const char *role)
@@ -231,6 +233,25 @@ RegistryFunctionInit(RegistryFunction *function, const QueryRow *row, const char
 	function->signature = InternalQueryText(row, "function");
 	function->oid = isnull ? InvalidOid : DatumGetObjectId(oid);
 	function->search_path = InternalQueryText(row, "search_path");
+	watch(function->oid);
+}
+
+/*
+ * A body in standard SQL, of which fingerprints are made, names other functions, which
+ * may be renamed: then the changes of all count.
+ */
+static void
+watch(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		no_body = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		(void) SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &no_body);
+		ReleaseSysCache(tuple);
+	}
+	RegistryWatchFunction(no_body ? function : InvalidOid);
 }
 
 /*

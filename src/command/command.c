@@ -318,7 +318,8 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	command_args(fcinfo, &command);
 	AppendPrevent();
 	/* also when nothing will be appended: the state is shown */
-	EventsRequireRights(ACL_INSERT | ACL_SELECT);
+	EventsCheckRights(ACL_INSERT);
+	EventsRequireRights(ACL_SELECT);
 
 	error_context_stack = &callback;
 	RegistryEnter();

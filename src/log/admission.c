@@ -20,6 +20,9 @@
  * unique index can guard that on a log that is partitioned or distributed by
  * stream, so readers take such rows together anyway.)
  *
+ * Any other row gets its time from the log.  One that brings it must come from who
+ * may import (import.c) or owns the table, for by the times audits go.
+ *
  * How long texts may be: events.h.
  *
  * No cached oids and no table names here: on a partitioned or distributed log
@@ -45,6 +48,7 @@
 #include "base/text.h"
 #include "log/context.h"
 #include "log/event_scan.h"
+#include "log/import.h"
 #include "log/log_end.h"
 #include "log/position.h"
 #include "log/stream_index.h"
@@ -62,6 +66,7 @@ typedef struct NewRow
 static bool check_new_row(NewRow *row, StreamKey *key);
 static void admit_restored(Relation rel, NewRow *row);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip);
+static void check_time(Relation rel, const NewRow *row);
 static void settle_time(NewRow *row, const StreamTip *tip);
 static void set_column(NewRow *row, EventColumn column, Datum value);
 
@@ -109,10 +114,12 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
-		Relation	index = index_open(stream_index, AccessShareLock);
+		Relation	index;
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
+		check_time(trigdata->tg_relation, &row);
+		index = index_open(stream_index, AccessShareLock);
 		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
 		index_close(index, AccessShareLock);
 		settle_sequence(&row, &key, &tip);
@@ -252,6 +259,31 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	if (position <= tip->global_position &&
 		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
 		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position, NULL)));
+}
+
+/*
+ * Times are what an audit goes by: who may write events may not say when they happened,
+ * but who may import, or restore.  And all later events of the stream would get one
+ * that is not finite.
+ */
+static void
+check_time(Relation rel, const NewRow *row)
+{
+	const NullableDatum *created_at = &row->columns[EVENT_CREATED_AT];
+
+	if (created_at->isnull)
+		return;
+	if (!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()) && !ImportAllowed())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to set created_at"),
+				 errdetail("Only the owner of table \"%s\", and who may execute import_events(), may say when an event happened.",
+						   RelationGetRelationName(rel)),
+				 errhint("Leave created_at out; the log says it.")));
+	if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at->value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("created_at must be finite")));
 }
 
 /* Give the row its time, unless it brings one: the clock's, but not before the event in front. */

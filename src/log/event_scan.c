@@ -38,10 +38,6 @@
 /* rows fetched at once on the generic way */
 #define GENERIC_FETCH_ROWS 128
 
-#define EVENT_COLUMN_LIST \
-	"global_position, sequence, created_at, event_id, tenant_id, aggregate_type, " \
-	"aggregate_id, event_type, event_version, payload, metadata"
-
 /* How the columns of fixed size lie in a row; those of texts and jsonb follow. */
 typedef struct FixedColumns
 {
@@ -85,6 +81,7 @@ static Relation open_plain_heap(EventsTable *table);
 static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
+static void text_scan_key(ScanKey key, Relation index, int i, text *value);
 static text *stream_key_value(Relation index, int i, const EventColumns *columns,
 							  const StreamKey *key);
 static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *columns,
@@ -445,6 +442,31 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 }
 
 /*
+ * The events between two positions, the first exclusive, by an index of the log whose
+ * leading columns have these values, and the next is the position.  `heap` is the log,
+ * which can be read straight, locked until EventScanEnd.
+ */
+EventScan *
+EventScanIndex(Relation heap, Oid index, text *const *values, int nvalues,
+			   int64 after_position, int64 up_to_position, Snapshot snapshot)
+{
+	Relation	open_index = index_open(index, AccessShareLock);
+	EventColumns columns;
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	int			i;
+
+	EventColumnsOf(heap, &columns);
+	for (i = 0; i < nvalues; i++)
+		text_scan_key(&keys[i], open_index, i, values[i]);
+	ScanKeyInit(&keys[i], nvalues + 1, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(after_position));
+	ScanKeyInit(&keys[i + 1], nvalues + 1, BTLessEqualStrategyNumber, F_INT8LE,
+				Int64GetDatum(up_to_position));
+	return scan_begin(table_open(RelationGetRelid(heap), AccessShareLock), open_index, &columns,
+					  keys, nvalues + 2, ForwardScanDirection, snapshot);
+}
+
+/*
  * The next event; false at the end.  Its values belong to the scan and are
  * good until the next call.
  */
@@ -525,15 +547,22 @@ static void
 stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 				 const StreamKey *key)
 {
-	static FmgrInfo equality = {
-		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
-	};
 	int			i;
 
 	for (i = 0; i < 3; i++)
-		ScanKeyEntryInitializeWithInfo(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-									   index->rd_indcollation[i], &equality,
-									   PointerGetDatum(stream_key_value(index, i, columns, key)));
+		text_scan_key(&keys[i], index, i, stream_key_value(index, i, columns, key));
+}
+
+/* A scan key for the index's column i, a text, counted from 0. */
+static void
+text_scan_key(ScanKey key, Relation index, int i, text *value)
+{
+	static FmgrInfo equality = {
+		.fn_addr = key_is,.fn_oid = F_TEXTEQ,.fn_nargs = 2,.fn_strict = true
+	};
+
+	ScanKeyEntryInitializeWithInfo(key, 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+								   index->rd_indcollation[i], &equality, PointerGetDatum(value));
 }
 
 /* The stream's part that is the index's column i, counted from 0. */

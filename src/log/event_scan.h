@@ -34,6 +34,9 @@ extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 							   Snapshot snapshot);
+extern EventScan *EventScanIndex(Relation heap, Oid index, text *const *values, int nvalues,
+								 int64 after_position, int64 up_to_position,
+								 Snapshot snapshot);
 extern bool EventScanNext(EventScan *scan, Event *event);
 extern void EventScanEnd(EventScan *scan);
 

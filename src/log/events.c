@@ -64,6 +64,7 @@ static Oid	event_type_oid = InvalidOid;
 static Oid	event_type_relid = InvalidOid;
 static uint64 event_type_invalidations = 0;
 
+static void tell_watchers(bool writes);
 static void invalidate_events(Datum arg, Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
@@ -141,17 +142,56 @@ EventsTableGet(void)
 }
 
 /*
- * The caller must have all of `mode` (ACL_INSERT, ACL_SELECT or both) on the log.
- * Below the executor nobody else asks.  Raises 42501, 42P01 when the extension is
- * gone.
+ * The caller, who is about to write to the log or else to read from it, must have all of
+ * `mode` (ACL_INSERT, ACL_SELECT or both) on it.  Below the executor nobody else
+ * asks.  Raises 42501, 42P01 when the extension is gone, and what a module that
+ * watches over the executor raises.
  */
 void
 EventsRequireRights(AclMode mode)
+{
+	EventsCheckRights(mode);
+	if (ExecutorCheckPerms_hook != NULL)
+		tell_watchers((mode & ACL_INSERT) != 0);
+}
+
+/* The same, of somebody who does not do it now. */
+void
+EventsCheckRights(AclMode mode)
 {
 	Oid			relid = events_table_valid ? events_table.relid : ExtensionRelid("events");
 
 	if (pg_class_aclmask(relid, GetUserId(), mode, ACLMASK_ALL) != mode)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
+}
+
+/*
+ * Modules that audit (pgaudit) or refuse (sepgsql) what the executor is about to do do
+ * not see what is done below it.  Their hook is not made to be called from anywhere:
+ * it counts on a statement that the executor has begun, and may take what it hears
+ * for a part of that.  So run a statement of the same kind, as the caller, which
+ * does nothing.
+ */
+static void
+tell_watchers(bool writes)
+{
+	static InternalQuery read = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events WHERE false"
+	};
+	static InternalQuery write = {
+		.sql = "INSERT INTO cqrs_es.events (" EVENT_COLUMN_LIST ") SELECT " EVENT_COLUMN_LIST
+		" FROM (SELECT (NULL::cqrs_es.event).*) AS event WHERE false"
+	};
+	EventsTable table = EventsTableGet();
+
+	if (writes ? !EventsWriteStraight(&table) : !EventsReadStraight(&table))
+		return;					/* they will see it */
+	SPI_connect();
+	if (writes)
+		(void) InternalQueryWrite(&write, NULL, NULL);
+	else
+		(void) InternalQueryRead(&read, NULL, NULL, InternalQueryFreshSnapshot());
+	SPI_finish();
 }
 
 /*

@@ -16,6 +16,11 @@
 #include "base/stream_key.h"
 #include "log/event_columns.h"
 
+/* the same for SQL */
+#define EVENT_COLUMN_LIST \
+	"global_position, sequence, created_at, event_id, tenant_id, aggregate_type, " \
+	"aggregate_id, event_type, event_version, payload, metadata"
+
 /* limits of the texts, in bytes; the keys share one index entry */
 #define AGGREGATE_TYPE_MAX_BYTES	255
 #define AGGREGATE_ID_MAX_BYTES		1024
@@ -51,6 +56,7 @@ typedef struct EventsTable
 extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);
 extern void EventsRequireRights(AclMode mode);
+extern void EventsCheckRights(AclMode mode);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);

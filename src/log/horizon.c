@@ -52,6 +52,14 @@
  * here; and who had gone on behind an event of a higher node would never again
  * see one of ours.  Walks pass them by, and cursors of theirs are refused.
  *
+ * A reader that wants few of the events may find them by an index (event_filter.c),
+ * which shows no gaps.  So its walk begins with that only as far as the log is known
+ * to be settled: a question is asked about all that is visible, not waited for,
+ * and what is known then is a bound up to which a snapshot that is taken after it
+ * shows all that will ever be there.  From the bound on the walk goes on like that of
+ * a reader who has consumed everything up to it.  Above READ COMMITTED nothing is
+ * known of the snapshot, so the walk is an ordinary one from its beginning.
+ *
  * A log that is replicated from elsewhere is judged by its publisher: publisher.c
  * says it there, published.c reads it here.  A jump after a failover is judged by
  * what is written of it (log_history.c).
@@ -126,6 +134,9 @@ static int64 highest_visible_number(int64 up_to);
 static int64 last_drawn_number(void);
 static void open_scan(HorizonScan *walk);
 static void close_scan(HorizonScan *walk);
+static bool open_filtered(HorizonScan *walk, const EventFilter *filter);
+static void close_filtered(HorizonScan *walk);
+static void init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline);
 static int64 first_own_number(void);
 static Passage pass_gap(const HorizonScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
@@ -292,13 +303,33 @@ HorizonCheckCursor(int64 after_position)
 void
 HorizonScanBegin(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 {
+	init_walk(walk, after_position, deadline);
+	open_scan(walk);
+}
+
+/*
+ * The same for a caller that wants some events only, and looks at each whether it is one
+ * (EventFilterMatches): others may be left out.
+ */
+void
+HorizonScanBeginFiltered(HorizonScan *walk, int64 after_position, TimestampTz deadline,
+						 const EventFilter *filter)
+{
+	init_walk(walk, after_position, deadline);
+	if (!open_filtered(walk, filter))
+		open_scan(walk);
+}
+
+static void
+init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline)
+{
 	forget_other_sequence();
 	walk->position = after_position;
 	walk->before_node = PositionOfNumber(0);
 	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
 	walk->deadline = deadline;
 	walk->handed_out = false;
-	open_scan(walk);
+	walk->filtered = NULL;
 }
 
 /*
@@ -308,6 +339,18 @@ HorizonScanBegin(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 bool
 HorizonScanNext(HorizonScan *walk, Event *event)
 {
+	if (walk->filtered)
+	{
+		if (EventFilterNext(walk->filtered, event))
+		{
+			walk->position = EventGlobalPosition(event);
+			return true;
+		}
+		close_filtered(walk);
+		walk->number = walk->filtered_to;
+		walk->position = walk->before_node + walk->number;
+		open_scan(walk);
+	}
 	while (EventScanNext(walk->scan, event))
 	{
 		int64		position = EventGlobalPosition(event);
@@ -342,13 +385,18 @@ HorizonScanNext(HorizonScan *walk, Event *event)
 bool
 HorizonScanNextTied(HorizonScan *walk, Event *event)
 {
-	return EventScanNext(walk->scan, event) && EventGlobalPosition(event) == walk->position;
+	return (walk->filtered ? EventFilterNext(walk->filtered, event) :
+			EventScanNext(walk->scan, event)) &&
+		EventGlobalPosition(event) == walk->position;
 }
 
 void
 HorizonScanEnd(HorizonScan *walk)
 {
-	close_scan(walk);
+	if (walk->filtered)
+		close_filtered(walk);
+	else
+		close_scan(walk);
 }
 
 /*
@@ -404,6 +452,43 @@ close_scan(HorizonScan *walk)
 {
 	EventScanEnd(walk->scan);
 	UnregisterSnapshot(walk->snapshot);
+}
+
+/*
+ * The part of the walk that an index finds: up to what is known to be settled before
+ * the snapshot is taken.  False when there is no such part, or no such index.
+ */
+static bool
+open_filtered(HorizonScan *walk, const EventFilter *filter)
+{
+	int64		own = first_own_number();
+	int64		visible;
+
+	if (IsolationUsesXactSnapshot() || !EventFilterHasIndex(filter))
+		return false;
+	visible = highest_visible_number(POSITION_MAX_NUMBER);
+	/* where a publisher decides, it is asked only when a gap is met */
+	if (visible > walk->number && !PublishedDecides(visible))
+		(void) settle(visible, 0);
+	walk->filtered_to = Min(settled_number, visible);
+	if (own != 0)
+		walk->filtered_to = Min(walk->filtered_to, own - 1);
+	if (walk->filtered_to <= walk->number)
+		return false;
+	walk->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	walk->filtered = EventFilterScan(filter, walk->before_node + walk->number,
+									 walk->before_node + walk->filtered_to, walk->snapshot);
+	if (walk->filtered == NULL)
+		UnregisterSnapshot(walk->snapshot);
+	return walk->filtered != NULL;
+}
+
+static void
+close_filtered(HorizonScan *walk)
+{
+	EventFilterEnd(walk->filtered);
+	UnregisterSnapshot(walk->snapshot);
+	walk->filtered = NULL;
 }
 
 /*-------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #ifndef CQRS_ES_HORIZON_H
 #define CQRS_ES_HORIZON_H
 
+#include "log/event_filter.h"
 #include "log/event_scan.h"
 
 /* A walk through this node's log that never passes an unsettled position. */
@@ -21,6 +22,8 @@ typedef struct HorizonScan
 	TimestampTz deadline;		/* wait for a gap until then */
 	Snapshot	snapshot;
 	EventScan  *scan;
+	FilterScan *filtered;		/* in its place at first, or NULL */
+	int64		filtered_to;	/* number of the last event that this passes */
 } HorizonScan;
 
 extern void HorizonInit(void);
@@ -30,6 +33,8 @@ extern void HorizonAwaitWriters(void);
 extern void HorizonCheckCursor(int64 after_position);
 extern void HorizonScanBegin(HorizonScan *walk, int64 after_position,
 							 TimestampTz deadline);
+extern void HorizonScanBeginFiltered(HorizonScan *walk, int64 after_position,
+									 TimestampTz deadline, const EventFilter *filter);
 extern bool HorizonScanNext(HorizonScan *walk, Event *event);
 extern bool HorizonScanNextTied(HorizonScan *walk, Event *event);
 extern void HorizonScanEnd(HorizonScan *walk);

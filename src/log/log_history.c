@@ -98,7 +98,7 @@ cqrs_es_log_id(PG_FUNCTION_ARGS)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	const Jump *jump;
 
-	EventsRequireRights(ACL_SELECT);
+	EventsCheckRights(ACL_SELECT);
 	jump = last_jump();
 	if (jump)
 		*id = jump->log_id;

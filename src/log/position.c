@@ -127,7 +127,7 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 {
 	int64		position;
 
-	EventsRequireRights(ACL_INSERT);
+	EventsCheckRights(ACL_INSERT);
 	position = PositionDraw(0, NULL);
 	keep_unused(position);
 	PG_RETURN_INT64(position);

@@ -32,18 +32,11 @@
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "base/text.h"
+#include "log/event_filter.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/read.h"
 #include "log/upcast.h"
-
-/* The texts of a filter; no array: everything matches. */
-typedef struct TextFilter
-{
-	bool		all;
-	int			n;
-	text	  **texts;
-} TextFilter;
 
 /* The rows of read_page: the columns of an event, and read_to. */
 #define PAGE_READ_TO	EVENT_NCOLUMNS
@@ -62,8 +55,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_read_all);
 PG_FUNCTION_INFO_V1(cqrs_es_read_page);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
-static TextFilter filter_arg(FunctionCallInfo fcinfo, int n);
-static bool filter_matches(const TextFilter *filter, Datum value);
+static FilterTexts filter_arg(FunctionCallInfo fcinfo, int n);
 static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
 static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls,
@@ -162,9 +154,12 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int64		max_count = ReadMaxCount(fcinfo->args[1]);
-	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
-	TextFilter	event_types = filter_arg(fcinfo, 3);
 	text	   *tenant_id = TenancyCurrent();
+	EventFilter filter = {
+		.tenant_ids = {.n = 1,.texts = &tenant_id},
+		.aggregate_types = filter_arg(fcinfo, 2),
+		.event_types = filter_arg(fcinfo, 3)
+	};
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	HorizonScan walk;
@@ -179,12 +174,10 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 		page->position = after_position;
 	RegistryEnter();
 	RegistryFunctionCallsInit(&calls);
-	HorizonScanBegin(&walk, after_position, HorizonDeadline());
+	HorizonScanBeginFiltered(&walk, after_position, HorizonDeadline(), &filter);
 	while (max_count > 0 ? HorizonScanNext(&walk, &event) : HorizonScanNextTied(&walk, &event))
 	{
-		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
-			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
-			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
+		if (!EventFilterMatches(&filter, &event))
 			continue;
 		if (page)
 			put_page_event(result, &event, &calls, work, page);
@@ -228,10 +221,11 @@ ReadMaxCount(NullableDatum arg)
 	return DatumGetInt64(arg.value);
 }
 
-static TextFilter
+/* An array of texts; no array: everything fits. */
+static FilterTexts
 filter_arg(FunctionCallInfo fcinfo, int n)
 {
-	TextFilter	filter = {.all = PG_ARGISNULL(n)};
+	FilterTexts filter = {.all = PG_ARGISNULL(n)};
 	Datum	   *elements;
 	bool	   *nulls;
 	int			i;
@@ -246,19 +240,6 @@ filter_arg(FunctionCallInfo fcinfo, int n)
 		if (!nulls[i])
 			filter.texts[filter.n++] = DatumGetTextPP(elements[i]);
 	return filter;
-}
-
-static bool
-filter_matches(const TextFilter *filter, Datum value)
-{
-	int			i;
-
-	if (filter->all)
-		return true;
-	for (i = 0; i < filter->n; i++)
-		if (TextEqual(filter->texts[i], DatumGetTextPP(value)))
-			return true;
-	return false;
 }
 
 /* The type cqrs_es.event is ours to change, but its owner may have altered it. */

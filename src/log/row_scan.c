@@ -12,6 +12,12 @@
  * What is seen is what an index scan sees under the same MVCC snapshot, and
  * SERIALIZABLE learns of the same reads: of index pages from the index, of rows
  * from heap_hot_search_buffer.
+ *
+ * And as an index scan does, it tells the index of entries whose rows nobody can see
+ * any more, so that those who come after it need not look at them: otherwise a
+ * batch that was rolled back would cost every reader until the next vacuum.  That
+ * can be told only of the entry taken last.  So where dead rows turn up entries are
+ * taken one by one, until there is a row to be seen again.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -38,7 +44,8 @@ struct RowScan
 	Relation	index;
 	IndexScanDesc entries;
 	ScanDirection direction;
-	ItemPointerData ahead;		/* where the next entry leads; invalid at the end */
+	bool		looked_ahead;	/* has the next entry been taken from the index? */
+	ItemPointerData ahead;		/* where it leads; invalid at the end */
 	Buffer		page;			/* of the rows; pinned */
 	int			max_rows;		/* grows from 1: many scans want no second row */
 	int			nrows;
@@ -46,9 +53,10 @@ struct RowScan
 	HeapTupleData rows[MAX_ROWS];
 };
 
-static void look_ahead(RowScan *scan);
+static bool look_ahead(RowScan *scan);
 static void fetch_rows(RowScan *scan);
-static bool fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row);
+static bool fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row,
+					  bool *dead);
 
 /*
  * Begin a scan.  Heap and index are the caller's, locked; the MVCC snapshot is
@@ -69,8 +77,8 @@ RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
 	scan->nrows = 0;
 	scan->next_row = 0;
 	scan->entries = compat_index_beginscan(heap, index, snapshot, nkeys);
+	scan->looked_ahead = false;
 	index_rescan(scan->entries, keys, nkeys, NULL, 0);
-	look_ahead(scan);
 	return scan;
 }
 
@@ -80,7 +88,7 @@ RowScanNext(RowScan *scan)
 {
 	while (scan->next_row >= scan->nrows)
 	{
-		if (!ItemPointerIsValid(&scan->ahead))
+		if (!look_ahead(scan))
 			return NULL;
 		CHECK_FOR_INTERRUPTS();
 		fetch_rows(scan);
@@ -97,16 +105,21 @@ RowScanEnd(RowScan *scan)
 	pfree(scan);
 }
 
-/* Move on in the index. */
-static void
+/* Where does the next entry lead?  False at the end. */
+static bool
 look_ahead(RowScan *scan)
 {
-	ItemPointer tid = index_getnext_tid(scan->entries, scan->direction);
+	if (!scan->looked_ahead)
+	{
+		ItemPointer tid = index_getnext_tid(scan->entries, scan->direction);
 
-	if (tid)
-		scan->ahead = *tid;
-	else
-		ItemPointerSetInvalid(&scan->ahead);
+		if (tid)
+			scan->ahead = *tid;
+		else
+			ItemPointerSetInvalid(&scan->ahead);
+		scan->looked_ahead = true;
+	}
+	return ItemPointerIsValid(&scan->ahead);
 }
 
 /* Fetch the rows that the next entries lead to, as long as they are on one page. */
@@ -117,16 +130,16 @@ fetch_rows(RowScan *scan)
 	ItemPointerData tids[MAX_ROWS];
 	int			ntids = 0;
 	bool		all_visible;
+	bool		any_dead = false;
 	int			i;
 
 	/* before the page is locked: who inserts locks the index first */
 	do
 	{
 		tids[ntids++] = scan->ahead;
-		look_ahead(scan);
-	} while (ntids < scan->max_rows && ItemPointerIsValid(&scan->ahead) &&
+		scan->looked_ahead = false;
+	} while (ntids < scan->max_rows && look_ahead(scan) &&
 			 ItemPointerGetBlockNumber(&scan->ahead) == block);
-	scan->max_rows = Min(2 * scan->max_rows, MAX_ROWS);
 
 	scan->page = ReleaseAndReadBuffer(scan->page, scan->heap, block);
 	LockBuffer(scan->page, BUFFER_LOCK_SHARE);
@@ -142,14 +155,30 @@ fetch_rows(RowScan *scan)
 	scan->nrows = 0;
 	scan->next_row = 0;
 	for (i = 0; i < ntids; i++)
-		if (fetch_row(scan, &tids[i], all_visible, &scan->rows[scan->nrows]))
+	{
+		bool		dead = false;
+
+		if (fetch_row(scan, &tids[i], all_visible, &scan->rows[scan->nrows], &dead))
 			scan->nrows++;
+		any_dead |= dead;
+	}
 	LockBuffer(scan->page, BUFFER_LOCK_UNLOCK);
+	scan->max_rows = any_dead ? 1 : Min(2 * scan->max_rows, MAX_ROWS);
+
+	/*
+	 * As index_fetch_heap does: not on a standby, whose older snapshots may see them.
+	 * And only when no other entry has been taken since.
+	 */
+	if (any_dead && ntids == 1 && !scan->looked_ahead && !scan->entries->xactStartedInRecovery)
+		scan->entries->kill_prior_tuple = true;
 }
 
-/* The row on the locked page; false when there is none for the snapshot. */
+/*
+ * The row on the locked page; false when there is none for the snapshot.  *dead when
+ * there is none for anybody.
+ */
 static bool
-fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row)
+fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row, bool *dead)
 {
 	Page		page = BufferGetPage(scan->page);
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
@@ -166,7 +195,7 @@ fetch_row(const RowScan *scan, ItemPointer tid, bool all_visible, HeapTuple row)
 		row->t_tableOid = RelationGetRelid(scan->heap);
 	}
 	else if (!heap_hot_search_buffer(tid, scan->heap, scan->page, scan->entries->xs_snapshot,
-									 row, NULL, true))
+									 row, dead, true))
 		return false;
 	pgstat_count_heap_fetch(scan->index);
 	return true;

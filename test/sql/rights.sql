@@ -137,6 +137,9 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
+	-- for the owner alone, and for importers
+	('{OWNER}', $$SELECT cqrs_es.import_events('own')$$),
+	('{OWNER}', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('rights', 'a', 'e', '{}', now())$$),
 	-- for the owner alone
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),

@@ -58,6 +58,28 @@ $node->safe_psql('postgres', q{
 		INSERT INTO slowest VALUES (name, full_ms, empty_ms, reads);
 	END $$;
 
+	-- The same for one type, with an index that shows none of the others, nor gaps.
+	CREATE INDEX ON cqrs_es.events (event_type, global_position);
+	CREATE PROCEDURE tail_rare(name text) LANGUAGE plpgsql AS $$
+	DECLARE
+		after bigint := 0;
+		reached bigint;
+		over boolean;
+	BEGIN
+		LOOP
+			over := to_regclass('writing') IS NULL;
+			PERFORM set_config('cqrs_es.settle_timeout', (ARRAY['0', '2', '50', '1000'])[1 + floor(random() * 4)], false);
+			WITH read AS MATERIALIZED (
+				SELECT global_position, read_to FROM cqrs_es.read_page(after, (ARRAY[1, 10, 1000, NULL])[1 + floor(random() * 4)], event_types => '{rare}')),
+			kept AS (
+				INSERT INTO got (reader, global_position) SELECT name, global_position FROM read WHERE global_position IS NOT NULL)
+			SELECT max(read_to) INTO reached FROM read;
+			EXIT WHEN over AND reached = after;
+			after := reached;
+			COMMIT;
+		END LOOP;
+	END $$;
+
 	CREATE PROCEDURE naive(name text) LANGUAGE plpgsql AS $$
 	DECLARE
 		after bigint := 0;
@@ -86,12 +108,13 @@ sub event
 	my ($stream) = @_;
 	my $s = sprintf "'s%02d'", $stream;
 	my $kind = int(rand(4));
+	my $type = rand() < 0.1 ? 'rare' : 'e';
 
 	return "SELECT FROM cqrs_es.append_events('t', $s, '[" . join(',', ('{"type": "e", "payload": {}}') x (1 + int(rand(7)))) . "]');"
 	  if $kind == 0;
-	return "INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('t', $s, 'e', '{}');"
+	return "INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('t', $s, '$type', '{}');"
 	  if $kind == 1;
-	return "SELECT FROM cqrs_es.append_event('t', $s, 'e', '{}');";
+	return "SELECT FROM cqrs_es.append_event('t', $s, '$type', '{}');";
 }
 
 sub transaction
@@ -135,6 +158,7 @@ sub start_psql
 
 push @readers, start_psql('reader', "CALL tail('reader');", 'off');
 push @readers, start_psql('generic_reader', "CALL tail('generic reader');", 'on');
+push @readers, start_psql('rare_reader', "CALL tail_rare('rare reader');", 'off');
 push @readers, start_psql('naive_reader', "CALL naive('naive reader');", 'off');
 foreach my $w (1 .. WRITERS)
 {
@@ -170,12 +194,18 @@ my ($events, $gaps) = split /\|/, $node->safe_psql('postgres',
 cmp_ok($events, '>', 500, "there was load: $events events");
 cmp_ok($gaps, '>', 50, "and there were gaps: $gaps");
 
-foreach my $reader ('reader', 'generic reader')
+my $rare = $node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events WHERE event_type = 'rare'});
+cmp_ok($rare, '>', 20, "some were of the rare type: $rare");
+cmp_ok($node->safe_psql('postgres', q{SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'events_event_type_global_position_idx'}),
+	'>', 20, 'which were found by their index');
+foreach my $reader ('reader', 'generic reader', 'rare reader')
 {
+	my ($types, $wanted) = $reader eq 'rare reader' ? ("WHERE event_type = 'rare'", $rare) : ('', $events);
+
 	is($node->safe_psql('postgres', qq{
 		SELECT count(*), count(*) FILTER (WHERE got IS NULL), count(*) FILTER (WHERE e IS NULL)
-		FROM cqrs_es.events AS e FULL JOIN (SELECT * FROM got WHERE reader = '$reader') AS got USING (global_position)}),
-		"$events|0|0", "$reader: every event once");
+		FROM (SELECT * FROM cqrs_es.events $types) AS e FULL JOIN (SELECT * FROM got WHERE reader = '$reader') AS got USING (global_position)}),
+		"$wanted|0|0", "$reader: every event once");
 	is($node->safe_psql('postgres', qq{
 		SELECT count(*) FROM (
 			SELECT global_position, lag(global_position) OVER (ORDER BY nr) AS before FROM got WHERE reader = '$reader') AS g

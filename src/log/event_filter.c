@@ -1,0 +1,282 @@
+/*-------------------------------------------------------------------------
+ * event_filter.c
+ *	  Which events a reader of the log wants, and the index that finds them.
+ *
+ * A reader wants events of its tenant, and perhaps of some aggregate types or event
+ * types only.  Where these are few among many, to look at all is slow.  So an index
+ * that the owner of the log has created is used: a btree on some of these columns
+ * and then the position, (event_type, global_position) for instance.  Under equal
+ * values of the columns in front its entries stand in the order of positions.  For
+ * several values there is a scan for each, and their events are put in order here.
+ *
+ * Which events may be handed out at all is not seen from those that fit; that is
+ * decided by the caller, who says up to where (horizon.c).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_opfamily_d.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+
+#include "base/compat.h"
+#include "base/text.h"
+#include "log/event_filter.h"
+#include "log/event_scan.h"
+
+/* columns of a filter, and how many scans there may be */
+#define MAX_COLUMNS 3
+#define MAX_SCANS 64
+
+/* How an index finds what a filter wants: the values of its leading columns. */
+typedef struct FilterIndex
+{
+	Oid			index;
+	int			ncolumns;
+	int			nscans;			/* of one value for each column */
+	FilterTexts columns[MAX_COLUMNS];	/* without repetitions */
+} FilterIndex;
+
+struct FilterScan
+{
+	Relation	heap;			/* locked, so that the index stays */
+	int			nscans;
+	EventScan **scans;
+	Event	   *next;			/* the next event of each, if it has one */
+	bool	   *has_next;
+	int			handed_out;		/* the scan whose event was handed out; -1: none */
+};
+
+static bool texts_match(const FilterTexts *wanted, Datum value);
+static Relation open_heap(EventsTable *table);
+static bool choose_index(Relation heap, const EventColumns *columns, const EventFilter *filter,
+						 FilterIndex *best);
+static bool fits(Relation index, const EventColumns *columns, const EventFilter *filter,
+				 FilterIndex *found);
+static const FilterTexts *texts_of(AttrNumber attno, const EventColumns *columns,
+								   const EventFilter *filter);
+static bool distinct(const FilterTexts *texts, FilterTexts *result);
+
+/* Is it one of the events that are wanted? */
+bool
+EventFilterMatches(const EventFilter *filter, const Event *event)
+{
+	return texts_match(&filter->tenant_ids, event->values[EVENT_TENANT_ID]) &&
+		texts_match(&filter->aggregate_types, event->values[EVENT_AGGREGATE_TYPE]) &&
+		texts_match(&filter->event_types, event->values[EVENT_EVENT_TYPE]);
+}
+
+static bool
+texts_match(const FilterTexts *wanted, Datum value)
+{
+	int			i;
+
+	if (wanted->all)
+		return true;
+	for (i = 0; i < wanted->n; i++)
+		if (TextEqual(wanted->texts[i], DatumGetTextPP(value)))
+			return true;
+	return false;
+}
+
+/* Is there an index that finds them, on a log that can be read straight? */
+bool
+EventFilterHasIndex(const EventFilter *filter)
+{
+	EventsTable table;
+	Relation	heap = open_heap(&table);
+	FilterIndex index;
+	bool		found;
+
+	if (heap == NULL)
+		return false;
+	found = choose_index(heap, &table.columns, filter, &index);
+	table_close(heap, AccessShareLock);
+	return found;
+}
+
+/*
+ * Read them with such an index, between two positions, the first exclusive; NULL when
+ * there is none (any more).  All that the index finds fits in the columns that the
+ * index has, and may not in others.  The caller has checked the right to read, and
+ * keeps the snapshot registered until EventFilterEnd.
+ */
+FilterScan *
+EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_position,
+				Snapshot snapshot)
+{
+	EventsTable table;
+	Relation	heap = open_heap(&table);
+	FilterIndex index;
+	FilterScan *scan;
+	int			i;
+
+	if (heap == NULL)
+		return NULL;
+	if (!choose_index(heap, &table.columns, filter, &index))
+	{
+		table_close(heap, AccessShareLock);
+		return NULL;
+	}
+	scan = palloc(sizeof(FilterScan));
+	scan->heap = heap;
+	scan->nscans = index.nscans;
+	scan->scans = palloc(Max(index.nscans, 1) * sizeof(EventScan *));
+	scan->next = palloc(Max(index.nscans, 1) * sizeof(Event));
+	scan->has_next = palloc(Max(index.nscans, 1) * sizeof(bool));
+	scan->handed_out = -1;
+	for (i = 0; i < index.nscans; i++)
+	{
+		text	   *values[MAX_COLUMNS];
+		int			choice = i;
+		int			column;
+
+		for (column = 0; column < index.ncolumns; column++)
+		{
+			values[column] = index.columns[column].texts[choice % index.columns[column].n];
+			choice /= index.columns[column].n;
+		}
+		scan->scans[i] = EventScanIndex(heap, index.index, values, index.ncolumns,
+										after_position, up_to_position, snapshot);
+		scan->has_next[i] = EventScanNext(scan->scans[i], &scan->next[i]);
+	}
+	return scan;
+}
+
+/* The next event, by position; false at the end.  It is good until the next call. */
+bool
+EventFilterNext(FilterScan *scan, Event *event)
+{
+	int			first = -1;
+	int			i;
+
+	if (scan->handed_out >= 0)
+		scan->has_next[scan->handed_out] = EventScanNext(scan->scans[scan->handed_out],
+														 &scan->next[scan->handed_out]);
+	for (i = 0; i < scan->nscans; i++)
+		if (scan->has_next[i] &&
+			(first < 0 || EventGlobalPosition(&scan->next[i]) < EventGlobalPosition(&scan->next[first])))
+			first = i;
+	scan->handed_out = first;
+	if (first < 0)
+		return false;
+	*event = scan->next[first];
+	return true;
+}
+
+void
+EventFilterEnd(FilterScan *scan)
+{
+	int			i;
+
+	for (i = scan->nscans - 1; i >= 0; i--)
+		EventScanEnd(scan->scans[i]);
+	table_close(scan->heap, AccessShareLock);
+	pfree(scan->scans);
+	pfree(scan->next);
+	pfree(scan->has_next);
+	pfree(scan);
+}
+
+/* The log, locked, if it can be read straight; NULL otherwise. */
+static Relation
+open_heap(EventsTable *table)
+{
+	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
+
+	*table = EventsTableGet();
+	if (EventsReadStraight(table))
+		return heap;
+	table_close(heap, AccessShareLock);
+	return NULL;
+}
+
+/* The index on the most columns that are wanted; false when there is none. */
+static bool
+choose_index(Relation heap, const EventColumns *columns, const EventFilter *filter,
+			 FilterIndex *best)
+{
+	List	   *indexes = RelationGetIndexList(heap);
+	ListCell   *lc;
+
+	best->ncolumns = 0;
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		FilterIndex found;
+
+		if (fits(index, columns, filter, &found) && found.ncolumns > best->ncolumns)
+			*best = found;
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return best->ncolumns > 0;
+}
+
+/*
+ * Does it have all rows, under columns that are wanted with few enough values, and
+ * then in the order of positions?
+ */
+static bool
+fits(Relation index, const EventColumns *columns, const EventFilter *filter, FilterIndex *found)
+{
+	Form_pg_index form = index->rd_index;
+	AttrNumber	position = columns->attno[EVENT_GLOBAL_POSITION];
+	int			i;
+
+	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || form->indcheckxmin ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	found->index = RelationGetRelid(index);
+	found->nscans = 1;
+	for (i = 0; i < form->indnkeyatts && form->indkey.values[i] != position; i++)
+	{
+		const FilterTexts *texts = texts_of(form->indkey.values[i], columns, filter);
+
+		if (i >= MAX_COLUMNS || texts == NULL || texts->all ||
+			index->rd_opfamily[i] != TEXT_BTREE_FAM_OID ||
+			!get_collation_isdeterministic(index->rd_indcollation[i]) ||
+			!distinct(texts, &found->columns[i]))
+			return false;
+		found->nscans *= found->columns[i].n;
+		if (found->nscans > MAX_SCANS)
+			return false;
+	}
+	found->ncolumns = i;
+	return i > 0 && i < form->indnkeyatts &&
+		index->rd_opfamily[i] == INTEGER_BTREE_FAM_OID &&
+		(index->rd_indoption[i] & INDOPTION_DESC) == 0;
+}
+
+/* What is wanted of a column; NULL when it is none of those. */
+static const FilterTexts *
+texts_of(AttrNumber attno, const EventColumns *columns, const EventFilter *filter)
+{
+	return attno == columns->attno[EVENT_TENANT_ID] ? &filter->tenant_ids :
+		attno == columns->attno[EVENT_AGGREGATE_TYPE] ? &filter->aggregate_types :
+		attno == columns->attno[EVENT_EVENT_TYPE] ? &filter->event_types : NULL;
+}
+
+/* The texts without repetitions, palloc'd; false when they are too many. */
+static bool
+distinct(const FilterTexts *texts, FilterTexts *result)
+{
+	int			i;
+
+	result->all = false;
+	result->n = 0;
+	result->texts = palloc(MAX_SCANS * sizeof(text *));
+	for (i = 0; i < texts->n; i++)
+	{
+		if (texts_match(result, PointerGetDatum(texts->texts[i])))
+			continue;
+		if (result->n == MAX_SCANS)
+			return false;
+		result->texts[result->n++] = texts->texts[i];
+	}
+	return true;
+}

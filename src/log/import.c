@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ * import.c
+ *	  History of other systems: the rows of a table or view become events, with
+ *	  their times, ids and order.
+ *
+ * An import is one INSERT ... SELECT into the log, so all that holds for an INSERT
+ * holds for it, projections and snapshots included.  What is done here is to put
+ * that together, for what one has by hand is easily wrong:
+ *
+ *	- sequences begin at 1 and have no holes, whatever the old ones were: of streams
+ *	  that began at 0, or whose beginning was deleted.  An old one that differs is
+ *	  kept in the metadata.
+ *	- the events of all streams come in the old order of the whole, and within a stream
+ *	  in that of its sequences.
+ *	- an event without an id gets one that is made of its old place, so that
+ *	  a second run makes the same ones.  What is in the log already is passed over,
+ *	  known by its id, and anything else in its place is an error.
+ *	- at the end the source is read again and compared with the log.
+ *
+ * The statements are put together from the columns that the source has, and run
+ * as the caller.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "base/compat.h"
+#include "base/extension.h"
+#include "base/internal_query.h"
+#include "base/role_switch.h"
+#include "log/append.h"
+#include "log/import.h"
+#include "log/log_end.h"
+
+PG_FUNCTION_INFO_V1(cqrs_es_import_events);
+
+/* A column that a source may have. */
+typedef struct SourceColumn
+{
+	const char *name;
+	const char *type;
+	const char *otherwise;		/* its value when there is none; NULL: it must be there */
+} SourceColumn;
+
+static const SourceColumn source_columns[] = {
+	{"tenant_id", "text", "cqrs_es.current_tenant()"},
+	{"aggregate_type", "text", NULL},
+	{"aggregate_id", "text", NULL},
+	{"sequence", "bigint", "NULL"},
+	{"position", "numeric", "NULL"},
+	{"event_type", "text", NULL},
+	{"event_version", "text", "'1'"},
+	{"payload", "jsonb", NULL},
+	{"metadata", "jsonb", "'{}'"},
+	{"event_id", "uuid", "NULL"},
+	{"created_at", "timestamptz", "NULL"},
+};
+
+/* Which of them a source has, and the SQL by which they are read. */
+typedef struct Source
+{
+	bool		has[lengthof(source_columns)];
+	bool		has_sequence;
+	bool		has_position;
+	char	   *events;			/* of a WITH: the events that they become */
+} Source;
+
+/* The numbered rows are joined with the log by this. */
+#define SAME_PLACE \
+	"e.aggregate_type = n.aggregate_type AND e.aggregate_id = n.aggregate_id" \
+	" AND e.tenant_id = n.tenant_id AND e.sequence = n.number"
+
+/* The order in which events are appended. */
+#define IN_ORDER "n.rank, n.tenant_id, n.aggregate_type, n.aggregate_id, n.number"
+
+static RoleSwitch fix_search_path(void);
+static void open_source(Oid relid, Source *source);
+static void note_columns(Relation rel, Source *source);
+static char *events_of(const Source *source, const char *name);
+static void check_source(const Source *source);
+pg_noreturn static void report_problem(const QueryRow *row);
+static uint64 insert_events(const Source *source);
+static void check_log(const Source *source, int64 before, Datum *values, bool *nulls);
+static QueryRow query_row(const char *sql, int64 argument);
+
+/*
+ * SQL: import_events(source regclass, OUT streams, OUT imported, OUT already_there,
+ * OUT last_position).  Raises 42703 for columns that are missing or not known, 22023
+ * and 23505 for rows that are no history, 55000 when the log is not what the source
+ * says in the end, and what an INSERT raises.
+ */
+Datum
+cqrs_es_import_events(PG_FUNCTION_ARGS)
+{
+	Source		source;
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+	RoleSwitch	saved;
+	int64		before;
+	uint64		imported;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("source must not be null")));
+	AppendPrevent();
+	open_source(PG_GETARG_OID(0), &source);
+	SPI_connect();
+	saved = fix_search_path();
+	check_source(&source);
+	before = LogEnd(PG_INT64_MAX, false, NULL);
+	imported = insert_events(&source);
+	check_log(&source, before, values, nulls);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+
+	values[2] = Int64GetDatum(DatumGetInt64(values[1]) - (int64) imported);
+	values[1] = Int64GetDatum((int64) imported);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/* Was the caller granted to import?  Then an INSERT may say as well when an event happened. */
+bool
+ImportAllowed(void)
+{
+	Oid			argtype[1] = {REGCLASSOID};
+	Oid			function = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
+													 makeString("import_events")),
+										  1, argtype, true);
+	bool		is_missing = false;
+
+	return OidIsValid(function) &&
+		compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE, &is_missing) == ACLCHECK_OK;
+}
+
+/* Operators and functions in our statements are the server's. */
+static RoleSwitch
+fix_search_path(void)
+{
+	RoleSwitch	saved = RoleSwitchStay();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return saved;
+}
+
+/* Locked to the end of the transaction (AccessShareLock), as by a SELECT. */
+static void
+open_source(Oid relid, Source *source)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	char	   *name;
+
+	if (rel->rd_rel->relkind == RELKIND_INDEX || rel->rd_rel->relkind == RELKIND_PARTITIONED_INDEX ||
+		rel->rd_rel->relkind == RELKIND_COMPOSITE_TYPE || rel->rd_rel->relkind == RELKIND_SEQUENCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table or view", RelationGetRelationName(rel))));
+	note_columns(rel, source);
+	name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+									  RelationGetRelationName(rel));
+	source->events = events_of(source, name);
+	relation_close(rel, NoLock);
+}
+
+static void
+note_columns(Relation rel, Source *source)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	size_t		column;
+	int			att;
+
+	memset(source, 0, sizeof(Source));
+	for (att = 0; att < desc->natts; att++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, att)->attname);
+
+		if (TupleDescAttr(desc, att)->attisdropped)
+			continue;
+		for (column = 0; column < lengthof(source_columns); column++)
+			if (strcmp(name, source_columns[column].name) == 0)
+				break;
+		if (column == lengthof(source_columns))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of \"%s\" is none of an event", name,
+							RelationGetRelationName(rel)),
+					 errhint("The columns are aggregate_type, aggregate_id, event_type and payload, sequence or position or both, and, if you like, created_at, event_id, event_version, metadata and tenant_id. Make a view that has them.")));
+		source->has[column] = true;
+		source->has_sequence |= strcmp(name, "sequence") == 0;
+		source->has_position |= strcmp(name, "position") == 0;
+	}
+	for (column = 0; column < lengthof(source_columns); column++)
+		if (!source->has[column] && source_columns[column].otherwise == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("\"%s\" has no column \"%s\"", RelationGetRelationName(rel),
+							source_columns[column].name)));
+	if (!source->has_sequence && !source->has_position)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("\"%s\" has neither a column \"sequence\" nor \"position\"",
+						RelationGetRelationName(rel)),
+				 errhint("One of them must say in which order the events of a stream come.")));
+}
+
+/*
+ * The rows as events, `n`: with their number in the stream, where they stand in
+ * the order of all (rank), an id, and what the row before in the stream had.
+ */
+static char *
+events_of(const Source *source, const char *name)
+{
+	StringInfoData sql;
+	size_t		column;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "WITH rows AS (SELECT ");
+	for (column = 0; column < lengthof(source_columns); column++)
+	{
+		const SourceColumn *c = &source_columns[column];
+
+		char	   *value = source->has[column] ?
+			psprintf("CAST(s.%s AS %s)", quote_identifier(c->name), c->type) :
+			psprintf("CAST(NULL AS %s)", c->type);
+
+		appendStringInfo(&sql, "%s%s%s%s%s%s", column == 0 ? "" : ", ",
+						 c->otherwise ? "coalesce(" : "", value,
+						 c->otherwise ? psprintf(", %s)", c->otherwise) : "",
+						 strcmp(c->type, "text") == 0 ? " COLLATE \"C\"" : "", " AS ");
+		appendStringInfoString(&sql, quote_identifier(c->name));
+	}
+	appendStringInfo(&sql, " FROM %s AS s),"
+					 " n AS MATERIALIZED (SELECT tenant_id, aggregate_type, aggregate_id, sequence, \"position\","
+					 " event_type, event_version, payload, metadata, created_at,"
+					 " coalesce(event_id, CAST(md5(CAST(jsonb_build_array(tenant_id, aggregate_type, aggregate_id, %s) AS text)) AS uuid)) AS event_id,"
+					 " row_number() OVER stream AS number,"
+					 " lag(sequence) OVER stream AS sequence_before, lag(\"position\") OVER stream AS position_before,"
+					 " max(%s) OVER stream AS rank"
+					 " FROM rows WINDOW stream AS (PARTITION BY tenant_id, aggregate_type, aggregate_id ORDER BY %s))",
+					 name,
+					 source->has_sequence ? "sequence" : "\"position\"",
+					 source->has_position ? "\"position\"" : "created_at",
+					 source->has_sequence ? "sequence" : "\"position\"");
+	return sql.data;
+}
+
+/* Is it a history, and is that what the log has of it already? */
+static void
+check_source(const Source *source)
+{
+	char	   *sql = psprintf("%s SELECT n.aggregate_type, n.aggregate_id, n.number, CASE"
+							   " WHEN n.%s IS NULL THEN 'null'"
+							   " WHEN n.sequence_before >= n.sequence OR (n.sequence IS NULL AND n.position_before >= n.\"position\") THEN 'twice'"
+							   " WHEN n.position_before >= n.\"position\" THEN 'order' ELSE 'taken' END AS problem"
+							   " FROM n LEFT JOIN cqrs_es.events AS e ON " SAME_PLACE
+							   " WHERE n.%s IS NULL OR n.sequence_before >= n.sequence"
+							   " OR n.position_before >= n.\"position\" OR e.event_id <> n.event_id"
+							   " ORDER BY n.aggregate_type, n.aggregate_id, n.number LIMIT 1",
+							   source->events,
+							   source->has_sequence ? "sequence" : "\"position\"",
+							   source->has_sequence ? "sequence" : "\"position\"");
+
+	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the source of an import");
+	if (SPI_processed > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		report_problem(&row);
+	}
+}
+
+static void
+report_problem(const QueryRow *row)
+{
+	const char *problem = InternalQueryText(row, "problem");
+	char	   *stream = psprintf("%s/%s", InternalQueryText(row, "aggregate_type"),
+								  InternalQueryText(row, "aggregate_id"));
+	const char *number = InternalQueryText(row, "number");
+
+	if (strcmp(problem, "taken") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("event %s of stream \"%s\" is in the log already, with another id", number, stream),
+				 errhint("Import a stream before anybody appends to it; and when you import again, all of it from its beginning, with the same ids.")));
+	if (strcmp(problem, "order") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("event %s of stream \"%s\" has no greater position than the one before it", number, stream),
+				 errdetail("Sequences say how the events of a stream follow each other, positions how those of all streams do.")));
+	if (strcmp(problem, "twice") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("event %s of stream \"%s\" has the same place as the one before it", number, stream)));
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("event %s of stream \"%s\" does not say where in the stream it stands", number, stream)));
+}
+
+/* Append what is not there yet; how many. */
+static uint64
+insert_events(const Source *source)
+{
+	char	   *sql = psprintf("%s INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, tenant_id, sequence,"
+							   " event_type, event_version, payload, metadata, event_id, created_at)"
+							   " SELECT n.aggregate_type, n.aggregate_id, n.tenant_id, n.number,"
+							   " n.event_type, n.event_version, n.payload,"
+							   " CASE WHEN n.sequence <> n.number"
+							   " THEN n.metadata || jsonb_build_object('imported_sequence', n.sequence) ELSE n.metadata END,"
+							   " n.event_id, n.created_at"
+							   " FROM n WHERE NOT EXISTS (SELECT FROM cqrs_es.events AS e WHERE " SAME_PLACE ")"
+							   " ORDER BY " IN_ORDER,
+							   source->events);
+
+	if (SPI_execute(sql, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not import events");
+	return SPI_processed;
+}
+
+/*
+ * Is all of the source in the log now, and what was appended behind `before` in its
+ * order?  Fills in streams, events, (left out), and the last position.
+ */
+static void
+check_log(const Source *source, int64 before, Datum *values, bool *nulls)
+{
+	char	   *sql = psprintf("%s SELECT count(*) FILTER (WHERE number = 1) AS streams, count(*) AS events,"
+							   " max(global_position) AS last_position,"
+							   " count(*) FILTER (WHERE same IS NOT TRUE) AS wrong,"
+							   " count(*) FILTER (WHERE global_position > $1 AND global_position <= position_in_front) AS out_of_order"
+							   " FROM (SELECT n.number, e.global_position,"
+							   " (e.event_id = n.event_id AND e.event_type = n.event_type AND e.event_version = n.event_version"
+							   " AND e.payload = n.payload AND (n.created_at IS NULL OR e.created_at = n.created_at)) AS same,"
+							   " lag(e.global_position) OVER (PARTITION BY e.global_position > $1 ORDER BY " IN_ORDER ") AS position_in_front"
+							   " FROM n LEFT JOIN cqrs_es.events AS e ON " SAME_PLACE ") AS compared",
+							   source->events);
+	QueryRow	row;
+	int64		wrong;
+	int64		out_of_order;
+
+	row = query_row(sql, before);
+	wrong = DatumGetInt64(InternalQueryDatum(&row, "wrong", NULL));
+	out_of_order = DatumGetInt64(InternalQueryDatum(&row, "out_of_order", NULL));
+	if (wrong > 0 || out_of_order > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log is not what the source says"),
+				 errdetail("Of the events of the source, %lld are missing or differ, and %lld are out of order.",
+						   (long long) wrong, (long long) out_of_order),
+				 errhint("Nothing was imported. Did the source change meanwhile, or does a trigger of yours change events?")));
+	values[0] = InternalQueryDatum(&row, "streams", NULL);
+	values[1] = InternalQueryDatum(&row, "events", NULL);
+	values[3] = InternalQueryDatum(&row, "last_position", &nulls[3]);
+}
+
+static QueryRow
+query_row(const char *sql, int64 argument)
+{
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(argument);
+
+	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not compare the source of an import with the log");
+	return InternalQueryRow(0);
+}
