@@ -63,6 +63,8 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "jit/jit.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -342,6 +344,10 @@ act_as_owner(void)
 	RoleSwitch	saved = RoleSwitchToOwner(tables[0]);
 
 	FixedSettingsSet(&saved.guc_level);
+	/* over a catalog without statistics a query looks dear enough to be compiled first */
+	if (jit_enabled)
+		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	return saved;
 }
 
