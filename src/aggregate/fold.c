@@ -52,6 +52,7 @@ typedef struct Fold
 	Aggregate  *aggregate;
 	const StreamKey *key;
 	int64		version;		/* sequence of the last event that is in the state */
+	bool		as_caller;		/* of what row security shows the caller */
 	ReducerState state;
 
 	EventScan  *scan;
@@ -65,7 +66,9 @@ typedef struct Fold
 static int64 point_args(FunctionCallInfo fcinfo, const StreamKey *key);
 static int64 sequence_at(const StreamKey *key, TimestampTz at_time);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key,
-					   int64 snapshot_up_to);
+					   int64 snapshot_up_to, bool as_caller);
+static FoldedState fold_stream(Aggregate *aggregate, const StreamKey *key,
+							   int64 up_to_sequence, bool as_caller);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
@@ -147,7 +150,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	fold_begin(&fold, aggregate, &key, from_sequence - 1);
+	fold_begin(&fold, aggregate, &key, from_sequence - 1, EventsRowSecurity());
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
@@ -236,15 +239,29 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 /*
  * Fold a stream up to a sequence.  In READ COMMITTED it sees what is committed
  * now.  The state is palloc'd in the current memory context.  The caller has
- * checked the right to read.  Raises what reducers raise, XX001 for a hole.
+ * checked the right to read.  Raises what reducers raise, XX001 for a hole, 42501 where
+ * row security hides an event.
  */
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
+	return fold_stream(aggregate, key, up_to_sequence, EventsRowSecurity());
+}
+
+/* The same of all events of the stream, whatever row security would show the caller. */
+FoldedState
+FoldWholeStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
+{
+	return fold_stream(aggregate, key, up_to_sequence, false);
+}
+
+static FoldedState
+fold_stream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence, bool as_caller)
+{
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, up_to_sequence);
+	fold_begin(&fold, aggregate, key, up_to_sequence, as_caller);
 	while (fold.version < up_to_sequence && fold_next(&fold, &event))
 		 /* on */ ;
 	return fold_end(&fold);
@@ -288,13 +305,15 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
  * when row security of the log decides what the caller may see of the stream.
  */
 static void
-fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to)
+fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapshot_up_to,
+		   bool as_caller)
 {
 	Jsonb	   *state;
 
 	check_stack_depth();
 	fold->aggregate = aggregate;
 	fold->key = key;
+	fold->as_caller = as_caller;
 	fold->caller = CurrentMemoryContext;
 	fold->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es fold",
 										 ALLOCSET_DEFAULT_SIZES);
@@ -302,14 +321,16 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, int64 snapsho
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	if (snapshot_up_to == 0 || EventsRowSecurity() ||
+	if (snapshot_up_to == 0 || as_caller ||
 		!SnapshotStoreLoad(key, aggregate, snapshot_up_to, fold->snapshot, &fold->version, &state))
 	{
 		fold->version = 0;
 		state = aggregate->initial_state;
 	}
 	ReducerStateInit(&fold->state, state);
-	fold->scan = EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+	fold->scan = as_caller ?
+		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot) :
+		EventScanWholeStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
@@ -325,6 +346,12 @@ fold_next(Fold *fold, Event *event)
 	MemoryContextReset(fold->event_memory);
 	if (!EventScanNext(fold->scan, event))
 		return false;
+	if (EventSequence(event) != fold->version + 1 && fold->as_caller)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security of table \"%s\" hides event %lld of stream \"%s\"", "events",
+						(long long) fold->version + 1, StreamKeyName(fold->key)),
+				 errdetail("A state is that of all events.")));
 	if (EventSequence(event) != fold->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

@@ -19,6 +19,8 @@ typedef struct FoldedState
 } FoldedState;
 
 extern Aggregate *FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
+extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,
+								   int64 up_to_sequence);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
 extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
