@@ -75,8 +75,8 @@ static MemoryContext work_context(void);
 
 /*
  * SQL: read_stream(aggregate_type, aggregate_id, from_sequence, max_count,
- * backward).  Forward from a sequence up, backward from it down; NULL is the
- * stream's beginning or its end.
+ * backward, raw).  Forward from a sequence up, backward from it down; NULL is the
+ * stream's beginning or its end.  Raw: payloads as they are stored.
  */
 Datum
 cqrs_es_read_stream(PG_FUNCTION_ARGS)
@@ -87,6 +87,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	int64		from_sequence = !PG_ARGISNULL(2) ? PG_GETARG_INT64(2) :
 		backward ? PG_INT64_MAX : 1;
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
+	bool		raw = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	EventScan  *scan;
@@ -109,7 +110,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	scan = EventScanStream(&key, from_sequence,
 						   backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
 	while (max_count-- > 0 && EventScanNext(scan, &event))
-		put_event(result, &event, &calls, work);
+		put_event(result, &event, raw ? NULL : &calls, work);
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	RegistryFunctionCallsEnd(&calls);
@@ -118,7 +119,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_all(after_position, max_count, aggregate_types, event_types).
+ * SQL: read_all(after_position, max_count, aggregate_types, event_types, raw).
  * Settled events only, in order; see horizon.c for what that takes.  Events that
  * share a position come together, beyond max_count if need be.
  */
@@ -131,7 +132,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_page(after_position, max_count, aggregate_types, event_types).  The
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types, raw).  The
  * events of read_all, each with read_to: the position to go on behind when it
  * has been dealt with.  That is its own position, and in the last row as far
  * as was looked, so that whoever stops before the end goes on right, too.
@@ -164,6 +165,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	int64		max_count = ReadMaxCount(fcinfo->args[1]);
 	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
 	TextFilter	event_types = filter_arg(fcinfo, 3);
+	bool		raw = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	text	   *tenant_id = TenancyCurrent();
 	MemoryContext work = work_context();
 	FunctionCalls calls;
@@ -187,9 +189,9 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;
 		if (page)
-			put_page_event(result, &event, &calls, work, page);
+			put_page_event(result, &event, raw ? NULL : &calls, work, page);
 		else
-			put_event(result, &event, &calls, work);
+			put_event(result, &event, raw ? NULL : &calls, work);
 		walk.handed_out = true;
 		max_count = Max(max_count - 1, 0);
 	}
@@ -272,14 +274,15 @@ begin_result(FunctionCallInfo fcinfo, int ncolumns)
 				 errmsg("type cqrs_es.event has been altered")));
 }
 
-/* Hand an event out, lifted to its newest version; `work` is reset. */
+/* Hand an event out, lifted to its newest version unless calls is NULL; `work` is reset. */
 static void
 put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work)
 {
 	static const bool nulls[EVENT_NCOLUMNS] = {false};
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
-	UpcastEvent(event, calls);
+	if (calls)
+		UpcastEvent(event, calls);
 	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(work);
@@ -299,7 +302,8 @@ put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, Memory
 	int64		position = EventGlobalPosition(event);
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
-	UpcastEvent(event, calls);
+	if (calls)
+		UpcastEvent(event, calls);
 	MemoryContextSwitchTo(caller);
 	memcpy(values, event->values, sizeof(event->values));
 	values[PAGE_READ_TO] = Int64GetDatum(position);

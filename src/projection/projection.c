@@ -48,6 +48,7 @@
 #include "aggregate/aggregate.h"
 #include "projection/projection.h"
 #include "projection/read_model.h"
+#include "projection/skipped_event.h"
 #include "projection/state_projection.h"
 
 /* Which projections have something to do for an event type. */
@@ -254,6 +255,7 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	ProjectionLockRow(&drop, name);
 	SPI_finish();
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
+	SkippedEventForget(text_to_cstring(name));
 	PG_RETURN_VOID();
 }
 
