@@ -69,6 +69,13 @@ COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, bo
     'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log';
 REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) FROM PUBLIC;
 
+CREATE FUNCTION cqrs_es.alter_projection(name text, owner regrole DEFAULT NULL, read_models regclass[] DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_alter_projection';
+COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) IS
+    'changes the owner of a projection, or the tables that it keeps; NULL: as it is. Its handlers stay as they are';
+REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) FROM PUBLIC;
+
 CREATE FUNCTION cqrs_es.drop_projection(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_projection';

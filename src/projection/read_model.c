@@ -61,13 +61,13 @@ ReadModelOids(ArrayType *array, int *n)
 }
 
 /*
- * Tables that the caller may write in every way: appending sessions will lock
+ * Tables that the owner of a projection may write in every way: appending sessions will lock
  * them, and a rebuild empties them and fills them again.  They are locked to the
  * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
  * Raises 22004, 42P01, 42809, 42501.
  */
 void
-ReadModelsCheck(ArrayType *read_models)
+ReadModelsCheck(ArrayType *read_models, Oid owner)
 {
 	Oid		   *tables;
 	int			n;
@@ -103,7 +103,7 @@ ReadModelsCheck(ArrayType *read_models)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
 					 errdetail("Other sessions could not write it.")));
-		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
+		if (pg_class_aclmask(tables[i], owner, READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
 			ereport(ERROR,
