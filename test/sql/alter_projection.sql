@@ -2,7 +2,7 @@
 -- alter_projection: another owner, other read models; by whom, and what is checked.
 
 BEGIN;
-SELECT plan(30);
+SELECT plan(34);
 CREATE ROLE cqrs_es_old;
 CREATE ROLE cqrs_es_new;
 CREATE ROLE cqrs_es_both IN ROLE cqrs_es_old, cqrs_es_new;
@@ -58,6 +58,15 @@ SELECT lives_ok($$SELECT cqrs_es.alter_projection('p', read_models => '{}')$$, '
 SELECT is(pg_temp.p(), 'cqrs_es_new cqrs_es_new {}', 'it has none');
 SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', 'cqrs_es_old', '{}')$$), NULL, 'both at once');
 SELECT is(pg_temp.p(), 'cqrs_es_old cqrs_es_old {}', 'both have changed');
+
+-- an owner that is gone
+CREATE ROLE cqrs_es_leaver;
+SELECT cqrs_es.alter_projection('p', 'cqrs_es_leaver') IS NULL AS x \gset
+DROP ROLE cqrs_es_leaver;
+SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', read_models => '{two}')$$), '42704: role "cqrs_es_leaver", which owns the projection, does not exist', 'an owner that is gone');
+SELECT is(pg_temp.error_as('cqrs_es_new', $$SELECT cqrs_es.alter_projection('p', 'cqrs_es_new')$$), '42501: must be owner of projection "p"', 'is not followed by whoever comes');
+SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', 'cqrs_es_new', '{two}')$$), NULL, 'but a superuser can give it to somebody');
+SELECT is(pg_temp.p(), 'cqrs_es_new cqrs_es_new {two}', 'who owns it then');
 
 -- one that keeps states
 SELECT cqrs_es.create_aggregate('ap') IS NULL AS x \gset
