@@ -382,7 +382,7 @@ add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, i
 
 	foreach(lc, tallies)
 		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, event_type) == 0)
-			tally = lfirst(lc);
+		tally = lfirst(lc);
 	if (tally == NULL)
 	{
 		tally = palloc0(sizeof(HandlerTally));
