@@ -11,7 +11,9 @@ CREATE TABLE cqrs_es.projections (
     paused          boolean NOT NULL DEFAULT false,
     handled_position bigint,
     handled_gaps    int8multirange,
+    rebuilt_to      bigint,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CHECK (paused OR rebuilt_to IS NULL),
     CHECK (paused = (handled_position IS NOT NULL)),
     -- a pair of names for each
     CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
@@ -26,6 +28,8 @@ COMMENT ON COLUMN cqrs_es.projections.handled_position IS
     'the last event that a paused projection has handled';
 COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
     'positions up to it that were not visible then, and may have been missed';
+COMMENT ON COLUMN cqrs_es.projections.rebuilt_to IS
+    'of a rebuild in portions that is not at its end: events up to this position are replayed, nothing may be appended for them';
 COMMENT ON COLUMN cqrs_es.projections.read_models IS '-: one that was missing when the row was restored';
 COMMENT ON COLUMN cqrs_es.projections.read_model_names IS 'pairs of schema and table, as they were called when the row was written';
 COMMENT ON COLUMN cqrs_es.projections.owner IS 'NULL: the role was missing when the row was restored';
@@ -64,6 +68,13 @@ CREATE FUNCTION cqrs_es.create_projection(
 COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) IS
     'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log';
 REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.alter_projection(name text, owner regrole DEFAULT NULL, read_models regclass[] DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_alter_projection';
+COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) IS
+    'changes the owner of a projection, or the tables that it keeps; NULL: as it is. Its handlers stay as they are';
+REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.drop_projection(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -17,7 +17,8 @@ CREATE VIEW cqrs_es.projection_progress AS
            s.pid,
            s.param3 AS events,
            s.param18 AS position,
-           s.param19 AS last_position
+           s.param19 AS last_position,
+           pg_catalog.round(100.0 OPERATOR(pg_catalog.*) s.param18 OPERATOR(pg_catalog./) NULLIF(s.param19, 0), 1) AS percent
     FROM pg_catalog.pg_stat_get_progress_info('COPY') AS s
     JOIN cqrs_es.projections AS p
         ON pg_catalog.hashtextextended(p.name, 0) OPERATOR(pg_catalog.=) s.param17
@@ -25,7 +26,7 @@ CREATE VIEW cqrs_es.projection_progress AS
       AND s.datid OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database AS d
           WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
 COMMENT ON VIEW cqrs_es.projection_progress IS
-    'projections that are being rebuilt or resumed now: events replayed so far, where in the log, and how far it goes';
+    'projections that are being rebuilt or resumed now: events replayed so far, where in the log, how far it goes, and what part of that is done';
 
 -- The log by a function, which finds it by name: it may be another table by then.
 CREATE VIEW cqrs_es.projection_status AS
@@ -34,7 +35,7 @@ CREATE VIEW cqrs_es.projection_status AS
                  WHERE r.projection OPERATOR(pg_catalog.=) p.name LIMIT 1)
                WHEN 'rebuild' THEN 'rebuilding'
                WHEN 'resume' THEN 'catching up'
-               ELSE CASE WHEN p.paused THEN 'paused' ELSE 'live' END
+               ELSE CASE WHEN p.rebuilt_to IS NOT NULL THEN 'partly rebuilt' WHEN p.paused THEN 'paused' ELSE 'live' END
            END AS state,
            p.aggregate_types,
            p.state_of,
@@ -56,7 +57,9 @@ CREATE VIEW cqrs_es.projection_status AS
            CASE WHEN p.paused THEN p.handled_position
                 ELSE cqrs_es.last_position()
            END AS last_position,
-           cqrs_es.projection_errors(p.name) AS errors
+           cqrs_es.projection_errors(p.name) AS errors,
+           (SELECT pg_catalog.count(*) FROM cqrs_es.skipped_events AS e
+            WHERE e.projection OPERATOR(pg_catalog.=) p.name) AS skipped
     FROM cqrs_es.projections AS p;
 COMMENT ON VIEW cqrs_es.projection_status IS
     'every projection: is it live, whose events it handles, up to where, and what is wrong with it';

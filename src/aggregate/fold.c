@@ -60,6 +60,7 @@ typedef struct Fold
 	int64		version;		/* sequence of the last event that is in the state */
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
+	bool		as_caller;		/* of what row security shows the caller */
 	ReducerState state;
 	FoldWatch  *watch;			/* or NULL */
 
@@ -79,9 +80,11 @@ typedef struct FoldPoint
 } FoldPoint;
 
 static FoldPoint point_args(FunctionCallInfo fcinfo);
-static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch);
+static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point,
+						   bool as_caller, FoldWatch *watch);
 static void note_event(const Fold *fold, const Event *event);
-static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point);
+static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
+					   bool as_caller);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
@@ -105,7 +108,7 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
+	folded = fold_to(aggregate, &key, point_args(fcinfo), EventsRowSecurity(), NULL);
 	RegistryLeave();
 	if (folded.version == 0)
 		PG_RETURN_NULL();
@@ -129,7 +132,7 @@ cqrs_es_load_aggregate(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	folded = fold_to(aggregate, &key, point_args(fcinfo), NULL);
+	folded = fold_to(aggregate, &key, point_args(fcinfo), EventsRowSecurity(), NULL);
 	RegistryLeave();
 	values[0] = Int64GetDatum(folded.version);
 	values[1] = JsonbPGetDatum(folded.state);
@@ -164,7 +167,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	fold_begin(&fold, aggregate, &key, before);
+	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity());
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
@@ -235,31 +238,38 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 /*
  * Fold a stream up to a sequence.  In READ COMMITTED it sees what is committed
  * now.  The state is palloc'd in the current memory context.  The caller has
- * checked the right to read.  Raises what reducers raise, XX001 for a hole.
+ * checked the right to read.  Raises what reducers raise, XX001 for a hole, 42501 where
+ * row security hides an event.
  */
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
-	return FoldStreamWatched(aggregate, key, up_to_sequence, NULL);
+	FoldPoint	point = {up_to_sequence, DT_NOEND};
+
+	return fold_to(aggregate, key, point, EventsRowSecurity(), NULL);
 }
 
-/* The same; says in *watch which event it is at.  Starts with none. */
+/*
+ * The same of all events of the stream, whatever row security would show the caller.
+ * Says in *watch, unless that is NULL, which event it is at; starts with none.
+ */
 FoldedState
-FoldStreamWatched(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
-				  FoldWatch *watch)
+FoldWholeStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
+				FoldWatch *watch)
 {
 	FoldPoint	point = {up_to_sequence, DT_NOEND};
 
-	return fold_to(aggregate, key, point, watch);
+	return fold_to(aggregate, key, point, false, watch);
 }
 
 static FoldedState
-fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, FoldWatch *watch)
+fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_caller,
+		FoldWatch *watch)
 {
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, point);
+	fold_begin(&fold, aggregate, key, point, as_caller);
 	fold.watch = watch;
 	while (fold.version < point.sequence && fold_next(&fold, &event))
 		 /* on */ ;
@@ -305,13 +315,15 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
  * when row security of the log decides what the caller may see of the stream.
  */
 static void
-fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point)
+fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
+		   bool as_caller)
 {
 	StoredState stored;
 
 	check_stack_depth();
 	fold->aggregate = aggregate;
 	fold->key = key;
+	fold->as_caller = as_caller;
 	fold->caller = CurrentMemoryContext;
 	fold->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es fold",
 										 ALLOCSET_DEFAULT_SIZES);
@@ -319,7 +331,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	if (point.sequence == 0 || EventsRowSecurity() ||
+	if (point.sequence == 0 || as_caller ||
 		!SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot, &stored))
 	{
 		stored.last_sequence = 0;
@@ -331,7 +343,9 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->up_to_time = point.time;
 	fold->watch = NULL;
 	ReducerStateInit(&fold->state, stored.state);
-	fold->scan = EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+	fold->scan = as_caller ?
+		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot) :
+		EventScanWholeStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
@@ -348,6 +362,12 @@ fold_next(Fold *fold, Event *event)
 	MemoryContextReset(fold->event_memory);
 	if (!EventScanNext(fold->scan, event))
 		return false;
+	if (EventSequence(event) != fold->version + 1 && fold->as_caller)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security of table \"%s\" hides event %lld of stream \"%s\"", "events",
+						(long long) fold->version + 1, StreamKeyName(fold->key)),
+				 errdetail("A state is that of all events.")));
 	if (EventSequence(event) != fold->version + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

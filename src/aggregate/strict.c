@@ -182,9 +182,9 @@ apply(Aggregate *aggregate, Attempt *attempt)
 					 &attempt->watch);
 		}
 		else
-			folded = FoldStreamWatched(aggregate, attempt->key,
-									   EventSequence(&attempt->events[attempt->nevents - 1]),
-									   &attempt->watch);
+			folded = FoldWholeStream(aggregate, attempt->key,
+									 EventSequence(&attempt->events[attempt->nevents - 1]),
+									 &attempt->watch);
 		keep_last(aggregate, attempt->key, &folded);
 	}
 	PG_CATCH();
@@ -357,7 +357,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		(void) FoldStreamWatched(aggregate, key, PG_INT64_MAX, watch);
+		(void) FoldWholeStream(aggregate, key, PG_INT64_MAX, watch);
 		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();

@@ -95,6 +95,13 @@ compat_find_setting(const char *name)
 #endif
 }
 
+/* 16 told apart who is a member of a role from who may SET ROLE to it */
+#if PG_VERSION_NUM >= 160000
+#define compat_check_can_set_role(member, role)	check_can_set_role(member, role)
+#else
+#define compat_check_can_set_role(member, role)	check_is_member_of_role(member, role)
+#endif
+
 /* 17 added an expression with a type of its own choice */
 #if PG_VERSION_NUM >= 170000
 #define compat_is_json_expr(node)	IsA(node, JsonExpr)

@@ -46,8 +46,8 @@
  *	   isolation level: the aggregate type, FOR NO KEY UPDATE to define or drop
  *	   its reducers and commands, FOR KEY SHARE to create a projection of its
  *	   states, FOR UPDATE to drop it; the projection, by an UPDATE that changes
- *	   nothing for its handlers, FOR UPDATE to pause, resume or rebuild it, by
- *	   its DELETE.  Upcasters belong to nobody: they lock their table.
+ *	   nothing for its handlers, or before its owner or tables change, FOR UPDATE to
+ *	   pause, resume or rebuild it, by its DELETE.  Upcasters belong to nobody: they lock their table.
  *	2. The schemas of the search_path that is kept (DefinerSearchPath).
  *	3. The function that is named (registry_function.c), the read models by oid,
  *	   or whatever the parser locks of a statement.
@@ -70,6 +70,8 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "jit/jit.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -380,6 +382,10 @@ act_as_owner(void)
 	RoleSwitch	saved = RoleSwitchToOwner(tables[0]);
 
 	FixedSettingsSet(&saved.guc_level);
+	/* over a catalog without statistics a query looks dear enough to be compiled first */
+	if (jit_enabled)
+		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	return saved;
 }
 

@@ -118,6 +118,9 @@ static int	nobservers = 0;
 static EventGuard guards[MAX_GUARDS];
 static int	nguards = 0;
 
+/* see DispatchRefusals */
+static uint64 refusals = 0;
+
 static int	cqrs_es_max_handler_depth = 16;
 
 PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
@@ -232,11 +235,14 @@ static void
 check_allowed(void)
 {
 	if (current.forbidden.on)
+	{
+		refusals++;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
 				 errdetail("What followed from them may be in the log already."),
 				 errhint("A projection whose handlers append cannot be rebuilt.")));
+	}
 	if (current.forbidden_deferred.on && deferred_triggers_wait())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -317,6 +323,16 @@ DispatchForbid(bool forbid)
 		current.forbidden.on = false;
 	if (!forbid && !current.forbidden_deferred.on && deferred_triggers_wait())
 		begin(&current.forbidden_deferred);
+}
+
+/*
+ * Counts the appends that were refused because of DispatchForbid: who catches errors
+ * of handlers finds out that this was one.
+ */
+uint64
+DispatchRefusals(void)
+{
+	return refusals;
 }
 
 /* Whose handler runs now (a string that stays while it does); NULL: none. */

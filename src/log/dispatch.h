@@ -31,6 +31,7 @@ extern void DispatchRelease(bool held_before);
 extern bool DispatchIsBusy(void);
 extern bool DispatchIsQueued(int64 position);
 extern void DispatchForbid(bool forbid);
+extern uint64 DispatchRefusals(void);
 extern void DispatchSetHandler(const char *projection);
 
 #endif							/* CQRS_ES_DISPATCH_H */

@@ -87,8 +87,10 @@ static text *stream_key_value(Relation index, int i, const EventColumns *columns
 static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *columns,
 							 ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
+static EventScan *scan_stream(const StreamKey *key, int64 from_sequence,
+							  ScanDirection direction, Snapshot snapshot, bool as_caller);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
-									 Snapshot snapshot);
+									 Snapshot snapshot, bool as_caller);
 static RoleSwitch switch_for_scan(const EventScan *scan);
 static bool scan_next_generic(EventScan *scan, Event *event);
 
@@ -307,6 +309,24 @@ EventScan *
 EventScanStream(const StreamKey *key, int64 from_sequence,
 				ScanDirection direction, Snapshot snapshot)
 {
+	return scan_stream(key, from_sequence, direction, snapshot, EventsRowSecurity());
+}
+
+/*
+ * The same of all events, whatever row security would show the caller: for what is
+ * kept of them for everybody, and for no rows that are handed out.
+ */
+EventScan *
+EventScanWholeStream(const StreamKey *key, int64 from_sequence,
+					 ScanDirection direction, Snapshot snapshot)
+{
+	return scan_stream(key, from_sequence, direction, snapshot, false);
+}
+
+static EventScan *
+scan_stream(const StreamKey *key, int64 from_sequence,
+			ScanDirection direction, Snapshot snapshot, bool as_caller)
+{
 	static InternalQuery forward = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
@@ -358,7 +378,7 @@ EventScanStream(const StreamKey *key, int64 from_sequence,
 			PointerGetDatum(key->tenant_id),
 			Int64GetDatum(from_sequence)};
 
-		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot);
+		return scan_begin_generic(is_forward ? &forward : &backward, values, snapshot, as_caller);
 	}
 }
 
@@ -437,7 +457,8 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 	{
 		Datum		value = Int64GetDatum(position);
 
-		return scan_begin_generic(is_forward ? &forward : &backward, &value, snapshot);
+		return scan_begin_generic(is_forward ? &forward : &backward, &value, snapshot,
+								  EventsRowSecurity());
 	}
 }
 
@@ -620,13 +641,13 @@ scan_begin(Relation heap, Relation index, const EventColumns *columns,
  * holds an SPI connection until its end; the memory context stays the caller's.
  */
 static EventScan *
-scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot)
+scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot, bool as_caller)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	EventScan  *scan = palloc0(sizeof(EventScan));
 	RoleSwitch	saved;
 
-	scan->as_caller = EventsRowSecurity();
+	scan->as_caller = as_caller;
 	SPI_connect();
 	saved = switch_for_scan(scan);
 	PushActiveSnapshot(snapshot);

@@ -28,6 +28,8 @@ extern StreamTip EventScanTip(Relation rel, Relation index,
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
 
+extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence,
+									   ScanDirection direction, Snapshot snapshot);
 extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								  ScanDirection direction, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);

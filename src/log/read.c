@@ -67,8 +67,8 @@ static MemoryContext work_context(void);
 
 /*
  * SQL: read_stream(aggregate_type, aggregate_id, from_sequence, max_count,
- * backward).  Forward from a sequence up, backward from it down; NULL is the
- * stream's beginning or its end.
+ * backward, raw).  Forward from a sequence up, backward from it down; NULL is the
+ * stream's beginning or its end.  Raw: payloads as they are stored.
  */
 Datum
 cqrs_es_read_stream(PG_FUNCTION_ARGS)
@@ -79,6 +79,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	int64		from_sequence = !PG_ARGISNULL(2) ? PG_GETARG_INT64(2) :
 		backward ? PG_INT64_MAX : 1;
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
+	bool		raw = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	EventScan  *scan;
@@ -101,7 +102,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	scan = EventScanStream(&key, from_sequence,
 						   backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
 	while (max_count-- > 0 && EventScanNext(scan, &event))
-		put_event(result, &event, &calls, work);
+		put_event(result, &event, raw ? NULL : &calls, work);
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	RegistryFunctionCallsEnd(&calls);
@@ -110,7 +111,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_all(after_position, max_count, aggregate_types, event_types).
+ * SQL: read_all(after_position, max_count, aggregate_types, event_types, raw).
  * Settled events only, in order; see horizon.c for what that takes.  Events that
  * share a position come together, beyond max_count if need be.
  */
@@ -123,7 +124,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_page(after_position, max_count, aggregate_types, event_types).  The
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types, raw).  The
  * events of read_all, each with read_to: the position to go on behind when it
  * has been dealt with.  That is its own position, and in the last row as far
  * as was looked, so that whoever stops before the end goes on right, too.
@@ -154,6 +155,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int64		max_count = ReadMaxCount(fcinfo->args[1]);
+	bool		raw = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	text	   *tenant_id = TenancyCurrent();
 	EventFilter filter = {
 		.tenant_ids = {.n = 1,.texts = &tenant_id},
@@ -180,9 +182,9 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 		if (!EventFilterMatches(&filter, &event))
 			continue;
 		if (page)
-			put_page_event(result, &event, &calls, work, page);
+			put_page_event(result, &event, raw ? NULL : &calls, work, page);
 		else
-			put_event(result, &event, &calls, work);
+			put_event(result, &event, raw ? NULL : &calls, work);
 		walk.handed_out = true;
 		max_count = Max(max_count - 1, 0);
 	}
@@ -253,14 +255,15 @@ begin_result(FunctionCallInfo fcinfo, int ncolumns)
 				 errmsg("type cqrs_es.event has been altered")));
 }
 
-/* Hand an event out, lifted to its newest version; `work` is reset. */
+/* Hand an event out, lifted to its newest version unless calls is NULL; `work` is reset. */
 static void
 put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work)
 {
 	static const bool nulls[EVENT_NCOLUMNS] = {false};
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
-	UpcastEvent(event, calls);
+	if (calls)
+		UpcastEvent(event, calls);
 	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(work);
@@ -280,7 +283,8 @@ put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, Memory
 	int64		position = EventGlobalPosition(event);
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
-	UpcastEvent(event, calls);
+	if (calls)
+		UpcastEvent(event, calls);
 	MemoryContextSwitchTo(caller);
 	memcpy(values, event->values, sizeof(event->values));
 	values[PAGE_READ_TO] = Int64GetDatum(position);

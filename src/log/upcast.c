@@ -34,6 +34,7 @@
 #include "base/registry_function.h"
 #include "base/stream_key.h"
 #include "base/text.h"
+#include "log/event_error.h"
 #include "log/events.h"
 #include "log/upcast.h"
 
@@ -70,6 +71,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_upcaster);
 
 static Upcasters *all_upcasters(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
+static Datum lift(Event *event, Upcaster *upcaster, FunctionCalls *calls);
 static void describe_upcast(void *arg);
 pg_noreturn static void report_cycle(const text *event_type, const text *version);
 static const text *refuse_cycle(const text *event_type, const text *from_version,
@@ -142,7 +144,8 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 
 /*
  * Lift the event to its newest version; the new payload is palloc'd in the
- * current memory context.  Raises what an upcaster raises.
+ * current memory context.  Raises what an upcaster raises, with the event in its
+ * fields (event_error.c).
  */
 void
 UpcastEvent(Event *event, FunctionCalls *calls)
@@ -167,15 +170,10 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 	event_type = EventText(event, EVENT_EVENT_TYPE);
 	while ((upcaster = find_upcaster(all, event_type, EventText(event, EVENT_EVENT_VERSION))) != NULL)
 	{
-		NullableDatum args[1] = {{.value = event->values[EVENT_PAYLOAD],.isnull = false}};
-		ErrorContextCallback callback = {error_context_stack, describe_upcast, event};
-
 		CHECK_FOR_INTERRUPTS();
 		if (steps++ >= all->n)
 			report_cycle(event_type, upcaster->from_version);
-		error_context_stack = &callback;
-		event->values[EVENT_PAYLOAD] = RegistryFunctionCall(&upcaster->function, calls, args, 1);
-		error_context_stack = callback.previous;
+		event->values[EVENT_PAYLOAD] = lift(event, upcaster, calls);
 		event->values[EVENT_EVENT_VERSION] = PointerGetDatum(upcaster->to_version);
 		event->row = NULL;
 	}
@@ -195,6 +193,40 @@ UpcastNewest(const text *event_type, text *version)
 	while (steps++ < all->n && (upcaster = find_upcaster(all, event_type, version)) != NULL)
 		version = upcaster->to_version;
 	return version;
+}
+
+/*
+ * The payload as one upcaster lifts it.  An error says of which event it came
+ * (event_error.c), unless it is one of ours, with fields of its own.
+ */
+static Datum
+lift(Event *event, Upcaster *upcaster, FunctionCalls *calls)
+{
+	NullableDatum args[1] = {{.value = event->values[EVENT_PAYLOAD],.isnull = false}};
+	ErrorContextCallback callback = {error_context_stack, describe_upcast, event};
+	MemoryContext caller = CurrentMemoryContext;
+	Datum		payload = 0;
+
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		payload = RegistryFunctionCall(&upcaster->function, calls, args, 1);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_WRONG_EXPECTED_VERSION))
+			PG_RE_THROW();
+		FlushErrorState();
+		EventErrorName(error, event);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	return payload;
 }
 
 /*
@@ -333,6 +365,7 @@ describe_upcast(void *arg)
 	StreamKey	key;
 
 	EventKey(event, &key);
-	errcontext("upcasting event %lld of stream \"%s\"", (long long) EventSequence(event),
-			   StreamKeyName(&key));
+	errcontext("upcasting event %lld of stream \"%s\", at position %lld",
+			   (long long) EventSequence(event), StreamKeyName(&key),
+			   (long long) EventGlobalPosition(event));
 }

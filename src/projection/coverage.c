@@ -18,6 +18,7 @@
 
 #include "projection/coverage.h"
 
+static void add_gap(Coverage *coverage, Gap gap);
 static Datum *positions_of(const QueryRow *row, const char *column, int *n);
 
 /*
@@ -64,17 +65,41 @@ CoverageAdd(Coverage *coverage, int64 position, int64 settled)
 	Gap			gap = {Max(coverage->position, settled) + 1, position - 1};
 
 	if (gap.first <= gap.last)
-	{
-		if (coverage->ngaps == coverage->allocated)
-		{
-			coverage->allocated = Max(16, 2 * coverage->allocated);
-			coverage->gaps = coverage->gaps ?
-				repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
-				palloc(coverage->allocated * sizeof(Gap));
-		}
-		coverage->gaps[coverage->ngaps++] = gap;
-	}
+		add_gap(coverage, gap);
 	coverage->position = position;
+}
+
+/*
+ * Add what was handled before behind all of it: a replay that stopped half-way has
+ * looked no further.
+ */
+void
+CoverageGoOn(Coverage *coverage, const Coverage *before)
+{
+	int64		looked_to = coverage->position;
+	int			i;
+
+	for (i = 0; i < before->ngaps; i++)
+	{
+		Gap			gap = {Max(before->gaps[i].first, looked_to + 1), before->gaps[i].last};
+
+		if (gap.first <= gap.last)
+			add_gap(coverage, gap);
+	}
+	coverage->position = Max(coverage->position, before->position);
+}
+
+static void
+add_gap(Coverage *coverage, Gap gap)
+{
+	if (coverage->ngaps == coverage->allocated)
+	{
+		coverage->allocated = Max(16, 2 * coverage->allocated);
+		coverage->gaps = coverage->gaps ?
+			repalloc_huge(coverage->gaps, coverage->allocated * sizeof(Gap)) :
+			palloc(coverage->allocated * sizeof(Gap));
+	}
+	coverage->gaps[coverage->ngaps++] = gap;
 }
 
 /* Is the event at the position handled?  Asked with rising positions; *cursor begins at 0. */

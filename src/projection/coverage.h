@@ -34,6 +34,7 @@ typedef struct Coverage
 
 extern void CoverageOfRow(Coverage *handled, const QueryRow *row);
 extern void CoverageAdd(Coverage *coverage, int64 position, int64 settled);
+extern void CoverageGoOn(Coverage *coverage, const Coverage *before);
 extern bool CoverageHas(const Coverage *coverage, int64 position, int *cursor);
 extern int64 CoverageFirstMissing(const Coverage *coverage);
 extern char *CoverageGaps(const Coverage *coverage);

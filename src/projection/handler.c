@@ -13,7 +13,7 @@
  * (definer.c).  A function that takes the event is called by such a statement, too.
  *
  * When it fails, the append fails.  The error says which projection, event and
- * stream, and gets a SQLSTATE of its own, because a client must not take a
+ * stream, in fields as well (event_error.c), and gets a SQLSTATE of its own, because a client must not take a
  * 23505 of a read model for a lost race; the original stands in the detail, as far
  * as whoever appends may see it (DefinerThrow).
  * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
@@ -49,6 +49,7 @@
 #include "base/subtransaction.h"
 #include "base/text.h"
 #include "log/dispatch.h"
+#include "log/event_error.h"
 #include "log/events.h"
 #include "log/upcast.h"
 #include "projection/handler.h"
@@ -67,7 +68,12 @@ typedef struct Handler
 	text	   *event_type;		/* NULL: all */
 	Definer		definer;
 	DefinerStatement *statement;	/* that calls the function, or NULL */
+	bool		is_function;
 	StateProjection *states;	/* or NULL */
+
+	/* since HandlerTally: how often it was replayed, and how many rows it changed */
+	int64		runs;
+	int64		rows;
 } Handler;
 
 /* Those of a projection, in the order in which they run. */
@@ -77,6 +83,10 @@ typedef struct HandlerList
 	int			n;
 	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
 } HandlerList;
+
+/* how handlers run: for a new event, or */
+#define RUN_REPLAYED	0x01	/* for an old one, of a paused projection, too */
+#define RUN_OWN_WORDS	0x02	/* with errors in their own words, for who records them */
 
 /* Which handler runs for which event, for the error context. */
 typedef struct HandlerContext
@@ -93,8 +103,11 @@ static void save_handler(FunctionCallInfo fcinfo, const char *statement, const c
 						 const Definer *definer);
 static bool begin_change(const text *name);
 static void project(const Event *event);
-static bool run_all(Projection **projections, int n, const Event *event, bool replayed);
-static void run(const Handler *handler, const Event *event, bool replayed);
+static bool run_all(Projection **projections, int n, const Event *event, int how);
+static void run(Handler *handler, const Event *event, int how);
+static bool concerns(const Handler *handler, const text *event_type);
+static List *take_tallies(HandlerList *list, List *tallies);
+static List *add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows);
 static void require_read_models(const Projection *projection);
 static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
@@ -287,25 +300,99 @@ project(const Event *event)
 
 	RegistryEnter();
 	projections = ProjectionFind(event, &n);
-	(void) run_all(projections, n, event, false);
+	(void) run_all(projections, n, event, 0);
 	RegistryLeave();
 }
 
 /*
  * Run what a projection, a copy of the caller's own, does for an old event, paused or
  * not; false when the event does not concern it.  The caller sees to it that nobody
- * changes the projection meanwhile.
+ * changes the projection meanwhile.  With own_words an error is what the handler or
+ * upcaster raised, for a caller who records it; it shows all there is to see.
  */
 bool
-HandlerReplay(Projection *projection, const Event *event)
+HandlerReplay(Projection *projection, const Event *event, bool own_words)
 {
 	bool		concerned;
 
 	RegistryEnter();
 	forget_old_handlers(projection);
-	concerned = run_all(&projection, 1, event, true);
+	concerned = run_all(&projection, 1, event, RUN_REPLAYED | (own_words ? RUN_OWN_WORDS : 0));
 	RegistryLeave();
 	return concerned;
+}
+
+/* Has the projection something to do for the event? */
+bool
+HandlerConcerns(Projection *projection, const Event *event)
+{
+	HandlerList *list;
+	int			i;
+
+	if (!ProjectionConcerns(projection, EventText(event, EVENT_AGGREGATE_TYPE)))
+		return false;
+	list = handlers_of(projection);
+	for (i = 0; i < list->n; i++)
+		if (concerns(&list->handlers[i], EventText(event, EVENT_EVENT_TYPE)))
+			return true;
+	return false;
+}
+
+/*
+ * Add what the handlers of a copy did in replays, since this was asked last, to a list of
+ * HandlerTally by their event types; both in the current memory context.
+ */
+List *
+HandlerTallies(Projection *projection, List *tallies)
+{
+	ListCell   *lc;
+
+	foreach(lc, projection->tallies)
+	{
+		const HandlerTally *tally = lfirst(lc);
+
+		tallies = add_tally(tallies, tally->event_type, tally->is_function, tally->runs, tally->rows);
+	}
+	projection->tallies = NIL;
+	return take_tallies(handlers_of(projection), tallies);
+}
+
+/* The same of a list of handlers. */
+static List *
+take_tallies(HandlerList *list, List *tallies)
+{
+	int			i;
+
+	for (i = 0; i < list->n; i++)
+	{
+		Handler    *handler = &list->handlers[i];
+
+		tallies = add_tally(tallies, handler->event_type ? text_to_cstring(handler->event_type) :
+							PROJECTION_ALL_EVENT_TYPES, handler->is_function, handler->runs, handler->rows);
+		handler->runs = handler->rows = 0;
+	}
+	return tallies;
+}
+
+static List *
+add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows)
+{
+	HandlerTally *tally = NULL;
+	ListCell   *lc;
+
+	foreach(lc, tallies)
+		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, event_type) == 0)
+		tally = lfirst(lc);
+	if (tally == NULL)
+	{
+		tally = palloc0(sizeof(HandlerTally));
+		tally->event_type = pstrdup(event_type);
+		tallies = lappend(tallies, tally);
+	}
+	tally->is_function = is_function;
+	tally->runs += runs;
+	tally->rows += rows;
+	return tallies;
 }
 
 /*
@@ -315,7 +402,7 @@ HandlerReplay(Projection *projection, const Event *event)
  * registries.
  */
 static bool
-run_all(Projection **projections, int n, const Event *event, bool replayed)
+run_all(Projection **projections, int n, const Event *event, int how)
 {
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	Event		upcast = *event;
@@ -328,15 +415,15 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 	{
 		HandlerList *list;
 
-		if ((projections[i]->paused && !replayed) ||
+		if ((projections[i]->paused && !(how & RUN_REPLAYED)) ||
 			!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
 			continue;
 		list = handlers_of(projections[i]);
 		for (j = 0; j < list->n; j++)
 		{
-			const Handler *handler = &list->handlers[j];
+			Handler    *handler = &list->handlers[j];
 
-			if (handler->event_type && !TextEqual(handler->event_type, event_type))
+			if (!concerns(handler, event_type))
 				continue;
 			if (!concerned)
 			{
@@ -348,7 +435,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
 				RegistryFunctionCallsEnd(&calls);
 			}
 			concerned = true;
-			run(handler, &upcast, replayed);
+			run(handler, &upcast, how);
 		}
 	}
 	FixedSettingsRestore(guc_level);
@@ -361,7 +448,7 @@ run_all(Projection **projections, int n, const Event *event, bool replayed)
  * one sees less of it.
  */
 static void
-run(const Handler *handler, const Event *event, bool replayed)
+run(Handler *handler, const Event *event, int how)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
@@ -376,9 +463,13 @@ run(const Handler *handler, const Event *event, bool replayed)
 		SPI_connect();
 		require_read_models(handler->projection);
 		if (handler->states)
-			StateProjectionRun(handler->states, event, replayed);
+			handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0);
 		else
+		{
 			(void) DefinerStatementRun(handler->statement, event, 0);
+			handler->rows += SPI_processed;
+		}
+		handler->runs++;
 		SPI_finish();
 		DispatchSetHandler(NULL);
 	}
@@ -387,19 +478,30 @@ run(const Handler *handler, const Event *event, bool replayed)
 		ErrorData  *error;
 
 		DispatchSetHandler(NULL);
+		if (how & RUN_OWN_WORDS)
+			PG_RE_THROW();
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
-		if (may_see_all && keeps_sqlstate(error->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
 		if (!keeps_sqlstate(error->sqlerrcode))
 			name_failure(handler, event, error, may_see_all);
+		else if (!ErrorIsNotUsers(error->sqlerrcode) && error->schema_name == NULL)
+			EventErrorName(error, event);
+		if ((how & RUN_REPLAYED) && !ErrorIsNotUsers(error->sqlerrcode) && error->hint == NULL)
+			error->hint = pstrdup("Mend the handler or the upcaster. Or pass on_error => 'skip': such events are then recorded in cqrs_es.skipped_events.");
 		if (may_see_all)
 			ReThrowError(error);
 		DefinerThrow(error);
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
+}
+
+/* Is the handler for events of this type? */
+static bool
+concerns(const Handler *handler, const text *event_type)
+{
+	return handler->event_type == NULL || TextEqual(handler->event_type, event_type);
 }
 
 /* All of them, also where this handler would do without: no part of a projection stands still. */
@@ -440,6 +542,7 @@ name_failure(const Handler *handler, const Event *event, ErrorData *error, bool 
 							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
 							  StreamKeyName(&key));
 	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
+	EventErrorName(error, event);
 }
 
 static void
@@ -550,9 +653,13 @@ static void
 forget_old_handlers(Projection *projection)
 {
 	HandlerList *list = projection->handlers;
+	MemoryContext caller;
 
 	if (list == NULL || list->generation == RegistryGeneration())
 		return;
+	caller = MemoryContextSwitchTo(projection->memory);
+	projection->tallies = take_tallies(list, projection->tallies);
+	MemoryContextSwitchTo(caller);
 	projection->handlers = NULL;
 	MemoryContextDelete(GetMemoryChunkContext(list));
 }
@@ -618,6 +725,7 @@ list_with_statements(const Projection *projection, Snapshot snapshot)
 		handler->definer.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL));
 		handler->definer.name = InternalQueryText(&row, "definer_name");
 		handler->definer.search_path = InternalQueryText(&row, "search_path");
+		handler->is_function = InternalQueryText(&row, "function") != NULL;
 		handler->statement = make_statement(InternalQueryText(&row, "statement"),
 											InternalQueryText(&row, "function"),
 											&handler->definer);

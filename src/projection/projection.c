@@ -26,6 +26,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -36,6 +37,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "base/compat.h"
 #include "base/definer.h"
@@ -48,6 +50,7 @@
 #include "aggregate/aggregate.h"
 #include "projection/projection.h"
 #include "projection/read_model.h"
+#include "projection/skipped_event.h"
 #include "projection/state_projection.h"
 
 /* Which projections have something to do for an event type. */
@@ -76,11 +79,15 @@ StaticAssertDecl(EVENT_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "event types are key
 static ProjectionHandlers load_handlers = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_alter_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
 static void check_types(ArrayType *types);
-static void check_states(const text *name, Oid table, text *aggregate_type);
+static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
+static void lock_changed_tables(const Projection *projection, ArrayType *read_models);
+static void require_may_give_to(Oid owner);
+static ArrayType *oid_array(const Projection *projection);
 static void require_owner(const text *name);
 static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
 static uint64 read_projection(const text *name, Snapshot snapshot);
@@ -151,8 +158,6 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	Oid		   *tables = NULL;
-	int			ntables = 0;
 	Datum		values[6] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
 		ObjectIdGetDatum(GetUserId()), PG_GETARG_DATUM(3), BoolGetDatum(backfill)};
 	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
@@ -163,21 +168,15 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
-		ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2));
+		ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId());
 	if (!PG_ARGISNULL(3))
 	{
 		if (!PG_ARGISNULL(1))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate_types and state_of cannot be given both")));
-		if (!PG_ARGISNULL(2))
-			tables = ReadModelOids(PG_GETARG_ARRAYTYPE_P(2), &ntables);
-		if (ntables != 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("state_of needs one read model, the table that gets the states"),
-					 errhint("CREATE TABLE ... (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)")));
-		check_states(name, tables[0], PG_GETARG_TEXT_PP(3));
+		check_states(name, PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2), PG_GETARG_TEXT_PP(3),
+					 GetUserId());
 		values[1] = PointerGetDatum(construct_array(&values[4], 1, TEXTOID, -1, false, TYPALIGN_INT));
 		nulls[1] = ' ';
 	}
@@ -221,17 +220,141 @@ check_types(ArrayType *types)
 	}
 }
 
-/* Can the current role keep the states of aggregates in this table? */
+/*
+ * Can the owner keep the states of aggregates in the table, of which there must be
+ * one?  22023, and what StateProjectionCheck raises.
+ */
 static void
-check_states(const text *name, Oid table, text *aggregate_type)
+check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner)
 {
-	Definer		owner = {
-		.role = GetUserId(),
-		.name = GetUserNameFromId(GetUserId(), false),
+	Definer		definer = {
+		.role = owner,
+		.name = GetUserNameFromId(owner, false),
 		.search_path = "pg_catalog, pg_temp"
 	};
+	Oid		   *tables = NULL;
+	int			n = 0;
 
-	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), table, aggregate_type, &owner));
+	if (read_models)
+		tables = ReadModelOids(read_models, &n);
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("state_of needs one read model, the table that gets the states"),
+				 errhint("CREATE TABLE ... (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)")));
+	StateProjectionCheck(StateProjectionMake(text_to_cstring(name), tables[0], aggregate_type, &definer));
+}
+
+/*
+ * SQL: alter_projection(name, owner, read_models); null leaves each as it is.
+ *
+ * A writer who has told the projection of an event holds the lock of the tables that it
+ * had then.  Who pauses the projection later asks for those that it has by then.  So the
+ * tables of before are locked against writers here: who has told is through, and who
+ * comes looks at the registry behind us.
+ */
+Datum
+cqrs_es_alter_projection(PG_FUNCTION_ARGS)
+{
+	static InternalQuery lock = {
+		.sql = "UPDATE cqrs_es.projections AS p SET name = p.name WHERE p.name OPERATOR(pg_catalog.=) $1"
+		" RETURNING " PROJECTION_COLUMNS,
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery alter = {
+		.sql = "UPDATE cqrs_es.projections SET owner = coalesce($2, owner),"
+		" read_models = coalesce($3, read_models) WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 3,.argtypes = {TEXTOID, REGROLEOID, REGCLASSARRAYOID}
+	};
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	MemoryContext caller = CurrentMemoryContext;
+	Projection *projection;
+	ArrayType  *read_models;
+	Oid			owner;
+	char	   *owner_name;
+	QueryRow	row;
+	Datum		values[3] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
+	char		nulls[3] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' '};
+
+	SPI_connect();
+	ProjectionLockRow(&lock, name);
+	row = InternalQueryRow(0);
+	projection = ProjectionMake(&row, caller);
+	SPI_finish();
+
+	owner = PG_ARGISNULL(1) ? projection->owner.role : PG_GETARG_OID(1);
+	if (PG_ARGISNULL(1))
+		RegistryNameRequireRole(owner, projection->owner.name, "owns the projection");
+	else
+		require_may_give_to(owner);
+	owner_name = GetUserNameFromId(owner, false);
+	if (!PG_ARGISNULL(2))
+		lock_changed_tables(projection, PG_GETARG_ARRAYTYPE_P(2));
+	read_models = PG_ARGISNULL(2) ? oid_array(projection) : PG_GETARG_ARRAYTYPE_P(2);
+	ReadModelsCheck(read_models, owner);
+	if (projection->keeps_states && (!PG_ARGISNULL(2) || projection->missing == NIL))
+		check_states(name, read_models, projection->types[0], owner);
+	LockSharedObject(AuthIdRelationId, owner, 0, AccessShareLock);
+	RegistryNameRequireRole(owner, owner_name, "is to own the projection");
+	(void) RegistryWrite(&alter, values, nulls);
+	PG_RETURN_VOID();
+}
+
+/* As for ALTER TABLE ... OWNER TO: the caller must be able to become that role. */
+static void
+require_may_give_to(Oid owner)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", owner)));
+	compat_check_can_set_role(GetUserId(), owner);
+}
+
+/*
+ * Lock the tables that a projection has, against writers, and those that it is to have,
+ * against their drop; all in the order of their oids.
+ */
+static void
+lock_changed_tables(const Projection *projection, ArrayType *read_models)
+{
+	List	   *tables = NIL;
+	ListCell   *lc;
+	Oid		   *given;
+	int			n;
+	int			i;
+
+	given = ReadModelOids(read_models, &n);
+	for (i = 0; i < n; i++)
+		tables = list_append_unique_oid(tables, given[i]);
+	for (i = 0; i < projection->nlocks; i++)
+		tables = list_append_unique_oid(tables, projection->locks[i]);
+	list_sort(tables, list_oid_cmp);
+	foreach(lc, tables)
+	{
+		Oid			table = lfirst_oid(lc);
+		bool		is_old = false;
+
+		for (i = 0; i < projection->nlocks; i++)
+			is_old |= projection->locks[i] == table;
+		if (is_old)
+			ReadModelsLock(&table, 1, GetUserId());
+		else if (OidIsValid(table))
+			LockRelationOid(table, AccessShareLock);
+	}
+}
+
+/* The read models that a projection has, as an array of regclass. */
+static ArrayType *
+oid_array(const Projection *projection)
+{
+	Datum	   *elements = palloc(Max(projection->nread_models, 1) * sizeof(Datum));
+	int			i;
+
+	for (i = 0; i < projection->nread_models; i++)
+		elements[i] = ObjectIdGetDatum(projection->read_models[i]);
+	return construct_array(elements, projection->nread_models, REGCLASSOID, sizeof(Oid), true,
+						   TYPALIGN_INT);
 }
 
 /* SQL: drop_projection(name); its handlers go with it, its read models stay. */
@@ -254,6 +377,7 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	ProjectionLockRow(&drop, name);
 	SPI_finish();
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
+	SkippedEventForget(text_to_cstring(name));
 	PG_RETURN_VOID();
 }
 

@@ -44,6 +44,7 @@ typedef struct Projection
 	Oid		   *locks;
 
 	struct HandlerList *handlers;	/* handler.c's; of a copy NULL until first used */
+	List	   *tallies;		/* what those did that a copy had before */
 } Projection;
 
 /*

@@ -30,6 +30,16 @@
  *
  * How it is remembered which events have been handled is in coverage.c.
  *
+ * In portions: what one transaction makes of a row and replaces again stays, for
+ * everybody, to its end, and each update has to get past all of it, so that many
+ * events for few rows take the square of their number.  Nothing within one transaction
+ * helps.  A rebuild in portions therefore pauses the projection and empties its tables, and
+ * commits; it is then one that has handled nothing.  Each portion locks the row, handles
+ * some of what is lacking, remembers that, and commits; the end is a resume.  Whoever
+ * dies on the way, or two who do so at once, leave a paused projection that says
+ * what it has handled.  Its row says also up to where events are old (rebuilt_to), so that
+ * nothing is appended for them when somebody else resumes it.
+ *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
  * the log already; nor can tables whose triggers append, deferred ones among them
  * (dispatch.c).  A resume handles events for the first time, so there they
@@ -40,12 +50,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -65,15 +79,16 @@
 #include "projection/projection.h"
 #include "projection/projection_status.h"
 #include "projection/read_model.h"
-
-/* logs with fewer events than this are through before anybody asks */
-#define EVENTS_WORTH_A_NOTICE	1000
+#include "projection/replay.h"
+#include "projection/skipped_event.h"
 
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
 {
 	Projection *projection;
 	Coverage	handled;		/* when it is paused */
+	int64		rebuilt_to;		/* the end of a rebuild in portions that is under way, or
+								 * 0 */
 	bool		written_here;	/* by this transaction: others see an older row */
 	bool		unresolved;		/* others may have found less of what it names */
 } LockedProjection;
@@ -81,34 +96,70 @@ typedef struct LockedProjection
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
+PG_FUNCTION_INFO_V1(cqrs_es_retry_skipped);
+PG_FUNCTION_INFO_V1(cqrs_es_rebuild_in_portions);
+PG_FUNCTION_INFO_V1(cqrs_es_resume_in_portions);
 
-static LockedProjection projection_arg(FunctionCallInfo fcinfo, const char *function);
+static text *name_arg(FunctionCallInfo fcinfo);
+static LockedProjection projection_arg(const text *name, const char *function);
 static bool lock_projection(LockedProjection *locked, const text *name);
 static void require_read_committed(const char *function);
 static void require_whole_log(const char *function);
 static void wait_for_open_appends(const LockedProjection *locked);
-static int64 replay(Projection *projection, Coverage *handled, bool rebuild);
+static void require_rebuildable(const Projection *projection);
+static void empty(const Projection *projection);
+static void report_live(const Projection *projection);
+static void go_live(LockedProjection *locked, Replay *replay);
+static void begin_replay(Replay *replay, const LockedProjection *locked);
+static bool skip_arg(NullableDatum arg);
+static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
+static bool begin_rebuild(const text *name, const Replay *replay, const char *function);
+static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function);
+static void commit_portion(void);
+static void require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function);
+static int32 portion_arg(NullableDatum arg);
+static void describe_portions(void *arg);
 static Coverage visible_events(void);
-static void save_state(const Projection *projection, const Coverage *handled);
-static int64 last_position(Snapshot snapshot);
+static void save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to);
 
 /*-------------------------------------------------------------------------
  * SQL
  *-------------------------------------------------------------------------
  */
 
-/* SQL: rebuild_projection(name); returns how many events it handled. */
+/* SQL: rebuild_projection(name, on_error); returns how many events it handled. */
 Datum
 cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 {
 	LockedProjection locked;
 	Projection *projection;
 	Coverage	handled = {.position = 0};
-	int64		events;
+	Replay		replay = {.rebuild = true,.old_to = PG_INT64_MAX,.memory = CurrentMemoryContext};
 
 	require_read_committed("rebuild_projection()");
-	locked = projection_arg(fcinfo, "rebuild_projection()");
-	projection = locked.projection;
+	replay.skip = skip_arg(fcinfo->args[1]);
+	locked = projection_arg(name_arg(fcinfo), "rebuild_projection()");
+	projection = replay.projection = locked.projection;
+	require_rebuildable(projection);
+	if (replay.skip)
+		ReplayRefuseProblems(projection);
+	if (!projection->paused)
+	{
+		wait_for_open_appends(&locked);
+		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
+	}
+	empty(projection);
+	(void) ReplayRun(&replay, &handled, 0);
+	if (projection->paused)
+		save_state(projection, &handled, 0);
+	ReplayReport(&replay);
+	PG_RETURN_INT64(replay.concerned);
+}
+
+/* A rebuild needs read models that are there, and an owner who may empty them: 42P01, 55000, 42704. */
+static void
+require_rebuildable(const Projection *projection)
+{
 	if (projection->missing != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -122,29 +173,24 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 				 errhint("Create it with read_models => '{...}', the tables it keeps.")));
 	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
 	ReadModelsRefuseShared(projection->name);
-	if (!projection->paused)
-	{
-		wait_for_open_appends(&locked);
-		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
-	}
-	DispatchForbid(true);		/* triggers of the tables must not append either */
+}
+
+/* Nothing is handled yet; triggers of the tables must not append either. */
+static void
+empty(const Projection *projection)
+{
+	DispatchForbid(true);
 	ReadModelsEmpty(projection->read_models, projection->nread_models, &projection->owner,
 					projection->name);
-	events = replay(projection, &handled, true);
 	DispatchForbid(false);
-	if (projection->paused)
-		save_state(projection, &handled);
-	ereport(NOTICE,
-			(errmsg("projection \"%s\" has been rebuilt from %lld events",
-					projection->name, (long long) events)));
-	PG_RETURN_INT64(events);
+	SkippedEventForget(projection->name);
 }
 
 /* SQL: pause_projection(name) */
 Datum
 cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 {
-	LockedProjection locked = projection_arg(fcinfo, "pause_projection()");
+	LockedProjection locked = projection_arg(name_arg(fcinfo), "pause_projection()");
 	Projection *projection = locked.projection;
 	Coverage	handled;
 
@@ -160,41 +206,287 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 		wait_for_open_appends(&locked);
 	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	handled = visible_events();
-	save_state(projection, &handled);
+	save_state(projection, &handled, 0);
 	PG_RETURN_VOID();
 }
 
-/* SQL: resume_projection(name); returns how many missed events it handled. */
+/* SQL: resume_projection(name, on_error); returns how many missed events it handled. */
 Datum
 cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 {
 	LockedProjection locked;
-	Projection *projection;
-	int64		events;
-	bool		held;
+	Replay		replay = {.memory = CurrentMemoryContext};
 
 	require_read_committed("resume_projection()");
-	locked = projection_arg(fcinfo, "resume_projection()");
-	projection = locked.projection;
-	if (!projection->paused)
+	replay.skip = skip_arg(fcinfo->args[1]);
+	locked = projection_arg(name_arg(fcinfo), "resume_projection()");
+	if (!locked.projection->paused)
 	{
-		ereport(NOTICE,
-				(errmsg("projection \"%s\" is not paused", projection->name)));
+		report_live(locked.projection);
 		PG_RETURN_INT64(0);
 	}
-	held = DispatchHold();		/* what its handlers append is for later */
-	events = replay(projection, &locked.handled, false);
-	wait_for_open_appends(&locked);
-	/* what those had appended, so that the last replay looks at the end of the log alone */
-	events += replay(projection, &locked.handled, false);
-	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
-	events += replay(projection, &locked.handled, false);
-	save_state(projection, NULL);
-	DispatchRelease(held);		/* ... when it is told of it itself */
+	go_live(&locked, &replay);
+	ReplayReport(&replay);
+	PG_RETURN_INT64(replay.concerned);
+}
+
+static void
+report_live(const Projection *projection)
+{
 	ereport(NOTICE,
-			(errmsg("projection \"%s\" has caught up with %lld events",
-					projection->name, (long long) events)));
-	PG_RETURN_INT64(events);
+			(errmsg("projection \"%s\" is not paused", projection->name)));
+}
+
+/* Handle what a paused projection has missed, and let it follow appends again. */
+static void
+go_live(LockedProjection *locked, Replay *replay)
+{
+	Projection *projection = locked->projection;
+	bool		held = DispatchHold();	/* what its handlers append is for later */
+
+	begin_replay(replay, locked);
+	(void) ReplayRun(replay, &locked->handled, 0);
+	replay->old_to = 0;			/* all that a rebuild was to replay has been */
+	wait_for_open_appends(locked);
+	/* what those had appended, so that the last replay looks at the end of the log alone */
+	(void) ReplayRun(replay, &locked->handled, 0);
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
+	(void) ReplayRun(replay, &locked->handled, 0);
+	save_state(projection, NULL, 0);
+	DispatchRelease(held);		/* ... when it is told of it itself */
+}
+
+/* A replay of what a paused projection lacks, as it is now. */
+static void
+begin_replay(Replay *replay, const LockedProjection *locked)
+{
+	replay->projection = locked->projection;
+	replay->old_to = locked->rebuilt_to;
+	if (replay->skip)
+		ReplayRefuseProblems(locked->projection);
+}
+
+/* on_error: skip events that fail?  22004, 22023. */
+static bool
+skip_arg(NullableDatum arg)
+{
+	char	   *on_error;
+
+	if (arg.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("on_error must not be null")));
+	on_error = TextDatumGetCString(arg.value);
+	if (strcmp(on_error, "stop") != 0 && strcmp(on_error, "skip") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_error must be \"stop\" or \"skip\"")));
+	return strcmp(on_error, "skip") == 0;
+}
+
+/*
+ * SQL: retry_skipped(name, OUT handled, OUT failed).  The events that were skipped,
+ * in the order of the log; each that is handled now is recorded no more.
+ */
+Datum
+cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
+{
+	LockedProjection locked;
+	Projection *projection;
+	SkippedEvent *skipped;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	TupleDesc	desc;
+	int64		handled = 0;
+	bool		held;
+	int			n;
+	int			i;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	require_read_committed("retry_skipped()");
+	locked = projection_arg(name_arg(fcinfo), "retry_skipped()");
+	projection = locked.projection;
+	ReplayRefuseProblems(projection);
+	/* the state of a stream must not go on while it is folded */
+	if (!projection->paused)
+		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
+	skipped = SkippedEventList(projection->name, &n);
+	held = DispatchHold();
+	for (i = 0; i < n; i++)
+		handled += ReplaySkipped(projection, &skipped[i]);
+	DispatchRelease(held);
+	values[0] = Int64GetDatum(handled);
+	values[1] = Int64GetDatum(n - handled);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*-------------------------------------------------------------------------
+ * in portions
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: CALL rebuild_in_portions(name, portion, on_error) */
+Datum
+cqrs_es_rebuild_in_portions(PG_FUNCTION_ARGS)
+{
+	replay_in_portions(fcinfo, true, "rebuild_in_portions()");
+	PG_RETURN_VOID();
+}
+
+/* SQL: CALL resume_in_portions(name, portion, on_error) */
+Datum
+cqrs_es_resume_in_portions(PG_FUNCTION_ARGS)
+{
+	replay_in_portions(fcinfo, false, "resume_in_portions()");
+	PG_RETURN_VOID();
+}
+
+static void
+replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
+{
+	Replay		replay = {.rebuild = rebuild};
+	ErrorContextCallback callback = {error_context_stack, describe_portions, NULL};
+	int32		portion = portion_arg(fcinfo->args[1]);
+	bool		stays_paused = false;
+	text	   *name;
+	MemoryContext one;
+
+	require_transactions_of_its_own(fcinfo, function);
+	replay.skip = skip_arg(fcinfo->args[2]);
+	/* what is allocated here lasts over commits */
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	name = DatumGetTextPCopy(PointerGetDatum(name_arg(fcinfo)));
+	replay.memory = CurrentMemoryContext;
+	one = AllocSetContextCreate(replay.memory, "cqrs_es portion", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(one);
+	if (rebuild)
+	{
+		stays_paused = begin_rebuild(name, &replay, function);
+		commit_portion();
+	}
+	callback.arg = text_to_cstring(name);
+	if (rebuild)
+		error_context_stack = &callback;
+	while (!handle_portion(name, &replay, portion, function))
+	{
+		commit_portion();
+		error_context_stack = &callback;
+		MemoryContextReset(one);
+		callback.arg = text_to_cstring(name);
+	}
+	if (!stays_paused && replay.projection->paused)
+	{
+		LockedProjection locked;
+
+		commit_portion();
+		locked = projection_arg(name, function);
+		if (locked.projection->paused)
+			go_live(&locked, &replay);
+	}
+	error_context_stack = callback.previous;
+	ReplayReport(&replay);
+	MemoryContextSwitchTo(replay.memory);
+	SPI_finish();
+}
+
+/*
+ * Pause a projection, and empty its read models: then it is one of whose rebuild
+ * nothing has been done.  Returns whether it was paused before.
+ */
+static bool
+begin_rebuild(const text *name, const Replay *replay, const char *function)
+{
+	LockedProjection locked;
+	Projection *projection;
+	Coverage	nothing = {.position = 0};
+
+	require_read_committed(function);
+	locked = projection_arg(name, function);
+	projection = locked.projection;
+	require_rebuildable(projection);
+	if (replay->skip)
+		ReplayRefuseProblems(projection);
+	if (!projection->paused)
+	{
+		if (locked.unresolved)
+			wait_for_open_appends(&locked);
+		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
+	}
+	empty(projection);
+	save_state(projection, &nothing, ReplayLastPosition());
+	return projection->paused;
+}
+
+/*
+ * Handle some of what a paused projection lacks, and remember that; true when it
+ * lacks nothing that is visible, or is not paused any more.
+ */
+static bool
+handle_portion(const text *name, Replay *replay, int32 portion, const char *function)
+{
+	LockedProjection locked;
+	bool		held;
+	bool		at_end;
+
+	require_read_committed(function);
+	locked = projection_arg(name, function);
+	replay->projection = locked.projection;
+	if (!locked.projection->paused)
+	{
+		report_live(locked.projection);
+		return true;
+	}
+	held = DispatchHold();
+	begin_replay(replay, &locked);
+	at_end = ReplayRun(replay, &locked.handled, portion);
+	save_state(locked.projection, &locked.handled, at_end ? 0 : locked.rebuilt_to);
+	/* still paused, it will find among the missed ones what its handlers appended */
+	DispatchRelease(held);
+	return at_end;
+}
+
+static void
+commit_portion(void)
+{
+	SPI_commit();
+	/* as for whatever else runs in a procedure */
+	EnsurePortalSnapshotExists();
+}
+
+/* 25001 where nothing can be committed: in a transaction block, or a function. */
+static void
+require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function)
+{
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run in a transaction block", function),
+				 errdetail("It commits after each portion."),
+				 errhint("CALL it by itself.")));
+}
+
+/* How many events a portion has: 22004, 22023. */
+static int32
+portion_arg(NullableDatum arg)
+{
+	if (arg.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("portion must not be null")));
+	if (DatumGetInt32(arg.value) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("portion must be positive")));
+	return DatumGetInt32(arg.value);
+}
+
+static void
+describe_portions(void *arg)
+{
+	errcontext("the portions before are committed, projection \"%s\" is paused: resume_in_portions goes on behind them",
+			   (const char *) arg);
 }
 
 /*-------------------------------------------------------------------------
@@ -202,19 +494,24 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
  *-------------------------------------------------------------------------
  */
 
+static text *
+name_arg(FunctionCallInfo fcinfo)
+{
+	return TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+}
+
 /*
- * The projection that the argument names, which must be the caller's own.  Its
+ * The projection that an argument names, which must be the caller's own.  Its
  * row is locked, so that only one does such a thing to it at a time.  In the current
  * memory context.
  */
 static LockedProjection
-projection_arg(FunctionCallInfo fcinfo, const char *function)
+projection_arg(const text *name, const char *function)
 {
 	static InternalQuery resolve = {
 		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	LockedProjection locked = {0};
 	bool		resolved;
 
@@ -249,7 +546,7 @@ lock_projection(LockedProjection *locked, const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
 		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
 		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" " COVERAGE_COLUMNS
+		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -264,6 +561,7 @@ lock_projection(LockedProjection *locked, const text *name)
 	spi = MemoryContextSwitchTo(caller);
 	locked->projection = ProjectionMake(&row, caller);
 	CoverageOfRow(&locked->handled, &row);
+	locked->rebuilt_to = DatumGetInt64(InternalQueryDatum(&row, "rebuilt_to", NULL));
 	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
 	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
@@ -311,65 +609,9 @@ wait_for_open_appends(const LockedProjection *locked)
 }
 
 /*-------------------------------------------------------------------------
- * replay
+ * what has been handled
  *-------------------------------------------------------------------------
  */
-
-/*
- * Handle every visible event that is not among the handled ones, nor queued, in
- * the order of positions, and make *handled what is visible.  Returns how many
- * concerned the projection.
- */
-static int64
-replay(Projection *projection, Coverage *handled, bool rebuild)
-{
-	int64		settled = HorizonSettled(0);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		after = CoverageFirstMissing(handled) - 1;
-	int64		last = last_position(snapshot);
-	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
-	Coverage	visible = {.position = after};
-	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
-											   ALLOCSET_DEFAULT_SIZES);
-	int			cursor = 0;
-	int			quarter = 1;
-	int64		seen = 0;
-	int64		concerned = 0;
-	int			guc_level = 0;
-	Event		event;
-
-	FixedSettingsSet(&guc_level);	/* once for all that runs in it */
-	while (EventScanNext(scan, &event))
-	{
-		int64		position = EventGlobalPosition(&event);
-		MemoryContext caller;
-
-		CHECK_FOR_INTERRUPTS();
-		CoverageAdd(&visible, position, settled);
-		caller = MemoryContextSwitchTo(work);
-		if (!CoverageHas(handled, position, &cursor) && !DispatchIsQueued(position))
-		{
-			seen++;
-			concerned += HandlerReplay(projection, &event);
-		}
-		ProjectionStatusProgress(projection, last, rebuild, seen, position);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(work);
-		if (seen >= EVENTS_WORTH_A_NOTICE && quarter < 4 &&
-			position - after >= (last - after) / 4 * quarter)
-			ereport(NOTICE,
-					(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
-							projection->name, 25 * quarter++, (long long) seen)));
-	}
-	FixedSettingsRestore(guc_level);
-	ProjectionStatusProgressEnd();
-	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	MemoryContextDelete(work);
-	visible.position = Max(visible.position, handled->position);
-	*handled = visible;
-	return concerned;
-}
 
 /*
  * All events that are visible now.  Looks with the newest snapshot in every
@@ -391,36 +633,28 @@ visible_events(void)
 	return visible;
 }
 
-/* Paused, with what has been handled; or live again, when that is NULL. */
+/*
+ * Paused, with what has been handled, and the events of a rebuild that is not at its end
+ * (up to rebuilt_to; 0: there is none); or live again, when handled is NULL.
+ */
 static void
-save_state(const Projection *projection, const Coverage *handled)
+save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to)
 {
 	static InternalQuery query = {
 		.sql = "UPDATE cqrs_es.projections SET paused = $2 IS NOT NULL,"
-		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange"
+		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange, rebuilt_to = $4"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
+		.nargs = 4,.argtypes = {TEXTOID, INT8OID, TEXTOID, INT8OID}
 	};
-	Datum		values[3] = {CStringGetTextDatum(projection->name)};
-	char		nulls[3] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n'};
+	Datum		values[4] = {CStringGetTextDatum(projection->name)};
+	char		nulls[4] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n',
+		rebuilt_to > 0 ? ' ' : 'n'};
 
 	if (handled)
 	{
 		values[1] = Int64GetDatum(handled->position);
 		values[2] = CStringGetTextDatum(CoverageGaps(handled));
 	}
+	values[3] = Int64GetDatum(rebuilt_to);
 	(void) RegistryWrite(&query, values, nulls);
-}
-
-static int64
-last_position(Snapshot snapshot)
-{
-	EventScan  *scan = EventScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
-	Event		event;
-	int64		position = 0;
-
-	if (EventScanNext(scan, &event))
-		position = EventGlobalPosition(&event);
-	EventScanEnd(scan);
-	return position;
 }

@@ -17,6 +17,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -44,6 +45,8 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
 
+static void refuse_dependents(const Oid *read_models, int n, const char *projection);
+
 /* The elements of an array of regclass without nulls, palloc'd. */
 Oid *
 ReadModelOids(ArrayType *array, int *n)
@@ -60,13 +63,13 @@ ReadModelOids(ArrayType *array, int *n)
 }
 
 /*
- * Tables that the caller may write in every way: appending sessions will lock
+ * Tables that the owner of a projection may write in every way: appending sessions will lock
  * them, and a rebuild empties them and fills them again.  They are locked to the
  * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
  * Raises 22004, 42P01, 42809, 42501.
  */
 void
-ReadModelsCheck(ArrayType *read_models)
+ReadModelsCheck(ArrayType *read_models, Oid owner)
 {
 	Oid		   *tables;
 	int			n;
@@ -102,7 +105,7 @@ ReadModelsCheck(ArrayType *read_models)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
 					 errdetail("Other sessions could not write it.")));
-		if (pg_class_aclmask(tables[i], GetUserId(), READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
+		if (pg_class_aclmask(tables[i], owner, READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
 		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
 			ereport(ERROR,
@@ -141,21 +144,27 @@ ReadModelsLock(const Oid *locks, int nlocks, Oid owner)
 }
 
 /*
- * 55000 when another projection keeps one of the tables, too: with somebody else's
- * rows in it a table cannot be emptied for this one alone.
+ * 55000 when another projection keeps one of the tables, too, or a partition of
+ * one, or what inherits from it: with somebody else's rows in it a table cannot be
+ * emptied for this one alone.
  */
 void
 ReadModelsRefuseShared(const char *projection)
 {
 	static InternalQuery query = {
-		.sql = "WITH kept AS (SELECT p.name, " REGISTRY_READ_MODELS " AS read_models"
-		" FROM cqrs_es.projections AS p)"
-		" SELECT o.name AS other, t::pg_catalog.regclass AS table_name FROM kept AS p"
-		" JOIN kept AS o ON o.name OPERATOR(pg_catalog.<>) p.name,"
-		" LATERAL pg_catalog.unnest(p.read_models) AS t"
-		" WHERE p.name OPERATOR(pg_catalog.=) $1"
-		" AND t::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (o.read_models::pg_catalog.oid[])"
-		" ORDER BY 1 LIMIT 1",
+		.sql = "WITH RECURSIVE kept AS (SELECT p.name, t::pg_catalog.oid AS relid"
+		" FROM cqrs_es.projections AS p,"
+		" LATERAL pg_catalog.unnest(" REGISTRY_READ_MODELS "::pg_catalog.regclass[]) AS t),"
+		" reached AS (SELECT k.name, k.relid, false AS inherits FROM kept AS k UNION"
+		" SELECT r.name, c.oid, r.inherits OR NOT c.relispartition"
+		" FROM reached AS r JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) r.relid"
+		" JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid)"
+		" SELECT o.name AS other, o.relid::pg_catalog.regclass::pg_catalog.text AS table_name"
+		" FROM reached AS p JOIN reached AS o ON o.relid OPERATOR(pg_catalog.=) p.relid"
+		" AND o.name OPERATOR(pg_catalog.<>) p.name AND NOT o.inherits"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1 AND p.relid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid"
+		" ORDER BY o.name, EXISTS (SELECT FROM kept AS k"
+		" WHERE k.name OPERATOR(pg_catalog.=) $1 AND k.relid OPERATOR(pg_catalog.=) p.relid) DESC, 2 LIMIT 1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = CStringGetTextDatum(projection);
@@ -179,7 +188,10 @@ ReadModelsRefuseShared(const char *projection)
  * Delete all rows of the read models, with the rights of the projection's owner;
  * in one statement, so that foreign keys among them are content.  Row security
  * that would leave some behind is an error.  They are deleted, not truncated: that
- * would lock out readers.  Raises 42P01 when a table is gone.
+ * would lock out readers.  Tables and partitions are locked to the end of the
+ * transaction, against those who would change what hangs on them
+ * (ShareUpdateExclusiveLock).  Raises 42P01 when a table is gone, 55000 when more
+ * would change than these tables.
  */
 void
 ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char *projection)
@@ -189,14 +201,13 @@ ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char 
 	int			rc;
 	int			i;
 
+	refuse_dependents(read_models, n, projection);
 	initStringInfo(&sql);
 	for (i = 0; i < n; i++)
 	{
 		Oid			table = read_models[i];
-		char	   *name;
+		char	   *name = get_rel_name(table);
 
-		LockRelationOid(table, RowExclusiveLock);
-		name = get_rel_name(table);
 		if (name == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -220,6 +231,87 @@ ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char 
 	if (rc < 0)
 		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));
 	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/*
+ * 55000 when to delete the rows of these tables would change other tables, or do what
+ * nobody can foresee, and say what that is.  The tables of a projection and their
+ * partitions are its own; so is what refers from one of them to another.  Locks them
+ * before it looks.
+ *
+ * A foreign key or trigger on a partition is one of its own beside that of the
+ * partitioned table; the one is named.
+ */
+static void
+refuse_dependents(const Oid *read_models, int n, const char *projection)
+{
+	static InternalQuery query = {
+		.sql = "WITH RECURSIVE own AS (SELECT t AS relid FROM pg_catalog.unnest($1) AS t UNION"
+		" SELECT c.oid FROM own JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) own.relid"
+		" JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid WHERE c.relispartition),"
+		" keys AS (SELECT c.oid, c.conname, c.conrelid, c.confdeltype, c.conparentid FROM pg_catalog.pg_constraint AS c"
+		" WHERE c.contype OPERATOR(pg_catalog.=) 'f' AND c.confdeltype IN ('c', 'n', 'd')"
+		" AND c.confrelid IN (SELECT relid FROM own) AND c.conrelid NOT IN (SELECT relid FROM own)),"
+		" triggers AS (SELECT t.oid, t.tgname, t.tgrelid, t.tgparentid FROM pg_catalog.pg_trigger AS t"
+		" WHERE t.tgrelid IN (SELECT relid FROM own) AND NOT t.tgisinternal"
+		" AND t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 8 OPERATOR(pg_catalog.<>) 0"
+		" AND t.tgenabled IN ('O', 'A')"
+		/* statement triggers of a partition do not fire */
+		" AND (t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 1 OPERATOR(pg_catalog.=) 1"
+		" OR t.tgrelid OPERATOR(pg_catalog.=) ANY ($1)))"
+		" SELECT d.what FROM (SELECT pg_catalog.format(CASE k.confdeltype"
+		" WHEN 'c' THEN 'Foreign key \"%s\" of table %s would delete its rows (ON DELETE CASCADE).'"
+		" WHEN 'n' THEN 'Foreign key \"%s\" of table %s would change its rows (ON DELETE SET NULL).'"
+		" ELSE 'Foreign key \"%s\" of table %s would change its rows (ON DELETE SET DEFAULT).' END,"
+		" k.conname, k.conrelid::pg_catalog.regclass) AS what"
+		" FROM keys AS k WHERE k.conparentid NOT IN (SELECT oid FROM keys)"
+		" UNION ALL SELECT pg_catalog.format('Table %s inherits from %s: its rows would be deleted with those.',"
+		" i.inhrelid::pg_catalog.regclass, i.inhparent::pg_catalog.regclass)"
+		" FROM pg_catalog.pg_inherits AS i"
+		" WHERE i.inhparent IN (SELECT relid FROM own) AND i.inhrelid NOT IN (SELECT relid FROM own)"
+		" UNION ALL SELECT pg_catalog.format('Rule \"%s\" of table %s says what else happens on DELETE.',"
+		" r.rulename, r.ev_class::pg_catalog.regclass) FROM pg_catalog.pg_rewrite AS r"
+		" WHERE r.ev_class OPERATOR(pg_catalog.=) ANY ($1)"
+		" AND r.ev_type OPERATOR(pg_catalog.=) '4' AND r.ev_enabled IN ('O', 'A')"
+		" UNION ALL SELECT pg_catalog.format('Trigger \"%s\" of table %s would run on DELETE.',"
+		" t.tgname, t.tgrelid::pg_catalog.regclass)"
+		" FROM triggers AS t WHERE t.tgparentid NOT IN (SELECT oid FROM triggers)) AS d ORDER BY 1",
+		.nargs = 1,.argtypes = {OIDARRAYOID}
+	};
+	Datum	   *tables = palloc(n * sizeof(Datum));
+	Datum		value;
+	StringInfoData found;
+	uint64		nfound;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		LockRelationOid(read_models[i], ShareUpdateExclusiveLock);
+		tables[i] = ObjectIdGetDatum(read_models[i]);
+	}
+	for (i = 0; i < n; i++)
+		(void) find_all_inheritors(read_models[i], ShareUpdateExclusiveLock, NULL);
+	value = PointerGetDatum(construct_array(tables, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+
+	SPI_connect();
+	nfound = RegistryRead(&query, &value);
+	if (nfound > 0)
+	{
+		initStringInfo(&found);
+		for (i = 0; i < (int) nfound; i++)
+		{
+			QueryRow	row = InternalQueryRow(i);
+
+			appendStringInfo(&found, "%s%s", i == 0 ? "" : "\n", InternalQueryText(&row, "what"));
+		}
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot be rebuilt: it would change more than its read models",
+						projection),
+				 errdetail_internal("%s", found.data),
+				 errhint("Let foreign keys on read models take no action, or drop or disable these for the rebuild. A table that belongs to the projection can be one of its read models.")));
+	}
 	SPI_finish();
 }
 

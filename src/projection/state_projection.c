@@ -11,7 +11,8 @@
  * nothing left to do: a row that one transaction writes again and again becomes
  * slower each time.  Two who append to one stream do so
  * one after the other, since the log's primary key makes the second wait, so the
- * row is read without a lock.
+ * row is read without a lock.  The row is there for everybody, so all events are in
+ * it, whatever row security of the log would show whoever appends.
  *
  * Many events of one stream in one transaction leave as many versions of the row,
  * which nobody can clean up yet, and whoever looks for the row by its index meets all
@@ -174,11 +175,11 @@ StateProjectionCheck(const StateProjection *state)
 
 /*
  * Bring the row of the event's stream up to the event, or a replayed one's to the
- * end of the stream.  Between SPI_connect and SPI_finish.  Raises what reducers
- * raise, 55000 for a tenant's event when the table does not tell tenants apart,
+ * end of the stream; false when there was nothing to do.  Between SPI_connect and
+ * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the table does not tell tenants apart,
  * 42P01, and what the statements do.
  */
-void
+bool
 StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 {
 	StreamKey	key;
@@ -189,7 +190,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 
 	EventKey(event, &key);
 	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(state->projection))
-		return;					/* both were dropped while we waited for something */
+		return false;			/* both were dropped while we waited for something */
 	aggregate = AggregateRequire(key.aggregate_type);
 	describe_table(state->table, &name, &has_tenant);
 	if (!has_tenant && VARSIZE_ANY_EXHDR(key.tenant_id) > 0)
@@ -207,7 +208,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 		folded.state = aggregate->initial_state;
 	}
 	if (folded.version >= EventSequence(event))
-		return;
+		return false;
 	if (folded.version == EventSequence(event) - 1 && !replayed)
 	{
 		Event		next = *event;
@@ -215,8 +216,9 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 		FoldMore(&folded, aggregate, &key, &next, 1, NULL);
 	}
 	else
-		folded = FoldStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event));
+		folded = FoldWholeStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event), NULL);
 	write_row(state, &key, &folded);
+	return true;
 }
 
 /* Is there a projection of that name that keeps states? */

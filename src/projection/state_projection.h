@@ -14,6 +14,6 @@ typedef struct StateProjection StateProjection;
 extern StateProjection *StateProjectionMake(const char *projection, Oid table,
 											text *aggregate_type, const Definer *definer);
 extern void StateProjectionCheck(const StateProjection *state);
-extern void StateProjectionRun(StateProjection *state, const Event *event, bool replayed);
+extern bool StateProjectionRun(StateProjection *state, const Event *event, bool replayed);
 
 #endif							/* CQRS_ES_STATE_PROJECTION_H */

@@ -52,6 +52,9 @@ EXCEPTION WHEN OTHERS THEN
 		t = TABLE_NAME, c = COLUMN_NAME, y = PG_DATATYPE_NAME, n = CONSTRAINT_NAME, context = PG_EXCEPTION_CONTEXT;
 	-- the context up to the call
 	context := rtrim(regexp_replace(context, 'SQL statement "(SELECT|INSERT INTO) cqrs_es.*', ''), E'\n');
+	IF SQLSTATE = 'QE201' THEN
+		y := 'position';
+	END IF;
 	RETURN SQLSTATE || ': ' || array_to_string(ARRAY(SELECT part FROM unnest(ARRAY[m, d, h, s, t, c, y, n, context]) AS part WHERE part <> ''), ' | ');
 END $$;
 CREATE FUNCTION pg_temp.append_as(role text, type text) RETURNS text LANGUAGE sql AS
@@ -59,14 +62,14 @@ CREATE FUNCTION pg_temp.append_as(role text, type text) RETURNS text LANGUAGE sq
 CREATE FUNCTION pg_temp.execute_as(role text, type text) RETURNS text LANGUAGE sql AS
 	$$SELECT pg_temp.seen(role, format('SELECT cqrs_es.execute_command(''errors'', ''a'', %L)', type))$$;
 
-CREATE FUNCTION pg_temp.failed(type text, rest text) RETURNS text LANGUAGE sql AS
-	$$SELECT format('QE201: projection "errors" failed on event 1 (%s) of stream "errors/a" | %s', type, rest)$$;
+CREATE FUNCTION pg_temp.failed(type text, rest text, of_constraint text DEFAULT NULL) RETURNS text LANGUAGE sql AS
+	$$SELECT format('QE201: projection "errors" failed on event 1 (%s) of stream "errors/a" | %s | errors | a | 1 | position%s', type, rest, ' | ' || of_constraint)$$;
 
 SELECT is(pg_temp.append_as('cqrs_es_writer', type), expected || ' | projection "errors" handling event 1 of stream "errors/a"', type || ', for a stranger') FROM (VALUES
-	(1, 'unique', pg_temp.failed('unique', 'duplicate key value violates unique constraint "vault_pkey" (SQLSTATE 23505) | cqrs_es_errors | vault | vault_pkey')),
-	(2, 'not null', pg_temp.failed('not null', 'null value in column "secret" of relation "vault" violates not-null constraint (SQLSTATE 23502) | cqrs_es_errors | vault | secret')),
-	(3, 'check', pg_temp.failed('check', 'new row for relation "vault" violates check constraint "vault_n_check" (SQLSTATE 23514) | cqrs_es_errors | vault | vault_n_check')),
-	(4, 'foreign', pg_temp.failed('foreign', 'insert or update on table "doors" violates foreign key constraint "doors_id_fkey" (SQLSTATE 23503) | cqrs_es_errors | doors | doors_id_fkey')),
+	(1, 'unique', pg_temp.failed('unique', 'duplicate key value violates unique constraint "vault_pkey" (SQLSTATE 23505)', 'vault_pkey')),
+	(2, 'not null', pg_temp.failed('not null', 'null value in column "secret" of relation "vault" violates not-null constraint (SQLSTATE 23502)')),
+	(3, 'check', pg_temp.failed('check', 'new row for relation "vault" violates check constraint "vault_n_check" (SQLSTATE 23514)', 'vault_n_check')),
+	(4, 'foreign', pg_temp.failed('foreign', 'insert or update on table "doors" violates foreign key constraint "doors_id_fkey" (SQLSTATE 23503)', 'doors_id_fkey')),
 	(5, 'json', pg_temp.failed('json', 'invalid input syntax for type json (SQLSTATE 22P02)')),
 	(6, 'raise', pg_temp.failed('raise', E'no a (SQLSTATE P0001)\nAsk the keeper. | Knock.')),
 	(7, 'deadlock', '40P01: no a | Try again.'),
@@ -79,13 +82,13 @@ SELECT alike(pg_temp.append_as(role, type), expected || '%SQL statement "INSERT 
 	(3, 'check', '%Failing row contains (a, the secret, 100).%'),
 	(4, 'foreign', '%Key (id)=(the secret) is not present in table "vault".%'),
 	(5, 'json', '%Token "the" is invalid.%'),
-	(6, 'raise', '%Ask the keeper. | Knock. | PL/pgSQL function refuse(text)%'),
+	(6, 'raise', '%Ask the keeper. | Knock. | errors | a | 1 | position | PL/pgSQL function refuse(text)%'),
 	(7, 'deadlock', '40P01: no a | Try again. | PL/pgSQL function deadlock(text)%'),
 	(8, 'conflict', 'QE001: no a | s | t | 1 | 2 | PL/pgSQL function%')) t (n, type, expected),
 	(VALUES ('none'), ('cqrs_es_architect'), ('cqrs_es_apprentice')) r (role)
 ORDER BY n, role;
 SELECT is(pg_temp.seen('cqrs_es_writer', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('errors', 'a', 'unique', '{}')$$),
-	pg_temp.failed('unique', 'duplicate key value violates unique constraint "vault_pkey" (SQLSTATE 23505) | cqrs_es_errors | vault | vault_pkey')
+	pg_temp.failed('unique', 'duplicate key value violates unique constraint "vault_pkey" (SQLSTATE 23505)', 'vault_pkey')
 	|| ' | projection "errors" handling event 1 of stream "errors/a"', 'the same after a plain INSERT');
 
 SELECT is(pg_temp.execute_as('cqrs_es_writer', type), expected, type || ', for a stranger') FROM (VALUES

@@ -40,7 +40,7 @@ SELECT is(rt.events('deleted'), 1::bigint, 'nothing was appended');
 SELECT rt.make('parent') IS NULL AS x \gset
 CREATE TABLE rt.child (id text REFERENCES rt.parent ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED);
 CREATE TRIGGER follow AFTER DELETE ON rt.child FOR EACH ROW EXECUTE FUNCTION rt.append();
-SELECT lives_ok($$SELECT cqrs_es.rebuild_projection('parent')$$, 'no row refers to the table');
+SELECT throws_ok($$SELECT cqrs_es.rebuild_projection('parent')$$, '55000', NULL, 'no row refers to the table');
 INSERT INTO rt.child VALUES ('1');
 SELECT throws_ok($$SELECT cqrs_es.rebuild_projection('parent')$$, '55000', NULL, 'a trigger on a table that refers to it');
 

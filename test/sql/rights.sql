@@ -18,8 +18,8 @@ GRANT SELECT (aggregate_type, aggregate_id, payload), INSERT (aggregate_type, ag
 GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
-	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$|^last_position$');
+	EXECUTE (SELECT format('GRANT EXECUTE ON ROUTINE %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$|^last_position$|^retry_skipped$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -52,7 +52,7 @@ RESET cqrs_es.force_generic_path;
 RESET track_functions;
 
 BEGIN;
-SELECT plan(70);
+SELECT plan(71);
 SELECT is(:first, 1, 'the first event');
 SELECT is(:straight_read_sequence, 1, 'read_stream reads it straight');
 SELECT is(:'straight_read_type', 'e'::text, 'so does read_all');
@@ -131,7 +131,9 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.create_projection('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_handler('theirs', 'e', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_handler('theirs', 'old')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.alter_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.rebuild_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.retry_skipped('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.pause_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.resume_projection('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
@@ -172,9 +174,11 @@ INSERT INTO calls (needs, call)
 	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname ~ '^protect|^note_function_names');
 GRANT SELECT ON calls TO PUBLIC;
 
-SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump')
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump') AND prokind <> 'p'
 	AND NOT EXISTS (SELECT FROM calls WHERE call ~ format('^SELECT (cqrs_es\.)?%s\(', proname))$$,
 	'every function is called below, but reject, which does nothing but raise, and one for an event trigger');
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND prokind = 'p'
+	AND has_function_privilege('cqrs_es_writer', oid, 'EXECUTE')$$, 'procedures, which cannot be called in a function, are closed');
 
 SELECT bag_eq(format($$SELECT call, pg_temp.state_as(%L, call) FROM calls$$, role),
 	format($$SELECT call, CASE WHEN needs <@ %L::text[] THEN 'allowed'

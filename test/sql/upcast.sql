@@ -25,7 +25,7 @@ BEGIN
 	RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
-	RETURN ARRAY[state, message, substring(context from '(?n)event \d+ of stream.*$')];
+	RETURN ARRAY[state, message, substring(context from '(?n)event \d+ of stream "[^"]*"')];
 END $$;
 CREATE FUNCTION v1(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$SELECT payload - 'name' || jsonb_build_object('names', string_to_array(payload ->> 'name', ' '))$$;
 CREATE FUNCTION v2(payload jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$BEGIN

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ * event_error.c
+ *	  Which event an error came of, for programs.
+ *
+ * Whoever reads or replays the log and meets an event that cannot be dealt with has
+ * to know its position to go on behind it.  As with QE001 (append.c), what has no
+ * field of its own stands in those of the server that name database objects.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "log/event_error.h"
+
+/*
+ * Give an error that was taken off the stack the event: aggregate type and id as
+ * schema and table, its sequence as column, its position as data type.  What the
+ * error had there goes, its constraint stays.  In the current memory context.
+ */
+void
+EventErrorName(ErrorData *error, const Event *event)
+{
+	error->schema_name = text_to_cstring(EventText(event, EVENT_AGGREGATE_TYPE));
+	error->table_name = text_to_cstring(EventText(event, EVENT_AGGREGATE_ID));
+	error->column_name = psprintf("%lld", (long long) EventSequence(event));
+	error->datatype_name = psprintf("%lld", (long long) EventGlobalPosition(event));
+}

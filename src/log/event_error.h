@@ -1,0 +1,13 @@
+/*-------------------------------------------------------------------------
+ * event_error.h
+ *	  Which event an error came of.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_EVENT_ERROR_H
+#define CQRS_ES_EVENT_ERROR_H
+
+#include "log/events.h"
+
+extern void EventErrorName(ErrorData *error, const Event *event);
+
+#endif							/* CQRS_ES_EVENT_ERROR_H */

@@ -1,0 +1,359 @@
+/*-------------------------------------------------------------------------
+ * replay.c
+ *	  Old events through the handlers of a projection, in the order of the log, and
+ *	  what to do about those that fail.
+ *
+ * The caller holds the row of the projection, so that nobody changes it meanwhile,
+ * and says what has been handled already (coverage.c).
+ *
+ * When it is to skip, each event has a subtransaction of its own: what fails leaves
+ * nothing behind, is recorded (skipped_event.c), and counts as handled.  An error
+ * that no event has made is not skipped: a deadlock, a lack of memory, a wish to
+ * cancel; an append that is refused, for then the projection cannot be rebuilt at all.
+ * And what would fail for every event is found out before (ReplayRefuseProblems).
+ *
+ * The row of a state is that of a whole stream.  Once an event of a stream was
+ * skipped the others would fail as well, after as many events each; so one is
+ * recorded, and the others are passed by.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/fixed_settings.h"
+#include "base/stream_key.h"
+#include "base/subtransaction.h"
+#include "base/text.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
+#include "log/horizon.h"
+#include "projection/handler.h"
+#include "projection/projection_status.h"
+#include "projection/replay.h"
+#include "projection/skipped_event.h"
+
+/* logs with fewer events than this are through before anybody asks */
+#define EVENTS_WORTH_A_NOTICE	1000
+
+/* Streams whose states were skipped, by a hash of their keys. */
+typedef struct SkippedStreams
+{
+	uint64		hash;
+	List	   *events;			/* one of each */
+} SkippedStreams;
+
+static bool handle(Replay *replay, const Event *event);
+static SkippedStreams *skipped_streams(Replay *replay, const Event *event, HASHACTION action);
+static bool is_of_skipped_stream(Replay *replay, const Event *event);
+static void note_skipped_stream(Replay *replay, const Event *event);
+static bool is_same_stream(const Event *a, const Event *b);
+static void note_progress(Replay *replay, int64 last, int64 position);
+static int64 last_position(Snapshot snapshot);
+
+/*
+ * Handle visible events that are not among the handled ones, nor queued, in the order
+ * of positions; about max_events that concern the projection at most (0: all).  *handled
+ * becomes what is handled then.  Counts in *replay.  Returns whether that was all.
+ */
+bool
+ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
+{
+	int64		settled = HorizonSettled(0);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		after = CoverageFirstMissing(handled) - 1;
+	int64		last = last_position(snapshot);
+	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
+	Coverage	visible = {.position = after};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext work = AllocSetContextCreate(caller, "cqrs_es replay", ALLOCSET_DEFAULT_SIZES);
+	int64		before = replay->concerned + replay->skipped;
+	bool		at_end = true;
+	bool		forbids = false;
+	int			cursor = 0;
+	int			guc_level = 0;
+	Event		event;
+
+	if (!replay->has_begun)
+		replay->first = after;
+	replay->has_begun = true;
+	FixedSettingsSet(&guc_level);	/* once for all that runs in it */
+	while (EventScanNext(scan, &event))
+	{
+		int64		position = EventGlobalPosition(&event);
+
+		CHECK_FOR_INTERRUPTS();
+		/* events that share a position are not parted */
+		if (max_events > 0 && replay->concerned + replay->skipped - before >= max_events &&
+			position > visible.position)
+		{
+			at_end = false;
+			break;
+		}
+		if (forbids != (position <= replay->old_to))
+			DispatchForbid(forbids = position <= replay->old_to);
+		CoverageAdd(&visible, position, settled);
+		MemoryContextSwitchTo(work);
+		if (!CoverageHas(handled, position, &cursor) && !DispatchIsQueued(position))
+		{
+			replay->seen++;
+			replay->concerned += handle(replay, &event);
+		}
+		ProjectionStatusProgress(replay->projection, last, replay->rebuild, replay->seen, position);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work);
+		note_progress(replay, last, position);
+	}
+	if (forbids)
+		DispatchForbid(false);
+	FixedSettingsRestore(guc_level);
+	ProjectionStatusProgressEnd();
+	EventScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	MemoryContextDelete(work);
+	MemoryContextSwitchTo(replay->memory);
+	replay->tallies = HandlerTallies(replay->projection, replay->tallies);
+	MemoryContextSwitchTo(caller);
+	CoverageGoOn(&visible, handled);
+	*handled = visible;
+	return at_end;
+}
+
+/* Handle an event, or skip it; true when it was handled. */
+static bool
+handle(Replay *replay, const Event *event)
+{
+	ErrorData  *volatile error = NULL;
+	volatile bool concerned = false;
+	uint64		refusals = DispatchRefusals();
+	Subtransaction subtransaction;
+
+	if (!replay->skip)
+		return HandlerReplay(replay->projection, event, false);
+	if (!HandlerConcerns(replay->projection, event) || is_of_skipped_stream(replay, event))
+		return false;
+
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		concerned = HandlerReplay(replay->projection, event, true);
+		SubtransactionEnd(&subtransaction, true);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return concerned;
+
+	if (ErrorIsNotUsers(error->sqlerrcode) || DispatchRefusals() != refusals)
+		ReThrowError(error);
+	SkippedEventSave(replay->projection->name, event, error,
+					 EventGlobalPosition(event) <= replay->old_to);
+	replay->skipped++;
+	if (replay->projection->keeps_states)
+		note_skipped_stream(replay, event);
+	return false;
+}
+
+/*
+ * Handle an event that was skipped before; false when it fails again, which is
+ * recorded, too.
+ */
+bool
+ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
+{
+	StreamKey	key = {skipped->aggregate_type, skipped->aggregate_id, skipped->tenant_id};
+	Replay		replay = {.projection = projection,.skip = true,.memory = CurrentMemoryContext,
+		.old_to = skipped->in_rebuild ? PG_INT64_MAX : 0};
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EventScan  *scan = EventScanStream(&key, skipped->sequence, ForwardScanDirection, snapshot);
+	int			guc_level = 0;
+	Event		event;
+
+	FixedSettingsSet(&guc_level);
+	DispatchForbid(skipped->in_rebuild);
+	if (EventScanNext(scan, &event))
+		(void) handle(&replay, &event);
+	DispatchForbid(false);
+	FixedSettingsRestore(guc_level);
+	EventScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	if (replay.skipped == 0)
+		SkippedEventDelete(projection->name, skipped);
+	return replay.skipped == 0;
+}
+
+/* Was an event of the same stream skipped, whose state can so not be told? */
+static bool
+is_of_skipped_stream(Replay *replay, const Event *event)
+{
+	SkippedStreams *streams = replay->skipped_streams ?
+		skipped_streams(replay, event, HASH_FIND) : NULL;
+	ListCell   *lc;
+
+	if (streams)
+		foreach(lc, streams->events)
+			if (is_same_stream(lfirst(lc), event))
+			return true;
+	return false;
+}
+
+static void
+note_skipped_stream(Replay *replay, const Event *event)
+{
+	MemoryContext work = MemoryContextSwitchTo(replay->memory);
+	SkippedStreams *streams;
+
+	if (replay->skipped_streams == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(SkippedStreams),
+			.hcxt = replay->memory};
+
+		replay->skipped_streams = hash_create("cqrs_es skipped streams", 64, &control,
+											  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	streams = skipped_streams(replay, event, HASH_ENTER);
+	streams->events = lappend(streams->events, EventCopy(event));
+	MemoryContextSwitchTo(work);
+}
+
+static SkippedStreams *
+skipped_streams(Replay *replay, const Event *event, HASHACTION action)
+{
+	text	   *id = EventText(event, EVENT_AGGREGATE_ID);
+	uint64		hash = DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(id),
+														VARSIZE_ANY_EXHDR(id), 0));
+	bool		found;
+	SkippedStreams *streams = hash_search(replay->skipped_streams, &hash, action, &found);
+
+	if (streams && !found)
+		streams->events = NIL;
+	return streams;
+}
+
+static bool
+is_same_stream(const Event *a, const Event *b)
+{
+	static const int key[] = {EVENT_AGGREGATE_ID, EVENT_AGGREGATE_TYPE, EVENT_TENANT_ID};
+	size_t		i;
+
+	for (i = 0; i < lengthof(key); i++)
+		if (!TextEqual(EventText(a, key[i]), EventText(b, key[i])))
+			return false;
+	return true;
+}
+
+/* A notice for each quarter of a long log. */
+static void
+note_progress(Replay *replay, int64 last, int64 position)
+{
+	if (replay->seen < EVENTS_WORTH_A_NOTICE || replay->quarter >= 3 ||
+		position - replay->first < (last - replay->first) / 4 * (replay->quarter + 1))
+		return;
+	replay->quarter++;
+	ereport(NOTICE,
+			(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
+					replay->projection->name, 25 * replay->quarter, (long long) replay->seen)));
+}
+
+/*
+ * The position of the last event that is visible now; 0 when there is none.  Looks
+ * with the newest snapshot.
+ */
+int64
+ReplayLastPosition(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		position = last_position(snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return position;
+}
+
+static int64
+last_position(Snapshot snapshot)
+{
+	EventScan  *scan = EventScanLog(PG_INT64_MAX, BackwardScanDirection, snapshot);
+	Event		event;
+	int64		position = 0;
+
+	if (EventScanNext(scan, &event))
+		position = EventGlobalPosition(&event);
+	EventScanEnd(scan);
+	return position;
+}
+
+/* 55000 when handlers fail whatever the event is: to skip would be to skip them all. */
+void
+ReplayRefuseProblems(Projection *projection)
+{
+	List	   *problems = HandlerProblems(projection);
+	StringInfoData all;
+	ListCell   *lc;
+
+	if (problems == NIL)
+		return;
+	initStringInfo(&all);
+	foreach(lc, problems)
+		appendStringInfo(&all, "%s%s", all.len > 0 ? "\n" : "", (char *) lfirst(lc));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("projection \"%s\" would skip every event", projection->name),
+			 errdetail_internal("%s", all.data),
+			 errhint("Mend its handlers first.")));
+}
+
+/*
+ * Tell the caller what came of a replay: NOTICE of its events and the rows that
+ * statements changed; in a rebuild a WARNING for each that changed none at all, since
+ * rows that were put into a table by hand are not there any more.
+ */
+void
+ReplayReport(const Replay *replay)
+{
+	const char *name = replay->projection->name;
+	StringInfoData detail;
+	int64		rows = 0;
+	bool		functions = false;
+	ListCell   *lc;
+
+	foreach(lc, replay->tallies)
+	{
+		HandlerTally *tally = lfirst(lc);
+
+		functions |= tally->is_function;
+		if (!tally->is_function)
+			rows += tally->rows;
+	}
+	initStringInfo(&detail);
+	appendStringInfo(&detail, "Its statements changed %lld rows%s.", (long long) rows,
+					 functions ? "; those of functions are not counted" : "");
+	if (replay->skipped > 0)
+		appendStringInfo(&detail, "\n%lld events were skipped: see cqrs_es.skipped_events.",
+						 (long long) replay->skipped);
+	ereport(NOTICE,
+			(replay->rebuild ?
+			 errmsg("projection \"%s\" has been rebuilt from %lld events", name,
+					(long long) replay->concerned) :
+			 errmsg("projection \"%s\" has caught up with %lld events", name,
+					(long long) replay->concerned),
+			 errdetail_internal("%s", detail.data)));
+	foreach(lc, replay->tallies)
+	{
+		HandlerTally *tally = lfirst(lc);
+
+		if (replay->rebuild && !tally->is_function && tally->runs > 0 && tally->rows == 0)
+			ereport(WARNING,
+					(errmsg("the handler of projection \"%s\" for event type \"%s\" changed no row in %lld events",
+							name, tally->event_type, (long long) tally->runs),
+					 errhint("Rows that were put into a read model by hand are gone after a rebuild. Let a handler make them.")));
+	}
+}
