@@ -7,7 +7,8 @@
  * leave out the last thousand events.  Nor can one ask afterwards, when more has
  * settled.  So read_page says it itself, from the walk that found the rows.
  *
- * Events of the current tenant only, their payloads upcast.  In READ COMMITTED each call
+ * Events of the current tenant only, or of all where the caller asks for them and
+ * may (tenants.c); their payloads upcast.  In READ COMMITTED each call
  * sees what is committed when it runs, not when its statement began; above it
  * the transaction's snapshot.  Nothing is written, so all of it works on a hot
  * standby.
@@ -35,6 +36,7 @@
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/read.h"
+#include "log/tenants.h"
 #include "log/upcast.h"
 
 /* The texts of a filter; no array: everything matches. */
@@ -118,7 +120,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_all(after_position, max_count, aggregate_types, event_types).
+ * SQL: read_all(after_position, max_count, aggregate_types, event_types, all_tenants).
  * Settled events only, in order; see horizon.c for what that takes.  Events that
  * share a position come together, beyond max_count if need be.
  */
@@ -131,8 +133,8 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_page(after_position, max_count, aggregate_types, event_types).  The
- * events of read_all, each with read_to: the position to go on behind when it
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types,
+ * all_tenants).  The events of read_all, each with read_to: the position to go on behind when it
  * has been dealt with.  That is its own position, and in the last row as far
  * as was looked, so that whoever stops before the end goes on right, too.
  * Where no event matched, one row has nothing but that.
@@ -164,7 +166,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	int64		max_count = ReadMaxCount(fcinfo->args[1]);
 	TextFilter	aggregate_types = filter_arg(fcinfo, 2);
 	TextFilter	event_types = filter_arg(fcinfo, 3);
-	text	   *tenant_id = TenancyCurrent();
+	bool		all_tenants = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	HorizonScan walk;
@@ -172,6 +175,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 
 	HorizonCheckCursor(after_position);
 	EventsRequireRights(ACL_SELECT);
+	if (all_tenants)
+		TenantsRequireAll();
 	if (max_count == 0)
 		return after_position;
 
@@ -182,7 +187,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	HorizonScanBegin(&walk, after_position, HorizonDeadline());
 	while (max_count > 0 ? HorizonScanNext(&walk, &event) : HorizonScanNextTied(&walk, &event))
 	{
-		if (!TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id) ||
+		if ((tenant_id && !TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id)) ||
 			!filter_matches(&aggregate_types, event.values[EVENT_AGGREGATE_TYPE]) ||
 			!filter_matches(&event_types, event.values[EVENT_EVENT_TYPE]))
 			continue;

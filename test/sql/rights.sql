@@ -138,6 +138,10 @@ INSERT INTO calls (needs, call) VALUES
 	-- for the owner alone
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
+	('{OWNER}', $$SELECT cqrs_es.tenants()$$),
+	('{OWNER}', $$SELECT cqrs_es.read_all(all_tenants => true)$$),
+	('{OWNER}', $$SELECT cqrs_es.read_page(all_tenants => true)$$),
+	('{OWNER}', $$SET LOCAL cqrs_es.require_tenant = on$$),
 	('{OWNER}', $$UPDATE cqrs_es.events SET payload = '{}' WHERE false$$),
 	('{OWNER}', $$DELETE FROM cqrs_es.events WHERE false$$),
 	('{OWNER}', $$TRUNCATE cqrs_es.events$$),
