@@ -30,6 +30,7 @@ extern StreamTip EventScanTipByQuery(const StreamKey *key);
 extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								  ScanDirection direction, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
+extern char *EventScanAggregateId(const text *aggregate_type);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 							   Snapshot snapshot);

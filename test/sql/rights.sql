@@ -116,7 +116,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{INSERT,SELECT}', $$SELECT cqrs_es.take_snapshot('rights', 'a')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.create_aggregate('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.alter_aggregate('rights', snapshot_every => 5)$$),
-	('{EXECUTE}', $$SELECT cqrs_es.drop_aggregate('rights')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.drop_aggregate('rights', force => true)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', '[]'::jsonb)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', '[]'::text)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', 'reduce(jsonb, cqrs_es.event)'::regprocedure)$$),
