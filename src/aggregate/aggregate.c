@@ -197,11 +197,11 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
 		report_missing(type);
-	if (PG_ARGISNULL(1) || !PG_GETARG_BOOL(1))
-		refuse_while_there_are_events(type);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->refuse_drop)
 			parts[i]->refuse_drop(type);
+	if (PG_ARGISNULL(1) || !PG_GETARG_BOOL(1))
+		refuse_while_there_are_events(type);
 	(void) RegistryWrite(&query, &value, NULL);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->drop)
