@@ -75,28 +75,38 @@ SELECT cqrs_es.define_command('circle', 'CreateCircle', $$
     CASE
         WHEN version > 0 THEN
             cqrs_es.reject('Circle already created', code => 'ALREADY_CREATED')
-        WHEN coalesce((command->>'capacity')::smallint, 0) < 3 THEN
+        WHEN (command @@ 'strict $.circle_name > ""') IS NOT TRUE THEN
+            cqrs_es.reject('Circle name is missing', code => 'NO_NAME')
+        WHEN (command @@ 'strict $.capacity >= 3') IS NOT TRUE THEN
             cqrs_es.reject('Circle capacity must be 3 or more', code => 'CAPACITY_TOO_SMALL')
+        WHEN (command @@ 'strict $.capacity <= 10000') IS NOT TRUE THEN
+            cqrs_es.reject('Circle capacity must be 10000 or less', code => 'CAPACITY_TOO_LARGE')
         WHEN name_is_taken(command->>'circle_name', aggregate_id) THEN
             cqrs_es.reject('Circle name already exists', code => 'NAME_TAKEN')
         ELSE
             jsonb_build_object('type', 'CircleCreated',
                                'payload', jsonb_build_object('name', command->>'circle_name',
-                                                             'capacity', (command->>'capacity')::smallint))
+                                                             'capacity', (command->>'capacity')::numeric::smallint))
     END
 $$);
 SELECT cqrs_es.define_command('circle', 'UpdateCircle', $$
     CASE
         WHEN version = 0 THEN
             cqrs_es.reject('Circle not found', code => 'NOT_FOUND')
-        WHEN (command->>'capacity')::smallint < 3 THEN
+        WHEN command->>'circle_name' IS NULL AND command->>'capacity' IS NULL THEN
+            cqrs_es.reject('Nothing to update', code => 'NOTHING')
+        WHEN command->>'circle_name' IS NOT NULL AND (command @@ 'strict $.circle_name > ""') IS NOT TRUE THEN
+            cqrs_es.reject('Circle name is missing', code => 'NO_NAME')
+        WHEN command->>'capacity' IS NOT NULL AND (command @@ 'strict $.capacity >= 3') IS NOT TRUE THEN
             cqrs_es.reject('Circle capacity must be 3 or more', code => 'CAPACITY_TOO_SMALL')
+        WHEN command->>'capacity' IS NOT NULL AND (command @@ 'strict $.capacity <= 10000') IS NOT TRUE THEN
+            cqrs_es.reject('Circle capacity must be 10000 or less', code => 'CAPACITY_TOO_LARGE')
         WHEN name_is_taken(command->>'circle_name', aggregate_id) THEN
             cqrs_es.reject('Circle name already exists', code => 'NAME_TAKEN')
         ELSE
             jsonb_build_object('type', 'CircleUpdated',
                                'payload', jsonb_build_object('name', command->>'circle_name',
-                                                             'capacity', (command->>'capacity')::smallint))
+                                                             'capacity', (command->>'capacity')::numeric::smallint))
     END
 $$);
 

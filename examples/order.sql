@@ -33,12 +33,12 @@ SELECT cqrs_es.define_reducer('ORDER', 'OrderCancelled', '[
 
 \echo '\n*** 2. Commands ***\n'
 
--- (Null, when there are no items.)
+-- (Null, when there are no items, or something that is no array.)
 CREATE FUNCTION amount_of(items jsonb) RETURNS numeric LANGUAGE sql AS $$
-    SELECT sum(CASE WHEN (item->>'quantity')::integer > 0 AND (item->>'price')::numeric >= 0
-                    THEN (item->>'quantity')::integer * (item->>'price')::numeric
+    SELECT sum(CASE WHEN item @@ 'strict $.quantity > 0 && $.price >= 0'
+                    THEN (item->>'quantity')::numeric * (item->>'price')::numeric
                     ELSE cqrs_es.reject('Invalid item', code => 'INVALID_ITEM')::numeric END)
-    FROM jsonb_array_elements(items) AS item
+    FROM jsonb_path_query(items, 'strict $[*]', silent => true) AS item
 $$;
 -- What may only be done to an open order begins with this: the event, or the reason why not.
 CREATE FUNCTION if_open(state jsonb, event jsonb) RETURNS jsonb LANGUAGE sql AS $$
@@ -54,6 +54,8 @@ SELECT cqrs_es.define_command('ORDER', 'CreateOrder', $$
     CASE
         WHEN version > 0 THEN
             cqrs_es.reject('Order already created', code => 'ALREADY_CREATED')
+        WHEN (command @@ 'strict $.customerId > ""') IS NOT TRUE THEN
+            cqrs_es.reject('Order has no customer', code => 'NO_CUSTOMER')
         WHEN amount_of(command->'items') IS NULL THEN
             cqrs_es.reject('Order has no items', code => 'NO_ITEMS')
         ELSE

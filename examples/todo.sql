@@ -35,6 +35,8 @@ SELECT cqrs_es.define_command('todo', 'CreateTodo', $$
     CASE
         WHEN version > 0 THEN
             cqrs_es.reject('Todo already created', code => 'ALREADY_CREATED')
+        WHEN (command @@ 'strict $.title > ""') IS NOT TRUE THEN
+            cqrs_es.reject('Title is missing', code => 'NO_TITLE')
         ELSE
             jsonb_build_object('type', 'TodoCreated',
                                'payload', jsonb_build_object('title', command->>'title'))
@@ -46,6 +48,8 @@ SELECT cqrs_es.define_command('todo', 'ChangeTitle', $$
             cqrs_es.reject('Todo not found', code => 'NOT_FOUND')
         WHEN (state->>'completed')::boolean THEN
             cqrs_es.reject('Cannot change title of completed todo', code => 'COMPLETED')
+        WHEN (command @@ 'strict $.title > ""') IS NOT TRUE THEN
+            cqrs_es.reject('Title is missing', code => 'NO_TITLE')
         ELSE
             jsonb_build_object('type', 'TodoTitleChanged',
                                'payload', jsonb_build_object('title', command->>'title'))
@@ -104,6 +108,7 @@ SELECT version, state FROM cqrs_es.execute_command('todo', :'milk', 'CompleteTod
 SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'CreateTodo', '{"title": "Buy milk"}');
 SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'ChangeTitle', '{"title": "Buy beer"}');
 SELECT * FROM cqrs_es.execute_command('todo', :'milk', 'CompleteTodo');
+SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'CreateTodo', '{"title": ""}');
 SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'CompleteTodo');
 SELECT * FROM cqrs_es.execute_command('todo', '0a8f8a52-0f6c-4d0e-9a44-00000000dead', 'ChangeTitle', '{"title": "?"}');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE

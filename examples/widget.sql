@@ -36,12 +36,12 @@ SELECT cqrs_es.define_reducer('widget', 'WidgetDescriptionChanged', '[
 \echo '\n*** 2. What several commands share is a function: a rule, an event ***\n'
 
 CREATE FUNCTION valid_name(command jsonb) RETURNS text LANGUAGE sql AS $$
-    SELECT CASE WHEN coalesce(command->>'widget_name', '') = ''
+    SELECT CASE WHEN (command @@ 'strict $.widget_name > ""') IS NOT TRUE
                 THEN cqrs_es.reject('Invalid name for the widget', code => 'INVALID_NAME')::text
                 ELSE command->>'widget_name' END
 $$;
 CREATE FUNCTION valid_description(command jsonb) RETURNS text LANGUAGE sql AS $$
-    SELECT CASE WHEN coalesce(command->>'widget_description', '') = ''
+    SELECT CASE WHEN (command @@ 'strict $.widget_description > ""') IS NOT TRUE
                 THEN cqrs_es.reject('Invalid description for the widget', code => 'INVALID_DESCRIPTION')::text
                 ELSE command->>'widget_description' END
 $$;

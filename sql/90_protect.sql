@@ -34,7 +34,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION cqrs_es.protect_declared() IS
-    'event trigger: refuses to drop functions and read models that declarations name, and to rename such functions';
+    'internal: event trigger: refuses to drop functions and read models that declarations name, and to rename such functions';
 REVOKE EXECUTE ON FUNCTION cqrs_es.protect_declared() FROM PUBLIC;
 
 CREATE EVENT TRIGGER cqrs_es_protect_declared ON sql_drop

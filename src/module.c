@@ -31,6 +31,7 @@
 #include "utils/guc.h"
 
 #include "base/definer.h"
+#include "base/early_setting.h"
 #include "base/extension.h"
 #include "base/registry.h"
 #include "base/tenancy.h"
@@ -56,6 +57,19 @@ PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
+/* all settings that the Inits below define */
+static const EarlySetting early_settings[] = {
+	{"cqrs_es.command_retries", false, NULL},
+	{"cqrs_es.context", false, ContextIsValid},
+	{"cqrs_es.force_generic_path", false, NULL},
+	{"cqrs_es.max_handler_depth", false, NULL},
+	{"cqrs_es.node_id", true, PositionNodeIsValid},
+	{"cqrs_es.require_tenant", true, EarlySettingIsBool},
+	{"cqrs_es.retry_window", false, NULL},
+	{"cqrs_es.settle_timeout", false, NULL},
+	{"cqrs_es.tenant_id", true, TenancyIsValid},
+};
+
 /*
  * One Init per concept that has settings, callbacks, or something to say to those
  * below it.
@@ -63,9 +77,7 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
-	/* before any of them is defined: then the server has dropped what is refused */
-	TenancyRefuseForgedSetting("cqrs_es.node_id");
-	TenancyRefuseForgedSetting("cqrs_es.tenant_id");
+	EarlySettingCheck(early_settings, lengthof(early_settings));
 
 	TenancyInit();
 	RegistryInit();

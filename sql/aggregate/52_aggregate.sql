@@ -26,7 +26,7 @@ CREATE FUNCTION cqrs_es.create_aggregate(
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_create_aggregate';
 COMMENT ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer, boolean) IS
-    'declares an aggregate type: the state before its first event, every how many events a snapshot is taken (0: never), how many of a stream are kept, and whether events that its reducers cannot take are refused (strict)';
+    'declares an aggregate type: the state before its first event, every how many events a snapshot is taken (0: never), how many of a stream are kept, and whether events that its reducers cannot take are refused (strict); one that is declared already is left when it is the same, and changed when not';
 REVOKE EXECUTE ON FUNCTION cqrs_es.create_aggregate(text, jsonb, integer, integer, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.alter_aggregate(
@@ -42,9 +42,9 @@ COMMENT ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boole
     'changes a declared aggregate type; NULL leaves a property as it is';
 REVOKE EXECUTE ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boolean) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text, force boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_aggregate';
-COMMENT ON FUNCTION cqrs_es.drop_aggregate(text) IS
-    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_aggregate(text, boolean) IS
+    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay, and when there are some it takes force';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text, boolean) FROM PUBLIC;

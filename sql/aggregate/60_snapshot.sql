@@ -33,7 +33,7 @@ CREATE FUNCTION cqrs_es.snapshot_updated() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_snapshot_updated';
 COMMENT ON FUNCTION cqrs_es.snapshot_updated() IS
-    'trigger function: a snapshot that a client wrote over one of ours loses its fingerprint, so that replay does not use it';
+    'internal: trigger function: a snapshot that a client wrote over one of ours loses its fingerprint, so that replay does not use it';
 REVOKE EXECUTE ON FUNCTION cqrs_es.snapshot_updated() FROM PUBLIC;
 
 CREATE TRIGGER snapshot_updated BEFORE UPDATE OF current_snapshot ON cqrs_es.snapshots

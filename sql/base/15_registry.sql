@@ -6,5 +6,5 @@ CREATE FUNCTION cqrs_es.registry_changed() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_registry_changed';
 COMMENT ON FUNCTION cqrs_es.registry_changed() IS
-    'statement trigger of the registries: tells all sessions that one of them changed';
+    'internal: statement trigger of the registries: tells all sessions that one of them changed';
 REVOKE EXECUTE ON FUNCTION cqrs_es.registry_changed() FROM PUBLIC;

@@ -6,5 +6,5 @@ CREATE FUNCTION cqrs_es.resolve_names() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_resolve_names';
 COMMENT ON FUNCTION cqrs_es.resolve_names() IS
-    'row trigger of the registries: finds what a restored row names, and warns of what is missing';
+    'internal: row trigger of the registries: finds what a restored row names, and warns of what is missing';
 REVOKE EXECUTE ON FUNCTION cqrs_es.resolve_names() FROM PUBLIC;

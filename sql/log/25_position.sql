@@ -10,4 +10,4 @@ CREATE FUNCTION cqrs_es.next_position() RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_next_position';
 COMMENT ON FUNCTION cqrs_es.next_position() IS
-    'draws a global position; the default of events.global_position, not meant to be called by hand';
+    'internal: draws a global position; the default of events.global_position, not meant to be called by hand';

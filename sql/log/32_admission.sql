@@ -4,14 +4,14 @@ CREATE FUNCTION cqrs_es.admit_event() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_admit_event';
 COMMENT ON FUNCTION cqrs_es.admit_event() IS
-    'row trigger of the log: holds INSERT and COPY to the rules of append_event';
+    'internal: row trigger of the log: holds INSERT and COPY to the rules of append_event';
 REVOKE EXECUTE ON FUNCTION cqrs_es.admit_event() FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.refuse_change() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_refuse_change';
 COMMENT ON FUNCTION cqrs_es.refuse_change() IS
-    'trigger of the log, for the statement and for each row: refuses UPDATE, DELETE and TRUNCATE';
+    'internal: trigger of the log, for the statement and for each row: refuses UPDATE, DELETE and TRUNCATE';
 REVOKE EXECUTE ON FUNCTION cqrs_es.refuse_change() FROM PUBLIC;
 
 CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events

@@ -22,10 +22,18 @@ ALTER TABLE cqrs_es.upcasters ENABLE ALWAYS TRIGGER resolve_names;
 
 CREATE FUNCTION cqrs_es.define_upcaster(event_type text, from_version text, to_version text, function regprocedure) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'cqrs_es_define_upcaster';
+    AS 'MODULE_PATHNAME', 'cqrs_es_define_upcaster_function';
 COMMENT ON FUNCTION cqrs_es.define_upcaster(text, text, text, regprocedure) IS
     'says how the payload of an event type is lifted to another version when it is read: a function (payload jsonb) returning jsonb';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_upcaster(text, text, text, regprocedure) FROM PUBLIC;
+
+-- a literal without a cast is a text to overload resolution
+CREATE FUNCTION cqrs_es.define_upcaster(event_type text, from_version text, to_version text, function text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_define_upcaster';
+COMMENT ON FUNCTION cqrs_es.define_upcaster(text, text, text, text) IS
+    'the same, with the name or signature of the function as a text';
+REVOKE EXECUTE ON FUNCTION cqrs_es.define_upcaster(text, text, text, text) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.drop_upcaster(event_type text, from_version text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -18,19 +18,21 @@ CREATE FUNCTION cqrs_es.read_all(
     max_count       bigint DEFAULT 1000,
     aggregate_types text[] DEFAULT NULL,
     event_types     text[] DEFAULT NULL,
-    raw             boolean DEFAULT false
+    raw             boolean DEFAULT false,
+    all_tenants     boolean DEFAULT false
 ) RETURNS SETOF cqrs_es.event
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_read_all';
-COMMENT ON FUNCTION cqrs_es.read_all(bigint, bigint, text[], text[], boolean) IS
-    'settled events of the whole log by global position: a reader that goes on after the last one it saw misses nothing; raw: payloads as they are stored, not lifted';
+COMMENT ON FUNCTION cqrs_es.read_all(bigint, bigint, text[], text[], boolean, boolean) IS
+    'settled events of the whole log by global position: a reader that goes on after the last one it saw misses nothing; raw: payloads as they are stored, not lifted; of the current tenant, or of all for who may execute tenants()';
 
 CREATE FUNCTION cqrs_es.read_page(
     after_position  bigint DEFAULT 0,
     max_count       bigint DEFAULT 1000,
     aggregate_types text[] DEFAULT NULL,
     event_types     text[] DEFAULT NULL,
-    raw             boolean DEFAULT false
+    raw             boolean DEFAULT false,
+    all_tenants     boolean DEFAULT false
 ) RETURNS TABLE (
     global_position bigint,
     sequence        bigint,
@@ -47,7 +49,7 @@ CREATE FUNCTION cqrs_es.read_page(
 )
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_read_page';
-COMMENT ON FUNCTION cqrs_es.read_page(bigint, bigint, text[], text[], boolean) IS
+COMMENT ON FUNCTION cqrs_es.read_page(bigint, bigint, text[], text[], boolean, boolean) IS
     'the events of read_all, each with read_to, the position to go on after; when none matched, one row with only that; raw: payloads as they are stored, not lifted';
 
 CREATE FUNCTION cqrs_es.stream_version(aggregate_type text, aggregate_id text) RETURNS bigint

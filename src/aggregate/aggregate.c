@@ -20,6 +20,7 @@
 #include "common/sha2.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -30,6 +31,7 @@
 #include "base/internal_query.h"
 #include "base/registry_function.h"
 #include "base/text.h"
+#include "log/event_scan.h"
 #include "log/upcast.h"
 #include "aggregate/aggregate.h"
 
@@ -53,6 +55,16 @@ PG_FUNCTION_INFO_V1(cqrs_es_create_aggregate);
 PG_FUNCTION_INFO_V1(cqrs_es_alter_aggregate);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_aggregate);
 
+static InternalQuery alter_query = {
+	.sql = "UPDATE cqrs_es.aggregates SET"
+	" initial_state = coalesce($2, initial_state),"
+	" snapshot_every = coalesce($3, snapshot_every),"
+	" keep_snapshots = coalesce($4, keep_snapshots),"
+	" strict = coalesce($5, strict)"
+	" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
+	.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
+};
+
 /* Arguments of create_aggregate and alter_aggregate. */
 typedef struct AggregateArgs
 {
@@ -61,6 +73,9 @@ typedef struct AggregateArgs
 } AggregateArgs;
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
+static bool change_existing(AggregateArgs *args);
+static void refuse_while_there_are_events(const text *type);
+pg_noreturn static void report_missing(const text *type);
 static void make_fingerprint(const StringInfo source, bytea *fingerprint);
 pg_noreturn static void report_undeclared(const text *type);
 
@@ -84,7 +99,11 @@ AggregateRegister(const AggregatePart *part)
  *-------------------------------------------------------------------------
  */
 
-/* SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots, strict) */
+/*
+ * SQL: create_aggregate(aggregate_type, initial_state, snapshot_every, keep_snapshots,
+ * strict).  What is there already is left when it is the same, so that a migration can
+ * be run again, and changed when it is not, as what define_reducer defines.
+ */
 Datum
 cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 {
@@ -103,38 +122,63 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", names[i])));
-	if (RegistryWrite(&query, args.values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("aggregate type \"%s\" already exists",
-						TextDatumGetCString(args.values[0])),
-				 errhint("Change it with alter_aggregate().")));
+	/* somebody else may declare or drop it between the two */
+	while (!change_existing(&args) && RegistryWrite(&query, args.values, NULL) == 0)
+		CHECK_FOR_INTERRUPTS();
 	PG_RETURN_VOID();
+}
+
+/*
+ * Make a type that is declared what the arguments say, and tell what that changed;
+ * nothing is written when it is so already.  False when it is not declared.
+ */
+static bool
+change_existing(AggregateArgs *args)
+{
+	static InternalQuery compare = {
+		.sql = "SELECT pg_catalog.concat_ws(', ',"
+		" CASE WHEN initial_state IS DISTINCT FROM $2 THEN pg_catalog.format('initial_state was %s', initial_state) END,"
+		" CASE WHEN snapshot_every IS DISTINCT FROM $3 THEN pg_catalog.format('snapshot_every was %s', snapshot_every) END,"
+		" CASE WHEN keep_snapshots IS DISTINCT FROM $4 THEN pg_catalog.format('keep_snapshots was %s', keep_snapshots) END,"
+		" CASE WHEN strict IS DISTINCT FROM $5 THEN pg_catalog.format('strict was %s', strict) END)"
+		" AS differences FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
+	};
+	char	   *differences = NULL;
+
+	SPI_connect();
+	if (RegistryWriteRows(&compare, args->values, NULL) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		differences = SPI_getvalue(row.tuple, row.desc, 1);
+		if (differences[0] != '\0')
+		{
+			(void) RegistryWrite(&alter_query, args->values, NULL);
+			ereport(NOTICE,
+					(errmsg("aggregate type \"%s\" was declared already, and is changed",
+							TextDatumGetCString(args->values[0])),
+					 errdetail_internal("%s.", differences)));
+		}
+	}
+	SPI_finish();
+	return differences != NULL;
 }
 
 /* SQL: alter_aggregate, the same arguments; null leaves a property as it is. */
 Datum
 cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.aggregates SET"
-		" initial_state = coalesce($2, initial_state),"
-		" snapshot_every = coalesce($3, snapshot_every),"
-		" keep_snapshots = coalesce($4, keep_snapshots),"
-		" strict = coalesce($5, strict)"
-		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
-	};
 	AggregateArgs args = aggregate_args(fcinfo);
 
-	if (RegistryWrite(&query, args.values, args.nulls) == 0)
+	if (RegistryWrite(&alter_query, args.values, args.nulls) == 0)
 		report_undeclared(DatumGetTextPP(args.values[0]));
 	PG_RETURN_VOID();
 }
 
 /*
- * SQL: drop_aggregate(aggregate_type).  What belongs to it goes with it, or refuses
- * (2BP01); its events stay.
+ * SQL: drop_aggregate(aggregate_type, force).  What belongs to it goes with it, or
+ * refuses (2BP01); its events stay, and it takes `force` when there are some.
  */
 Datum
 cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
@@ -154,15 +198,47 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
-		report_undeclared(type);
+		report_missing(type);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->refuse_drop)
 			parts[i]->refuse_drop(type);
+	if (PG_ARGISNULL(1) || !PG_GETARG_BOOL(1))
+		refuse_while_there_are_events(type);
 	(void) RegistryWrite(&query, &value, NULL);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->drop)
 			parts[i]->drop(type);
 	PG_RETURN_VOID();
+}
+
+/*
+ * Whoever drops a type by mistake finds out when commands are sent for what still
+ * has events, so ask.  2BP01.  (Events that are being appended at this moment nobody
+ * sees; no harm is done to them.)
+ */
+static void
+refuse_while_there_are_events(const text *type)
+{
+	char	   *aggregate_id = EventScanAggregateId(type);
+
+	if (aggregate_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop aggregate type \"%s\" because there are events of it",
+						text_to_cstring(type)),
+				 errdetail("There is stream \"%s/%s\", for instance.", text_to_cstring(type), aggregate_id),
+				 errhint("SELECT cqrs_es.drop_aggregate(%s, force => true) drops the declaration, its reducers, commands and snapshots; the events stay.",
+						 quote_literal_cstr(text_to_cstring(type)))));
+}
+
+/* QE101 to who wants to drop it: a wrong name, and none that is to be declared. */
+static void
+report_missing(const text *type)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("aggregate type \"%s\" is not declared", text_to_cstring(type)),
+			 errhint("Those that are stand in the table cqrs_es.aggregates.")));
 }
 
 /* The arguments that create and alter share, as parameters of their statements. */

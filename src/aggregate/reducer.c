@@ -28,6 +28,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_operations);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_reducer);
 
 static char *begin_definition(FunctionCallInfo fcinfo);
+static NullableDatum function_by_name(const char *text);
 static Datum check_function(NullableDatum function);
 static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
 						 const char *search_path);
@@ -73,8 +74,8 @@ cqrs_es_define_reducer_operations(PG_FUNCTION_ARGS)
 
 /*
  * SQL: define_reducer(aggregate_type, event_type, reducer text).  What a
- * literal without a cast arrives at: operations begin with a bracket, a
- * function's signature does not.
+ * literal without a cast arrives at: operations begin with a bracket, the name or
+ * signature of a function does not.
  */
 Datum
 cqrs_es_define_reducer(PG_FUNCTION_ARGS)
@@ -87,12 +88,12 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("reducer must not be null")));
 	reducer = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	if (strchr("[{", reducer[strspn(reducer, " \t\r\n")]) != NULL)
+	if (reducer[strspn(reducer, " \t\r\n")] == '[' || reducer[strspn(reducer, " \t\r\n")] == '{')
 		save_reducer(fcinfo, (Datum) 0,
 					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(reducer))),
 					 search_path);
 	else
-		save_reducer(fcinfo, check_function(RegistryFunctionByName(reducer)), NULL, search_path);
+		save_reducer(fcinfo, check_function(function_by_name(reducer)), NULL, search_path);
 	PG_RETURN_VOID();
 }
 
@@ -102,6 +103,20 @@ begin_definition(FunctionCallInfo fcinfo)
 {
 	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
 	return DefinerSearchPath();
+}
+
+/* The function that a text means; 22023 for an empty one. */
+static NullableDatum
+function_by_name(const char *text)
+{
+	Oid			argtypes[2] = {JSONBOID, EventsTypeOid()};
+
+	if (text[strspn(text, " \t\r\n")] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reducer must not be empty"),
+				 errhint("It is an array of operations, or a function (state jsonb, event cqrs_es.event) that returns jsonb.")));
+	return RegistryFunctionByName(text, argtypes, lengthof(argtypes));
 }
 
 /* The signature of a function that is to be a reducer. */

@@ -78,6 +78,18 @@ compat_proc_aclcheck(Oid procid, Oid roleid, AclMode mode, bool *is_missing)
 #define COMPAT_LOCK_RIGHTS	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
 #endif
 
+/* all settings that are known, placeholders too; 16 gives a copy */
+static inline struct config_generic **
+compat_settings(int *n)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(n);
+#else
+	*n = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
 /* 16 made the lookup of a setting public */
 static inline struct config_generic *
 compat_find_setting(const char *name)

@@ -31,12 +31,15 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
 #include "utils/acl.h"
@@ -48,6 +51,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
 #include "base/compat.h"
 #include "base/errors.h"
@@ -63,6 +67,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_note_function_names);
 PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
 
 #define MAX_REGISTRIES 8
+
+#define SPACES " \t\r\n\f\v"
 
 /* the registries that name functions, each with a SELECT of what it names and as what */
 static struct
@@ -84,6 +90,9 @@ typedef struct FunctionCall
 	struct FunctionCall *next;
 } FunctionCall;
 
+static bool is_name(const char *given);
+static bool skip(const char **c, const char *word);
+static Oid	find_by_name(const char *name, const Oid *argtypes, int nargs, bool missing_ok);
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
 static void report_change(int elevel, const char *change);
@@ -108,13 +117,88 @@ RegistryFunctionRegister(const char *table, const char *named)
 }
 
 /*
- * The function that a signature means, as regprocedure takes it, locked to the
- * end of the transaction (AccessShareLock).  While we waited for the lock the name
- * may have come to mean another one, so it is looked up until nothing changes.
- * Raises 42883, 3F000, 42704 for what is not there.
+ * Is a text the name or the signature of a function, and not an expression or a
+ * statement?  A name alone, with its schema perhaps, of a function that there is, or one
+ * with just these argument types behind it as they are usually written:
+ * "decide(jsonb, jsonb)".
+ */
+bool
+RegistryFunctionIsNamed(const char *given, const Oid *argtypes, int nargs)
+{
+	char	   *name = pstrdup(given);
+	char	   *open = strchr(name, '(');
+	const char *rest;
+	int			i;
+
+	if (open == NULL)
+		return is_name(name) && OidIsValid(find_by_name(name, argtypes, nargs, true));
+	*open = '\0';
+	if (!is_name(name))
+		return false;
+	rest = open + 1;
+	for (i = 0; i < nargs; i++)
+		if (!skip(&rest, format_type_be(argtypes[i])) || !skip(&rest, i < nargs - 1 ? "," : ")"))
+			return false;
+	return rest[strspn(rest, SPACES)] == '\0';
+}
+
+/* The function of that name with these argument types. */
+static Oid
+find_by_name(const char *name, const Oid *argtypes, int nargs, bool missing_ok)
+{
+	return LookupFuncName(textToQualifiedNameList(cstring_to_text(name)), nargs, argtypes, missing_ok);
+}
+
+/* One identifier, or some with dots between, and nothing else? */
+static bool
+is_name(const char *given)
+{
+	const char *c = given + strspn(given, SPACES);
+
+	for (;;)
+	{
+		const char *begin = c;
+
+		if (*c == '"')
+			do
+			{
+				c = strchr(c + 1, '"');
+				if (c == NULL)
+					return false;
+				c++;
+			} while (*c == '"');
+		else
+			while (isalpha((unsigned char) *c) || *c == '_' || IS_HIGHBIT_SET(*c) ||
+				   (c > begin && (isdigit((unsigned char) *c) || *c == '$')))
+				c++;
+		if (c == begin)
+			return false;
+		if (*c != '.')
+			return c[strspn(c, SPACES)] == '\0';
+		c++;
+	}
+}
+
+/* Move on behind a word and the spaces before it; false when another one stands there. */
+static bool
+skip(const char **c, const char *word)
+{
+	*c += strspn(*c, SPACES);
+	if (pg_strncasecmp(*c, word, strlen(word)) != 0)
+		return false;
+	*c += strlen(word);
+	return true;
+}
+
+/*
+ * The function that a text means: a signature as regprocedure takes it, or a name
+ * alone, that of a function with these argument types.  It is locked
+ * to the end of the transaction (AccessShareLock).  While we waited for the lock the
+ * text may have come to mean another one, so it is looked up until nothing changes.
+ * Raises 42883, 3F000, 42704 for what is not there, 42602 for what is no name.
  */
 NullableDatum
-RegistryFunctionByName(const char *signature)
+RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 {
 	NullableDatum function = {.isnull = false};
 	Oid			locked = InvalidOid;
@@ -125,8 +209,9 @@ RegistryFunctionByName(const char *signature)
 		Oid			found;
 
 		CHECK_FOR_INTERRUPTS();
-		function.value = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
-		found = DatumGetObjectId(function.value);
+		found = strchr(given, '(') == NULL ? find_by_name(given, argtypes, nargs, false) :
+			DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(given)));
+		function.value = ObjectIdGetDatum(found);
 		if (found == locked)
 			return function;
 		if (OidIsValid(locked))

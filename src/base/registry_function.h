@@ -45,7 +45,8 @@ typedef struct FunctionCalls
 extern void RegistryFunctionRegister(const char *table, const char *named);
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
-extern NullableDatum RegistryFunctionByName(const char *signature);
+extern bool RegistryFunctionIsNamed(const char *given, const Oid *argtypes, int nargs);
+extern NullableDatum RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs);
 extern bool RegistryFunctionExists(Datum signature);
 extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction *function, const QueryRow *row,

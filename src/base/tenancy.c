@@ -13,7 +13,13 @@
  *
  * All of it hangs on who may set cqrs_es.tenant_id: superusers, and those who
  * were granted SET on the parameter.  So ALTER ROLE ... SET binds a role.  What
- * a session set before this library was loaded is checked when it is.
+ * a session set before this library was loaded is checked when it is
+ * (early_setting.c).
+ *
+ * Where all events are to have a tenant, cqrs_es.require_tenant makes it an error
+ * (QE007) to have forgotten it.  That is asked here, where everybody learns the
+ * tenant, so no way past it can be forgotten: functions, column defaults, policies.
+ * What concerns all tenants does not ask: dumps, restores, rebuilds, the horizon.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,45 +38,21 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
+#include "base/errors.h"
 #include "base/extension.h"
 #include "base/tenancy.h"
 #include "base/text.h"
 
 static char *cqrs_es_tenant_id = NULL;
+static bool cqrs_es_require_tenant = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_current_tenant);
 
-static bool could_set(const char *name, GucContext context, Oid role);
 static bool check_tenant_id(char **newval, void **extra, GucSource source);
+static text *setting_as_text(void);
 static bool is_tenant_policy(const RowSecurityPolicy *policy, AttrNumber tenant_id,
 							 Oid current_tenant);
 static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant);
-
-/*
- * Do not load while a setting that not everyone may set (PGC_SUSET) has a value
- * from somebody who may not set it.  Before the library is loaded, which may be in the middle of a session, the
- * server knows no better than to let anybody set it, by SET or in the
- * connection's options.  When the setting is defined it would drop such a value
- * with a warning, and go on with another one than the client believes; with the
- * default even, when the value came with the connection and so kept out what
- * ALTER ROLE or postgresql.conf say.  An error here leaves the library unloaded:
- * the next use comes here again.  Raises 42501.
- */
-void
-TenancyRefuseForgedSetting(const char *name)
-{
-	struct config_generic *setting = compat_find_setting(name);
-
-	if (setting == NULL ||
-		(could_set(name, setting->scontext, setting->srole) &&
-		 could_set(name, setting->reset_scontext, setting->reset_srole)))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied to set parameter \"%s\"", name),
-			 errdetail("It was set in this session or with the connection's options."),
-			 errhint("Reset it, or connect without it.")));
-}
 
 void
 TenancyInit(void)
@@ -80,12 +62,24 @@ TenancyInit(void)
 							   "Empty for a database without tenants.",
 							   &cqrs_es_tenant_id, "",
 							   PGC_SUSET, 0, check_tenant_id, NULL, NULL);
+	DefineCustomBoolVariable("cqrs_es.require_tenant",
+							 "Nothing is appended or read without a tenant.",
+							 "Where it is on, an empty cqrs_es.tenant_id is an error.",
+							 &cqrs_es_require_tenant, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+/* Can it be a tenant, also the empty one? */
+bool
+TenancyIsValid(const char *tenant_id)
+{
+	return strlen(tenant_id) <= TENANT_MAX_BYTES;
 }
 
 static bool
 check_tenant_id(char **newval, void **extra, GucSource source)
 {
-	if (*newval && strlen(*newval) > TENANT_MAX_BYTES)
+	if (*newval && !TenancyIsValid(*newval))
 	{
 		GUC_check_errdetail("A tenant id has at most %d bytes.", TENANT_MAX_BYTES);
 		return false;
@@ -100,11 +94,32 @@ cqrs_es_current_tenant(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(TenancyCurrent());
 }
 
-/* The current tenant, '' when there is none; palloc'd. */
+/* The current tenant, '' when there is none; palloc'd.  QE007 where there must be one. */
 text *
 TenancyCurrent(void)
 {
+	text	   *tenant_id = setting_as_text();
+
+	TenancyRequireGiven(tenant_id);
+	return tenant_id;
+}
+
+static text *
+setting_as_text(void)
+{
 	return cstring_to_text(cqrs_es_tenant_id ? cqrs_es_tenant_id : "");
+}
+
+/* Where events must have a tenant, is this one?  QE007. */
+void
+TenancyRequireGiven(const text *tenant_id)
+{
+	if (cqrs_es_require_tenant && VARSIZE_ANY_EXHDR(tenant_id) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TENANT_REQUIRED),
+				 errmsg("no tenant is set"),
+				 errdetail("Events must have a tenant here, since cqrs_es.require_tenant is on."),
+				 errhint("Say whose events are meant: SET LOCAL cqrs_es.tenant_id = '...'.")));
 }
 
 /*
@@ -116,7 +131,7 @@ TenancyCurrent(void)
 void
 TenancyRequireOwn(Relation rel, const text *tenant_id)
 {
-	if (!TextEqual(tenant_id, TenancyCurrent()) &&
+	if (!TextEqual(tenant_id, setting_as_text()) &&
 		!has_bypassrls_privilege(GetUserId()) &&
 		!compat_class_ownercheck(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
@@ -181,12 +196,4 @@ is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_tenant)
 		linitial_node(Var, comparison->args)->varattno == tenant_id &&
 		IsA(lsecond(comparison->args), FuncExpr) &&
 		lsecond_node(FuncExpr, comparison->args)->funcid == current_tenant;
-}
-
-/* As the server will judge it when it knows that the setting is PGC_SUSET. */
-static bool
-could_set(const char *name, GucContext context, Oid role)
-{
-	return (context != PGC_USERSET && context != PGC_BACKEND) ||
-		pg_parameter_aclcheck(name, role, ACL_SET) == ACLCHECK_OK;
 }

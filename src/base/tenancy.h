@@ -10,9 +10,10 @@
 
 #define TENANT_MAX_BYTES 255
 
-extern void TenancyRefuseForgedSetting(const char *name);
 extern void TenancyInit(void);
+extern bool TenancyIsValid(const char *tenant_id);
 extern text *TenancyCurrent(void);
+extern void TenancyRequireGiven(const text *tenant_id);
 extern void TenancyRequireOwn(Relation rel, const text *tenant_id);
 extern bool TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id);
 

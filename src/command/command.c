@@ -155,17 +155,21 @@ CommandInit(void)
  *-------------------------------------------------------------------------
  */
 
-/* SQL: define_command(aggregate_type, command_type, decider text) */
+/* SQL: define_command(aggregate_type, command_type, decider text), an expression or a function */
 Datum
 cqrs_es_define_command(PG_FUNCTION_ARGS)
 {
 	char	   *search_path = begin_definition(fcinfo);
+	char	   *decider;
 
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("decider must not be null")));
-	save_command(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(2)), search_path);
+	decider = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (DeciderIsFunction(decider))
+		decider = DeciderCall(DeciderFunction(decider));
+	save_command(fcinfo, decider, search_path);
 	PG_RETURN_VOID();
 }
 
@@ -466,7 +470,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	AppendRequestInit(&append, &command->key, run->folded.version, JB_ROOT_COUNT(events));
 	append.metadata = command->metadata;
 	append.stamp = command->stamp;
-	AppendRequestParse(&append, events);
+	AppendRequestParse(&append, events, "the decider");
 	if (!AppendEvents(&append, &appended))
 	{
 		run->moved_to = appended.version;

@@ -43,6 +43,9 @@ static const struct
 	{"version", INT8OID},
 };
 
+/* the arguments of a decider that is a function */
+static const Oid function_argtypes[] = {JSONBOID, JSONBOID};
+
 /* What an expression is about: the values of decider_params. */
 typedef struct Question
 {
@@ -106,11 +109,33 @@ cqrs_es_reject(PG_FUNCTION_ARGS)
 char *
 DeciderCall(NullableDatum function)
 {
-	static const Oid argtypes[] = {JSONBOID, JSONBOID};
-	Datum		signature = RegistryFunctionSignature(function, JSONBOID, argtypes, lengthof(argtypes),
+	Datum		signature = RegistryFunctionSignature(function, JSONBOID, function_argtypes,
+													  lengthof(function_argtypes),
 													  "A decider is a function (state jsonb, command jsonb) that returns jsonb.");
 
 	return psprintf("%s(state, command)", RegistryFunctionName(TextDatumGetCString(signature)));
+}
+
+/*
+ * Is it the name or the signature of a function, and no expression?  A name alone may
+ * be that of a parameter, which is an expression.
+ */
+bool
+DeciderIsFunction(const char *given)
+{
+	size_t		i;
+
+	for (i = 0; i < lengthof(decider_params); i++)
+		if (pg_strcasecmp(given, decider_params[i].name) == 0)
+			return false;
+	return RegistryFunctionIsNamed(given, function_argtypes, lengthof(function_argtypes));
+}
+
+/* The function that such a text means, as RegistryFunctionByName. */
+NullableDatum
+DeciderFunction(const char *given)
+{
+	return RegistryFunctionByName(given, function_argtypes, lengthof(function_argtypes));
 }
 
 /* An expression of a definer, as DefinerStatementMake; 42804 when it cannot be a decider. */

@@ -63,7 +63,8 @@ typedef struct NewRow
 	bool		changed[EVENT_NCOLUMNS];
 } NewRow;
 
-static bool check_new_row(NewRow *row, StreamKey *key);
+static void check_new_row(Relation rel, const EventColumns *columns, NewRow *row, StreamKey *key);
+static void require_values(Relation rel, const EventColumns *columns, const NewRow *row);
 static void admit_restored(Relation rel, NewRow *row);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip);
 static void check_time(Relation rel, const NewRow *row);
@@ -103,9 +104,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		row.columns[column].value = heap_getattr(tuple, columns.attno[column], desc,
 												 &row.columns[column].isnull);
 
-	/* a null in a column that must not have one: the table says it best */
-	if (!check_new_row(&row, &key))
-		return PointerGetDatum(tuple);
+	check_new_row(trigdata->tg_relation, &columns, &row, &key);
 
 	/* before anything of a stream is looked at, or waited for */
 	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
@@ -118,6 +117,8 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 
+		/* also when the row brings the empty one itself */
+		TenancyRequireGiven(key.tenant_id);
 		check_time(trigdata->tg_relation, &row);
 		index = index_open(stream_index, AccessShareLock);
 		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
@@ -164,17 +165,12 @@ cqrs_es_refuse_change(PG_FUNCTION_ARGS)
 
 /*
  * The texts of a row must be what append_event would take, its metadata an
- * object.  Returns false when a column is null that must not be (only the
- * sequence and the time may), otherwise the row's key.
+ * object.  Fills in the row's key.
  */
-static bool
-check_new_row(NewRow *row, StreamKey *key)
+static void
+check_new_row(Relation rel, const EventColumns *columns, NewRow *row, StreamKey *key)
 {
-	int			column;
-
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		if (row->columns[column].isnull && column != EVENT_SEQUENCE && column != EVENT_CREATED_AT)
-			return false;
+	require_values(rel, columns, row);
 	key->aggregate_type = TextArgument(row->columns[EVENT_AGGREGATE_TYPE],
 									   "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key->aggregate_id = TextArgument(row->columns[EVENT_AGGREGATE_ID],
@@ -189,8 +185,35 @@ check_new_row(NewRow *row, StreamKey *key)
 		DatumGetInt64(row->columns[EVENT_SEQUENCE].value) <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("sequence must be greater than zero")));
-	return true;
+				 errmsg("sequence must be greater than zero"),
+				 errhint("Sequences begin with 1. Add 1 to those of a system that counts from 0, or leave them out and insert in order.")));
+}
+
+/*
+ * No null but in the sequence, which is filled in: 23502.  The table would say it,
+ * too, but of the sequence first, which nobody has to give.
+ */
+static void
+require_values(Relation rel, const EventColumns *columns, const NewRow *row)
+{
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		AttrNumber	attno = columns->attno[column];
+
+		if (!row->columns[column].isnull || column == EVENT_SEQUENCE || column == EVENT_CREATED_AT)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+						NameStr(TupleDescAttr(RelationGetDescr(rel), attno - 1)->attname),
+						RelationGetRelationName(rel)),
+				 column == EVENT_PAYLOAD ? errhint("For an event without fields use '{}'.") :
+				 TupleDescAttr(RelationGetDescr(rel), attno - 1)->atthasdef ?
+				 errhint("Leave the column out; it has a default.") : 0,
+				 errtablecol(rel, attno)));
+	}
 }
 
 /*

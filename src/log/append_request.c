@@ -33,6 +33,13 @@
 /* An argument as a NullableDatum; with FmgrInfo's own array, just that. */
 #define ARG(n)	(fcinfo->args[n])
 
+/* Which event is being looked at, for the error context. */
+typedef struct EventOrigin
+{
+	const char *origin;
+	int			number;			/* counted from 1 */
+} EventOrigin;
+
 static void begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int nevents,
 						  int expected_arg);
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
@@ -41,7 +48,8 @@ static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
 static Jsonb *empty_object(void);
 static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
-static NullableDatum member_text(JsonbValue *value, int i, const char *member);
+static void describe_origin(void *arg);
+static NullableDatum member_text(JsonbValue *value, const char *member);
 static int	array_elements(NullableDatum array, Oid type, const char *what,
 						   int expected, NullableDatum **elements);
 
@@ -76,7 +84,7 @@ AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo)
 				 errhint("Each element is an object: {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
 
 	begin_request(append, fcinfo, JB_ROOT_COUNT(events), 3);
-	AppendRequestParse(append, events);
+	AppendRequestParse(append, events, "the batch");
 }
 
 /* Of append_event_arrays. */
@@ -205,29 +213,49 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 	append->has_id = palloc(nevents * sizeof(bool));
 }
 
-/* Fill in the events from a JSON array with as many elements; 22023. */
+/*
+ * Fill in the events from a JSON array with as many elements.  22023 and what else is
+ * wrong with one; the error's context says with which, and of what: `origin`.
+ */
 void
-AppendRequestParse(AppendRequest *append, Jsonb *events)
+AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&events->root);
 	JsonbIteratorToken token;
 	JsonbValue	element;
-	int			i = 0;
+	EventOrigin place = {.origin = origin,.number = 0};
+	ErrorContextCallback context = {
+		.previous = error_context_stack,.callback = describe_origin,.arg = &place
+	};
 
+	error_context_stack = &context;
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 	{
 		if (token != WJB_ELEM)
 			continue;
+		place.number++;
 		if (element.type != jbvBinary || !JsonContainerIsObject(element.val.binary.data))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("event %d of the batch is not a JSON object", i + 1)));
-		parse_event(append, i, element.val.binary.data);
-		i++;
+					 errmsg("an event must be a JSON object"),
+					 errhint("It is {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
+		parse_event(append, place.number - 1, element.val.binary.data);
 	}
+	error_context_stack = context.previous;
 }
 
-/* Fill in one event from {"type", "payload", "metadata", "id", "version"}. */
+static void
+describe_origin(void *arg)
+{
+	const EventOrigin *place = arg;
+
+	errcontext("event %d of %s", place->number, place->origin);
+}
+
+/*
+ * Fill in one event from {"type", "payload", "metadata", "id", "version"}.  Without a
+ * payload it is an event without fields.
+ */
 static void
 parse_event(AppendRequest *append, int i, JsonbContainer *object)
 {
@@ -256,14 +284,14 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("event %d of the batch has an unknown member \"%s\"", i + 1, member),
+					 errmsg("an event has no member \"%s\"", member),
 					 errhint("The members are type, payload, metadata, id and version.")));
 		else if (value.type == jbvNull)
 			 /* as if it were not there */ ;
 		else if (strcmp(member, "type") == 0)
-			type = member_text(&value, i, member);
+			type = member_text(&value, member);
 		else if (strcmp(member, "version") == 0)
-			version = member_text(&value, i, member);
+			version = member_text(&value, member);
 		else if (strcmp(member, "metadata") == 0)
 		{
 			metadata.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
@@ -271,28 +299,32 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 		}
 		else
 		{
-			id = member_text(&value, i, member);
+			id = member_text(&value, member);
 			id.value = DirectFunctionCall1(uuid_in,
 										   CStringGetDatum(TextDatumGetCString(id.value)));
 		}
 	}
-	if (type.isnull || payload.isnull)
+	if (type.isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("event %d of the batch has no member \"%s\"", i + 1,
-						type.isnull ? "type" : "payload")));
+				 errmsg("an event must have a member \"type\"")));
+	if (payload.isnull)
+	{
+		payload.value = JsonbPGetDatum(empty_object());
+		payload.isnull = false;
+	}
 	set_event(append, i, type, version, payload, metadata, id);
 }
 
 static NullableDatum
-member_text(JsonbValue *value, int i, const char *member)
+member_text(JsonbValue *value, const char *member)
 {
 	NullableDatum result = {.isnull = false};
 
 	if (value->type != jbvString)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("member \"%s\" of event %d of the batch must be a string", member, i + 1)));
+				 errmsg("member \"%s\" of an event must be a string", member)));
 	result.value = PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
 															value->val.string.len));
 	return result;

@@ -46,6 +46,6 @@ extern void AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo
 extern int64 AppendRequestExpected(NullableDatum arg);
 extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
 							  int64 expected_version, int nevents);
-extern void AppendRequestParse(AppendRequest *append, Jsonb *events);
+extern void AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin);
 
 #endif							/* CQRS_ES_APPEND_REQUEST_H */

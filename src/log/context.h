@@ -9,6 +9,7 @@
 #include "utils/jsonb.h"
 
 extern void ContextInit(void);
+extern bool ContextIsValid(const char *context);
 extern Jsonb *ContextMetadata(Jsonb *metadata);
 
 #endif							/* CQRS_ES_CONTEXT_H */

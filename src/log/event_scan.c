@@ -407,6 +407,33 @@ EventScanLast(const StreamKey *key, Snapshot snapshot)
 }
 
 /*
+ * An aggregate of this type that has events, of whatever tenant: its id, palloc'd;
+ * NULL when there is none that is visible now.
+ */
+char *
+EventScanAggregateId(const text *aggregate_type)
+{
+	/* ordered, lest the planner looks for the first in the heap */
+	static InternalQuery query = {
+		.sql = "SELECT aggregate_id FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY aggregate_id LIMIT 1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(aggregate_type);
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *aggregate_id = NULL;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	if (InternalQueryRead(&query, &value, NULL, GetLatestSnapshot()) > 0)
+		aggregate_id = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return aggregate_id;
+}
+
+/*
  * The stream's version now, without what this transaction itself has appended
  * since it was at that command; waits for nobody.
  */

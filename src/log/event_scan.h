@@ -33,6 +33,7 @@ extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence
 extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								  ScanDirection direction, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
+extern char *EventScanAggregateId(const text *aggregate_type);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 							   Snapshot snapshot);

@@ -117,6 +117,15 @@ PositionInit(void)
 	CacheRegisterRelcacheCallback(invalidate_sequence, (Datum) 0);
 }
 
+/* Can it be the number of a node, as SET takes it? */
+bool
+PositionNodeIsValid(const char *node_id)
+{
+	int			node;
+
+	return parse_int(node_id, &node, 0, NULL) && node >= 0 && node <= POSITION_MAX_NODE;
+}
+
 /*
  * SQL: next_position(), the default of events.global_position.  A number
  * drawn in vain is a dead gap that every reader must prove, so it takes

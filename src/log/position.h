@@ -24,6 +24,7 @@ typedef int64 (*PositionFloor) (bool exact, Relation open_index);
 extern int	PositionNodeId;
 
 extern void PositionInit(void);
+extern bool PositionNodeIsValid(const char *node_id);
 extern Oid	PositionSequence(void);
 extern void PositionSetFloor(PositionFloor floor);
 extern int64 PositionDraw(int64 after, Relation open_index);

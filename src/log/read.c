@@ -7,7 +7,8 @@
  * leave out the last thousand events.  Nor can one ask afterwards, when more has
  * settled.  So read_page says it itself, from the walk that found the rows.
  *
- * Events of the current tenant only, their payloads upcast.  In READ COMMITTED each call
+ * Events of the current tenant only, or of all where the caller asks for them and
+ * may (tenants.c); their payloads upcast.  In READ COMMITTED each call
  * sees what is committed when it runs, not when its statement began; above it
  * the transaction's snapshot.  Nothing is written, so all of it works on a hot
  * standby.
@@ -36,6 +37,7 @@
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/read.h"
+#include "log/tenants.h"
 #include "log/upcast.h"
 
 /* The rows of read_page: the columns of an event, and read_to. */
@@ -111,7 +113,8 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_all(after_position, max_count, aggregate_types, event_types, raw).
+ * SQL: read_all(after_position, max_count, aggregate_types, event_types, raw,
+ * all_tenants).
  * Settled events only, in order; see horizon.c for what that takes.  Events that
  * share a position come together, beyond max_count if need be.
  */
@@ -124,8 +127,8 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: read_page(after_position, max_count, aggregate_types, event_types, raw).  The
- * events of read_all, each with read_to: the position to go on behind when it
+ * SQL: read_page(after_position, max_count, aggregate_types, event_types, raw,
+ * all_tenants).  The events of read_all, each with read_to: the position to go on behind when it
  * has been dealt with.  That is its own position, and in the last row as far
  * as was looked, so that whoever stops before the end goes on right, too.
  * Where no event matched, one row has nothing but that.
@@ -156,9 +159,10 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	int64		after_position = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int64		max_count = ReadMaxCount(fcinfo->args[1]);
 	bool		raw = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	text	   *tenant_id = TenancyCurrent();
+	bool		all_tenants = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	EventFilter filter = {
-		.tenant_ids = {.n = 1,.texts = &tenant_id},
+		.tenant_ids = {.all = all_tenants,.n = 1,.texts = &tenant_id},
 		.aggregate_types = filter_arg(fcinfo, 2),
 		.event_types = filter_arg(fcinfo, 3)
 	};
@@ -169,6 +173,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 
 	HorizonCheckCursor(after_position);
 	EventsRequireRights(ACL_SELECT);
+	if (all_tenants)
+		TenantsRequireAll();
 	if (max_count == 0)
 		return after_position;
 

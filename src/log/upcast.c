@@ -67,8 +67,14 @@ static RegistryCache upcaster_cache = {
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_upcaster);
+PG_FUNCTION_INFO_V1(cqrs_es_define_upcaster_function);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_upcaster);
 
+/* the arguments of an upcaster */
+static const Oid function_argtypes[] = {JSONBOID};
+
+static void lock_upcasters(void);
+static void define_upcaster(FunctionCallInfo fcinfo, NullableDatum function);
 static Upcasters *all_upcasters(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
 static Datum lift(Event *event, Upcaster *upcaster, FunctionCalls *calls);
@@ -88,9 +94,39 @@ UpcastInit(void)
 							 " event_type, from_version) AS used_as FROM cqrs_es.upcasters");
 }
 
-/* SQL: define_upcaster(event_type, from_version, to_version, function); replaces an earlier one. */
+/* SQL: define_upcaster(event_type, from_version, to_version, function regprocedure) */
+Datum
+cqrs_es_define_upcaster_function(PG_FUNCTION_ARGS)
+{
+	lock_upcasters();
+	define_upcaster(fcinfo, fcinfo->args[3]);
+	PG_RETURN_VOID();
+}
+
+/* SQL: define_upcaster(event_type, from_version, to_version, function text) */
 Datum
 cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("function must not be null")));
+	lock_upcasters();
+	define_upcaster(fcinfo, RegistryFunctionByName(text_to_cstring(PG_GETARG_TEXT_PP(3)),
+												   function_argtypes, lengthof(function_argtypes)));
+	PG_RETURN_VOID();
+}
+
+/* Two who define one each must not make a cycle together. */
+static void
+lock_upcasters(void)
+{
+	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
+}
+
+/* Check an upcaster and store it, in place of an earlier one. */
+static void
+define_upcaster(FunctionCallInfo fcinfo, NullableDatum function)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.upcasters"
@@ -100,25 +136,21 @@ cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	static const Oid argtypes[] = {JSONBOID};
 	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	text	   *to_version = TextArgument(fcinfo->args[2], "to_version", EVENT_VERSION_MAX_BYTES);
 	const text *newest;
 	Datum		values[5];
 
-	/* two who define one each must not make a cycle together */
-	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = PointerGetDatum(from_version);
 	values[2] = PointerGetDatum(to_version);
 	values[4] = CStringGetTextDatum(DefinerSearchPath());
-	values[3] = RegistryFunctionSignature(fcinfo->args[3], JSONBOID, argtypes, lengthof(argtypes),
+	values[3] = RegistryFunctionSignature(function, JSONBOID, function_argtypes, lengthof(function_argtypes),
 										  "An upcaster is a function (payload jsonb) that returns jsonb.");
 	newest = refuse_cycle(event_type, from_version, to_version);
 	tell_writers(event_type, from_version, newest);
 	(void) RegistryWrite(&query, values, NULL);
-	PG_RETURN_VOID();
 }
 
 /* SQL: drop_upcaster(event_type, from_version) */

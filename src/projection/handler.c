@@ -165,6 +165,7 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 {
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Definer		definer = {.role = GetUserId()};
+	Oid			argtypes[1];
 	char	   *given;
 
 	if (begin_change(name))
@@ -178,12 +179,13 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("handler must not be null")));
 	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	if (is_signature(given))
+	argtypes[0] = EventsTypeOid();
+	if (is_signature(given) || RegistryFunctionIsNamed(given, argtypes, lengthof(argtypes)))
 	{
-		Oid			argtypes[1] = {EventsTypeOid()};
+		NullableDatum function = RegistryFunctionByName(given, argtypes, lengthof(argtypes));
 		Datum		signature;
 
-		signature = RegistryFunctionSignature(RegistryFunctionByName(given), InvalidOid,
+		signature = RegistryFunctionSignature(function, InvalidOid,
 											  argtypes, lengthof(argtypes),
 											  "A handler is a function (event cqrs_es.event).");
 		save_handler(fcinfo, NULL, TextDatumGetCString(signature), &definer);

@@ -83,6 +83,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_alter_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
+static bool is_there(const text *name, Datum *values, const char *nulls);
+static void warn_of_shared(const text *name, Datum read_models);
 static void check_types(ArrayType *types);
 static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
 static void lock_changed_tables(const Projection *projection, ArrayType *read_models);
@@ -145,7 +147,8 @@ refuse_drop_of_aggregate(const text *type)
 /*
  * SQL: create_projection(name, aggregate_types, read_models, state_of, backfill).
  * One that is to be filled from the log begins as a paused one that has handled
- * nothing yet.
+ * nothing yet.  Who creates the same again, running a migration twice, changes
+ * nothing.
  */
 Datum
 cqrs_es_create_projection(PG_FUNCTION_ARGS)
@@ -181,16 +184,94 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 		nulls[1] = ' ';
 	}
 	DefinerRequireRole(GetUserId());
-	if (RegistryWrite(&query, values, nulls) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("projection \"%s\" already exists", text_to_cstring(name))));
+	do
+	{
+		/* somebody else may create or drop it between the two */
+		CHECK_FOR_INTERRUPTS();
+		if (is_there(name, values, nulls))
+			PG_RETURN_VOID();
+	} while (RegistryWrite(&query, values, nulls) == 0);
+	if (!PG_ARGISNULL(2))
+		warn_of_shared(name, PG_GETARG_DATUM(2));
 	if (backfill)
 		ereport(NOTICE,
 				(errmsg("projection \"%s\" is paused until it has been filled", text_to_cstring(name)),
 				 errhint("When its handlers are defined, fill it with SELECT cqrs_es.resume_projection(%s).",
 						 quote_literal_cstr(text_to_cstring(name)))));
 	PG_RETURN_VOID();
+}
+
+/*
+ * Is there such a projection already?  Then it must be the caller's own (42501), and
+ * the same: what it has in its tables is of the old choice, so another one is refused
+ * (42710).  Whether it is paused is left as it is.  Locks its row.
+ */
+static bool
+is_there(const text *name, Datum *values, const char *nulls)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, pg_catalog.concat_ws(', ',"
+		" CASE WHEN p.state_of IS DISTINCT FROM $4 THEN pg_catalog.concat('state_of is ', coalesce(p.state_of, 'NULL'))"
+		" WHEN NOT coalesce(p.aggregate_types OPERATOR(pg_catalog.@>) $2 AND p.aggregate_types OPERATOR(pg_catalog.<@) $2,"
+		" p.aggregate_types IS NULL AND $2 IS NULL)"
+		" THEN pg_catalog.concat('aggregate_types is ', coalesce(p.aggregate_types::pg_catalog.text, 'NULL')) END,"
+		" CASE WHEN NOT (t.read_models OPERATOR(pg_catalog.@>) g.read_models AND t.read_models OPERATOR(pg_catalog.<@) g.read_models)"
+		" THEN pg_catalog.concat('read_models is ', t.read_models::pg_catalog.regclass[]::pg_catalog.text) END) AS differences"
+		" FROM cqrs_es.projections AS p"
+		" CROSS JOIN LATERAL (SELECT coalesce(" REGISTRY_READ_MODELS ", '{}')::pg_catalog.oid[] AS read_models) AS t"
+		" CROSS JOIN LATERAL (SELECT coalesce($3, '{}')::pg_catalog.oid[] AS read_models) AS g"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF p",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, TEXTOID}
+	};
+	Datum		wanted[4] = {values[0], values[1], values[2], values[4]};
+	char		wanted_nulls[4] = {' ', nulls[1], nulls[2], nulls[4]};
+	bool		found;
+
+	SPI_connect();
+	found = RegistryWriteRows(&query, wanted, wanted_nulls) > 0;
+	if (found)
+	{
+		QueryRow	row = InternalQueryRow(0);
+		char	   *differences = InternalQueryText(&row, "differences");
+
+		require_owner(name);
+		if (differences[0] != '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("projection \"%s\" already exists, and is another one", text_to_cstring(name)),
+					 errdetail("Its %s.", differences),
+					 errhint("Its tables have the rows of that. Drop it with drop_projection(), create it anew, define its handlers, and rebuild it.")));
+	}
+	SPI_finish();
+	return found;
+}
+
+/* Two projections that keep one table cannot be rebuilt: say so when it happens. */
+static void
+warn_of_shared(const text *name, Datum read_models)
+{
+	static InternalQuery query = {
+		.sql = "SELECT p.name, t.read_model::pg_catalog.regclass::pg_catalog.text AS read_model"
+		" FROM cqrs_es.projections AS p"
+		" CROSS JOIN LATERAL pg_catalog.unnest(" REGISTRY_READ_MODELS "::pg_catalog.oid[]) AS t (read_model)"
+		" WHERE p.name OPERATOR(pg_catalog.<>) $1 AND t.read_model OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.oid[])"
+		" ORDER BY 1, 2 LIMIT 1",
+		.nargs = 2,.argtypes = {TEXTOID, REGCLASSARRAYOID}
+	};
+	Datum		values[2] = {PointerGetDatum(name), read_models};
+
+	SPI_connect();
+	if (RegistryRead(&query, values) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		ereport(WARNING,
+				(errmsg("projection \"%s\" keeps table %s, too", InternalQueryText(&row, "name"),
+						InternalQueryText(&row, "read_model")),
+				 errdetail("Neither of the two can be rebuilt, since that would empty the table of the other."),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+	}
+	SPI_finish();
 }
 
 /* Aggregate types as append_event takes them, in an array of one dimension. */
@@ -403,8 +484,7 @@ ProjectionLockRow(InternalQuery *query, const text *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("projection \"%s\" does not exist", text_to_cstring(name)),
-				 errhint("Create it with SELECT cqrs_es.create_projection(%s).",
-						 quote_literal_cstr(text_to_cstring(name)))));
+				 errhint("The view cqrs_es.projection_status shows those that do; create_projection() creates one.")));
 	require_owner(name);
 	if (RegistryWriteRows(query, &value, NULL) == 0)
 		ereport(ERROR,

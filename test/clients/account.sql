@@ -7,13 +7,14 @@ SELECT cqrs_es.define_reducer('account', 'Withdrawn', '[{"op": "decrement", "pat
 
 SELECT cqrs_es.define_command('account', 'Open', $$
     CASE WHEN version > 0 THEN cqrs_es.reject('account is open already', code => 'OPEN')
+         WHEN (command @@ 'strict $.owner > ""') IS NOT TRUE THEN cqrs_es.reject('the owner is missing', code => 'OWNER')
          ELSE jsonb_build_object('type', 'Opened', 'payload', jsonb_build_object('owner', command->'owner'))
     END
 $$);
 SELECT cqrs_es.define_command('account', 'Deposit', $$
     CASE WHEN (command @@ 'strict $.amount > 0') IS NOT TRUE
          THEN cqrs_es.reject('the amount must be a number above 0', code => 'AMOUNT')
-         ELSE jsonb_build_object('type', 'Deposited', 'payload', command)
+         ELSE jsonb_build_object('type', 'Deposited', 'payload', jsonb_build_object('amount', command->'amount'))
     END
 $$);
 SELECT cqrs_es.define_command('account', 'Withdraw', $$
@@ -21,7 +22,7 @@ SELECT cqrs_es.define_command('account', 'Withdraw', $$
          THEN cqrs_es.reject('the amount must be a number above 0', code => 'AMOUNT')
          WHEN (command->>'amount')::numeric > (state->>'balance')::numeric
          THEN cqrs_es.reject('funds not available', code => 'NSF')
-         ELSE jsonb_build_object('type', 'Withdrawn', 'payload', command)
+         ELSE jsonb_build_object('type', 'Withdrawn', 'payload', jsonb_build_object('amount', command->'amount'))
     END
 $$);
 

@@ -77,19 +77,19 @@ SELECT pg_temp.append('stays', 'a', 1) AS x \gset
 SELECT cqrs_es.take_snapshot('change', 'b') AS x \gset
 INSERT INTO cqrs_es.snapshots (aggregate_type, aggregate_id, last_sequence, current_snapshot, payload) VALUES ('change', 'foreign', 3, 1, '{"by": "postgres-es"}');
 SAVEPOINT s;
-SELECT lives_ok($$SELECT cqrs_es.drop_aggregate('change')$$, 'it is dropped');
+SELECT lives_ok($$SELECT cqrs_es.drop_aggregate('change', force => true)$$, 'it is dropped');
 SELECT throws_ok($$SELECT cqrs_es.aggregate_state('change', 'b')$$, 'QE101', NULL, 'it has no state');
 ROLLBACK TO s;
 SELECT is(cqrs_es.aggregate_state('change', 'b'), '{"n": -4}', 'a drop that is rolled back has never been');
 SELECT cmp_ok(pg_temp.snapshots('change'), '@>', '{4}'::bigint[], 'its snapshots are there');
-SELECT cqrs_es.drop_aggregate('change') IS NULL AS x \gset
+SELECT cqrs_es.drop_aggregate('change', force => true) IS NULL AS x \gset
 SELECT is((SELECT count(*) FROM cqrs_es.reducers WHERE aggregate_type = 'change'), 0::bigint, 'its reducers go');
 SELECT is((SELECT array_agg(aggregate_id) FROM cqrs_es.snapshots WHERE aggregate_type = 'change'), '{foreign}', 'and its own snapshots');
 SELECT is((SELECT count(*) FROM cqrs_es.read_stream('change', 'b')), 4::bigint, 'its events stay');
 SELECT is(pg_temp.append('change', 'b', 1), 5::bigint, 'and may become more');
 SELECT is(pg_temp.snapshots('change'), '{3}', 'without snapshots');
 SELECT is(pg_temp.declaration('stays') || (SELECT count(*) FROM cqrs_es.reducers WHERE aggregate_type = 'stays') || pg_temp.snapshots('stays')::text, '({},1,1)1{1}', 'others stay as they are');
-SELECT throws_ok($$SELECT cqrs_es.drop_aggregate('change')$$, 'QE101', 'aggregate type "change" is not declared', 'it can be dropped once');
+SELECT throws_ok($$SELECT cqrs_es.drop_aggregate('change', force => true)$$, 'QE101', 'aggregate type "change" is not declared', 'it can be dropped once');
 SELECT throws_ok($$SELECT cqrs_es.drop_aggregate(NULL)$$, '22004', NULL, 'and has a name');
 SELECT throws_ok($$SELECT cqrs_es.define_reducer('change', 'e', '[]')$$, 'QE101', NULL, 'it gets no reducers');
 SELECT throws_ok($$SELECT cqrs_es.take_snapshot('change', 'b')$$, 'QE101', NULL, 'and no snapshots');
@@ -101,7 +101,7 @@ SELECT is(cqrs_es.aggregate_state('change', 'b'), '{"n": 1, "again": true}', 'an
 CREATE FUNCTION used(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS 'SELECT state';
 SELECT cqrs_es.define_reducer('change', 'e', 'used(jsonb, cqrs_es.event)') IS NULL AS x \gset
 SELECT throws_ok('DROP FUNCTION used(jsonb, cqrs_es.event)', '2BP01', NULL, 'a function in use stays');
-SELECT cqrs_es.drop_aggregate('change') IS NULL AS x \gset
+SELECT cqrs_es.drop_aggregate('change', force => true) IS NULL AS x \gset
 SELECT lives_ok('DROP FUNCTION used(jsonb, cqrs_es.event)', 'until the aggregate is dropped');
 
 -- rights

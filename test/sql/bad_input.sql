@@ -2,7 +2,7 @@
 -- Whatever a client sends to a public function: an error with a SQLSTATE that
 -- says what is wrong, never a crash, never XX000.
 BEGIN;
-SELECT plan(206);
+SELECT plan(204);
 SELECT cqrs_es.create_aggregate('bad') IS NULL AS x \gset
 SELECT cqrs_es.create_projection('bad') IS NULL AS x \gset
 CREATE TABLE bad_read_model (id text);
@@ -61,7 +61,6 @@ INSERT INTO calls (state, call) VALUES
 	('22023', $$append_events('bad', 'b', '[[{"type": "e", "payload": 1}]]')$$),
 	('22023', $$append_events('bad', 'b', '[{"type": "e", "payload": 1}, 2]')$$),
 	('22023', $$append_events('bad', 'b', '[{}]')$$),
-	('22023', $$append_events('bad', 'b', '[{"type": "e"}]')$$),
 	('22023', $$append_events('bad', 'b', '[{"payload": 1}]')$$),
 	('22023', $$append_events('bad', 'b', '[{"type": null, "payload": 1}]')$$),
 	('22023', $$append_events('bad', 'b', '[{"type": "", "payload": 1}]')$$),
@@ -138,7 +137,6 @@ INSERT INTO calls (state, call) VALUES
 	('22004', $$create_aggregate('bad 2', '{}', NULL)$$),
 	('22023', $$create_aggregate('bad 2', '{}', -1)$$),
 	('22003', $$create_aggregate('bad 2', '{}', 2147483648::bigint::integer)$$),
-	('42710', $$create_aggregate('bad')$$),
 	('22004', $$define_reducer(NULL, 'e', 'bad_reducer(jsonb, cqrs_es.event)')$$),
 	('22004', $$define_reducer('bad', NULL, 'bad_reducer(jsonb, cqrs_es.event)')$$),
 	('22004', $$define_reducer('bad', 'e', NULL)$$),
@@ -153,7 +151,7 @@ INSERT INTO calls (state, call) VALUES
 	('22004', $$create_projection(NULL)$$),
 	('22023', $$create_projection('')$$),
 	('22001', $$create_projection('{long 256}')$$),
-	('42710', $$create_projection('bad')$$),
+	('42710', $$create_projection('bad', '{another}')$$),
 	('42P01', $$create_projection('bad 2', read_models => '{nothing}')$$),
 	('22004', $$create_projection('bad 2', aggregate_types => '{a,NULL}')$$),
 	('22023', $$create_projection('bad 2', aggregate_types => '{}')$$),

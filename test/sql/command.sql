@@ -123,7 +123,7 @@ SELECT throws_ok($$SELECT pg_temp.execute('a', 'Nothing')$$, 'QE302', NULL, 'it 
 SELECT throws_ok($$SELECT cqrs_es.execute_command('undeclared', 'a', 'x')$$, 'QE101', NULL, 'an undeclared aggregate');
 SELECT lives_ok($$SELECT cqrs_es.define_command('command', 'Raw', 'command->''raw''')$$, 'whatever the command says');
 SELECT throws_ok(format($$SELECT pg_temp.execute('a', 'Raw', '%s')$$, payload), state, NULL, format('%s: %s', state, payload))
-FROM (VALUES (1, '22004', '{}'), (2, '22023', '{"raw": 1}'), (3, '22023', '{"raw": [1]}'), (4, '22023', '{"raw": {"type": "x"}}'),
+FROM (VALUES (1, '22004', '{}'), (2, '22023', '{"raw": 1}'), (3, '22023', '{"raw": [1]}'), (4, '22023', '{"raw": {"payload": {}}}'),
 	(5, '22023', '{"raw": {"type": "x", "payload": 1, "typo": 1}}'), (6, '22023', '{"raw": null}')) AS t (n, state, payload)
 ORDER BY n;
 SELECT lives_ok($$SELECT cqrs_es.define_command('command', 'Rows', 'jsonb_array_elements(command)')$$, 'an expression that gives rows');

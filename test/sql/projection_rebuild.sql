@@ -124,7 +124,7 @@ SELECT cmp_ok(cqrs_es.rebuild_projection(name), '>', 0::bigint, 'events are hand
 SELECT is(format('has rows: %s, differences: %s', rows > 1, differences), 'has rows: t, differences: 0', projection || ', disturbed or not: rebuilt once more') FROM rebuild.differences();
 SELECT cqrs_es.drop_projection(name) IS NULL AS x FROM cqrs_es.projections WHERE name LIKE '% a' OR name LIKE '% b' OR name = 'a reactor'
 \g /dev/null
-SELECT cqrs_es.drop_upcaster('moved', '1') IS NULL AS x, cqrs_es.drop_aggregate('rebuild') IS NULL AS y \gset
+SELECT cqrs_es.drop_upcaster('moved', '1') IS NULL AS x, cqrs_es.drop_aggregate('rebuild', force => true) IS NULL AS y \gset
 RESET search_path;
 SET client_min_messages = error;
 DROP SCHEMA rebuild CASCADE;

@@ -66,7 +66,7 @@ DROP TABLE registry_memory_plans;
 
 SELECT cqrs_es.drop_projection('registry memory') IS NULL AS x \gset
 SELECT cqrs_es.drop_upcaster('e', '1') IS NULL AS x \gset
-SELECT cqrs_es.drop_aggregate('registry memory') IS NULL AS x \gset
+SELECT cqrs_es.drop_aggregate('registry memory', force => true) IS NULL AS x \gset
 DROP FUNCTION registry_memory_note, registry_memory_same;
 DROP TABLE registry_memory;
 SELECT * FROM finish();

@@ -182,7 +182,7 @@ SET LOCAL ROLE cqrs_es_lifter;
 SELECT throws_ok($$SELECT cqrs_es.define_upcaster('named', '7', '8', 'v3(jsonb)')$$, '42501', NULL, 'defining is not for everybody');
 SELECT throws_ok($$SELECT cqrs_es.drop_upcaster('named', '1')$$, '42501', NULL, 'nor dropping');
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION cqrs_es.define_upcaster(text, text, text, regprocedure) TO cqrs_es_lifter;
+GRANT EXECUTE ON FUNCTION cqrs_es.define_upcaster(text, text, text, regprocedure), cqrs_es.define_upcaster(text, text, text, text) TO cqrs_es_lifter;
 SET LOCAL ROLE cqrs_es_lifter;
 SELECT throws_ok($$SELECT cqrs_es.define_upcaster('named', '7', '8', 'v2(jsonb)')$$, '42501', NULL, 'whoever may define must be allowed to execute');
 SELECT lives_ok($$SELECT cqrs_es.define_upcaster('named', '7', '8', 'v3(jsonb)')$$, 'then the role may');

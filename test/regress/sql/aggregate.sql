@@ -19,5 +19,5 @@ SELECT cqrs_es.aggregate_state('plain counter', 'b');
 SELECT * FROM cqrs_es.load_aggregate('plain nothing', 'a');
 SELECT cqrs_es.create_aggregate('plain counter');
 SELECT cqrs_es.define_reducer('plain counter', 'Added', '[{"op": "multiply", "path": "/n", "from": "/by"}]');
-SELECT cqrs_es.drop_aggregate('plain counter');
+SELECT cqrs_es.drop_aggregate('plain counter', force => true);
 SELECT count(*) FROM cqrs_es.read_stream('plain counter', 'a');

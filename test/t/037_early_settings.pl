@@ -1,0 +1,93 @@
+# What is set before the library is loaded: SET and SHOW must not lie. A setting
+# that is none of ours, or a value that is none, is an error as soon as something of
+# the extension is used, and not a warning, after which events go elsewhere. (Values
+# from who may not set them: 009_tenants.)
+
+use strict;
+use warnings FATAL => 'all';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('early');
+$node->init;
+$node->append_conf('postgresql.conf', "cqrs_es.in_the_file = 'x'\n");
+$node->start;
+$node->safe_psql('postgres', q{CREATE EXTENSION cqrs_es; CREATE ROLE writer LOGIN;
+	GRANT USAGE ON SCHEMA cqrs_es TO writer; GRANT SELECT, INSERT ON cqrs_es.events TO writer});
+
+# A new session; what it printed, or the error's SQLSTATE.
+sub session
+{
+	my ($role, $options, $sql) = @_;
+	local $ENV{PGOPTIONS} = $options;
+	my ($status, $stdout, $stderr) = $node->psql('postgres', "\\set VERBOSITY sqlstate\n$sql", extra_params => [ '-U', $role ]);
+	return $1 if $stderr =~ /ERROR:  (\w{5})$/m;
+	return $stdout;
+}
+
+my $append = q{; SELECT 'version ' || (cqrs_es.append_event('t', gen_random_uuid()::text, 'X', '{}')).version;};
+my $long = 'x' x 256;
+
+for (
+	# role, options, SQL, expected output or SQLSTATE of the append behind it
+	[ 'writer', '', '', 'version 1' ],
+	[ 'postgres', '', "SET cqrs_es.tennant_id = 'acme'", '42704' ],
+	[ 'postgres', '', "SET cqrs_es.TENNANT_ID = 'acme'", '42704' ],
+	[ 'postgres', '-c cqrs_es.tennant_id=acme', '', '42704' ],
+	[ 'postgres', '', "SET cqrs_es.tennant_id = 'acme'; RESET cqrs_es.tennant_id", 'version 1' ],
+	[ 'postgres', '', "BEGIN; SET LOCAL cqrs_es.tennant_id = 'acme'; ROLLBACK", 'version 1' ],
+	[ 'postgres', '', "SET cqrs_es.tennant_id = 'acme'; RESET ALL", 'version 1' ],
+	[ 'postgres', '', "SET other.tennant_id = 'acme'", 'version 1' ],
+	[ 'postgres', '', "SET cqrs_es.tenant_id = '$long'", '22023' ],
+	[ 'postgres', '', "SET cqrs_es.tenant_id = '$long'; RESET cqrs_es.tenant_id", 'version 1' ],
+	[ 'postgres', '', "SET cqrs_es.node_id = 'one'", '22023' ],
+	[ 'postgres', '', 'SET cqrs_es.node_id = 512', '22023' ],
+	[ 'postgres', '', 'SET cqrs_es.node_id = 7', 'version 1' ],
+	[ 'postgres', '', "SET cqrs_es.require_tenant = 'perhaps'", '22023' ],
+	[ 'postgres', '', 'SET cqrs_es.require_tenant = yes', 'QE007' ],
+	[ 'writer', '', 'SET cqrs_es.require_tenant = off', '42501' ],
+	[ 'writer', '', "SET cqrs_es.context = 'no json'", '22023' ],
+	[ 'writer', '', "SET cqrs_es.context = '[]'", '22023' ],
+	[ 'writer', '-c cqrs_es.context=5', '', '22023' ],
+	[ 'writer', '', q{SET cqrs_es.context = '{"a": 1}'}, 'version 1' ],
+	[ 'writer', '', q{SET cqrs_es.context = 'no json'; SET cqrs_es.context = '{"a": 1}'}, 'version 1' ],
+	[ 'writer', '', q{SET cqrs_es.context = 'no json'; BEGIN; SET LOCAL cqrs_es.context = '{"a": 1}'}, '22023' ],
+	[ 'writer', '', q{BEGIN; SET LOCAL cqrs_es.context = 'no json'; ROLLBACK}, 'version 1' ],
+	[ 'writer', '', q{BEGIN; SAVEPOINT s; SET LOCAL cqrs_es.context = 'no json'; ROLLBACK TO s}, 'version 1' ],
+  )
+{
+	my ($role, $options, $sql, $expected) = @$_;
+	is(session($role, $options, $sql . $append), $expected, join(' ', grep { $_ ne '' } $role, $options, $sql =~ s/x{256}/xxx/r) . " -> $expected");
+}
+
+# Once it is loaded, the server refuses at once.
+is(session('writer', '', "LOAD 'cqrs_es'; SET cqrs_es.context = 'no json'; SELECT 1"), '42501', 'an ordinary role cannot LOAD');
+is(session('writer', '', "SELECT cqrs_es.current_tenant(); SET cqrs_es.context = 'no json';"), '22023', 'loaded: a context that is none');
+is(session('writer', '', 'SELECT cqrs_es.current_tenant(); SET cqrs_es.require_tenant = off;'), '42501', 'loaded: not for everyone');
+is(session('postgres', '', 'SELECT cqrs_es.current_tenant(); SET cqrs_es.tennant_id = 1;'), '42602', 'loaded: none of ours');
+
+# For roles and databases.
+$node->safe_psql('postgres', q{ALTER ROLE writer SET cqrs_es.tennant_id = 'acme'});
+is(session('writer', '', $append), '42704', 'a mistyped setting of a role');
+$node->safe_psql('postgres', q{ALTER ROLE writer RESET ALL; ALTER DATABASE postgres SET cqrs_es.require_tenant = on});
+is(session('writer', '', $append), 'QE007', 'a database that requires a tenant');
+is(session('writer', '-c cqrs_es.require_tenant=off', $append), '42501', 'is not talked out of it');
+is(session('postgres', '-c cqrs_es.require_tenant=off', $append), 'version 1', 'except by a superuser');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET cqrs_es.require_tenant');
+
+# The list of what is known has all that is defined: each can be set early.
+my @settings = split /\n/, $node->safe_psql('postgres', q{LOAD 'cqrs_es'; SELECT name || ' = ' || quote_literal(boot_val) FROM pg_settings WHERE name LIKE 'cqrs\\_es.%'});
+cmp_ok(scalar @settings, '>=', 9, 'there are settings');
+is(session('postgres', '', "SET $_$append"), 'version 1', "early: SET $_") foreach @settings;
+
+# With the library in session_preload_libraries they are there from the start.
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'cqrs_es'\n");
+$node->reload;
+is(session('postgres', '', 'SHOW cqrs_es.tenant_id;'), '', 'preloaded: SHOW');
+is(session('postgres', '', "SET cqrs_es.tennant_id = 'acme';"), '42602', 'preloaded: none of ours');
+is(session('writer', '', "SET cqrs_es.tenant_id = 'acme';"), '42501', 'preloaded: not for everyone');
+is(session('writer', '', "SET cqrs_es.context = 'x';"), '22023', 'preloaded: a context that is none');
+
+$node->stop;
+done_testing();
