@@ -19,34 +19,42 @@ $node->safe_psql('postgres', qq{
 	SELECT cqrs_es.create_projection('totals', '{account}', '{totals}');
 	SELECT cqrs_es.define_handler('totals', 'moved', \$\$INSERT INTO totals VALUES (event.aggregate_id, 1, md5(event.global_position::text))
 		ON CONFLICT (kind) DO UPDATE SET events = totals.events + 1, trail = md5(totals.trail || event.global_position)\$\$);
-	SELECT count(cqrs_es.append_event('account', (i % 3)::text, 'moved', '{}')) FROM generate_series(1, $events) AS i;
+	-- where it can be held up
+	CREATE FUNCTION pass(e cqrs_es.event) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock_shared(1)';
+	SELECT cqrs_es.define_handler('totals', 'gate', 'pass(cqrs_es.event)');
+	SELECT count(cqrs_es.append_event('account', (i % 3)::text, CASE i WHEN 1500 THEN 'gate' ELSE 'moved' END, '{}')) FROM generate_series(1, $events) AS i;
 });
 my $rows = q{SELECT string_agg(t::text, ' ' ORDER BY kind) FROM totals AS t};
 
 sub state { return $node->safe_psql('postgres', q{SELECT state FROM cqrs_es.projection_status WHERE name = 'totals'}); }
 
-# Begin a rebuild, wait until so many events are handled, and end it with a signal; writers append meanwhile.
+# Begin a rebuild, wait until it is held up, and end it with a signal; a writer appends meanwhile.
 sub interrupt
 {
-	my ($signal, $handled) = @_;
+	my ($signal) = @_;
+	my $gate = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT pg_advisory_lock(1), pg_sleep(120)' ], '>', \my $o, '2>', \my $e);
+	$node->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)});
 	my $psql = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', q{CALL cqrs_es.rebuild_in_portions('totals', 50)} ],
 		'>', \my $out, '2>', \my $err);
-	$node->poll_query_until('postgres', qq{SELECT coalesce(sum(events), 0) >= $handled FROM totals WHERE (SELECT paused FROM cqrs_es.projections)});
+	$node->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)});
 	$node->safe_psql('postgres', q{SELECT cqrs_es.append_event('account', '1', 'moved', '{}')});
-	my $pid = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE query LIKE 'CALL%' AND state = 'active'});
-	if ($signal eq 'KILL') { kill 'KILL', $pid if $pid; }
-	else { $node->safe_psql('postgres', "SELECT $signal($pid)") if $pid; }
+	my $pid = $node->safe_psql('postgres', q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+	if ($signal eq 'KILL') { kill 'KILL', $pid; }
+	else { $node->safe_psql('postgres', "SELECT $signal($pid)"); }
 	$psql->finish;
 	$node->poll_query_until('postgres', 'SELECT true');
-	return $err;
+	$gate->kill_kill;
+	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'});
+	$node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')});
+	return;
 }
 
 foreach my $signal ('pg_cancel_backend', 'pg_terminate_backend', 'KILL')
 {
-	interrupt($signal, 100);
+	interrupt($signal);
 	is(state(), 'partly rebuilt', "$signal: it is partly rebuilt");
 	my $handled = $node->safe_psql('postgres', 'SELECT sum(events) FROM totals');
-	is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events, cqrs_es.projections WHERE global_position <= handled_position}), $handled,
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events, cqrs_es.projections WHERE event_type = 'moved' AND global_position <= handled_position}), $handled,
 		'its rows are those of the events that it says are handled');
 	cmp_ok($handled, '>=', 100, 'and some are');
 	$node->safe_psql('postgres', q{SELECT cqrs_es.append_event('account', '2', 'moved', '{}')});
