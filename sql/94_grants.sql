@@ -15,7 +15,7 @@ BEGIN
             FROM pg_catalog.pg_namespace AS n WHERE n.oid OPERATOR(pg_catalog.=) schema
             UNION ALL SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass::pg_catalog.text, c.relacl
             FROM pg_catalog.pg_class AS c WHERE c.relnamespace OPERATOR(pg_catalog.=) schema AND c.relkind IN ('r', 'v', 'S')
-            UNION ALL SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text,
+            UNION ALL SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text,
                 coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
             FROM pg_catalog.pg_proc AS p WHERE p.pronamespace OPERATOR(pg_catalog.=) schema
         ) AS o, pg_catalog.aclexplode(o.acl) AS a
@@ -30,6 +30,6 @@ GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.a
     cqrs_es.read_stream, cqrs_es.read_all, cqrs_es.read_page, cqrs_es.stream_version,
     cqrs_es.settled_position, cqrs_es.wait_for_position, cqrs_es.log_id, cqrs_es.current_tenant,
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
-    cqrs_es.execute_command, cqrs_es.reject
+    cqrs_es.execute_command, cqrs_es.reject, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams
     TO PUBLIC;
 GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result TO PUBLIC;

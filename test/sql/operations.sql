@@ -167,7 +167,8 @@ SELECT is(ARRAY[pg_temp.merged(target, patch),
 		pg_temp.fold(target, '[{"op": "merge", "path": "", "from": ""}]', patch),
 		pg_temp.fold(jsonb_build_object('x', target), '[{"op": "merge", "path": "/x", "from": "/y"}]', jsonb_build_object('y', patch)) -> 'x',
 		pg_temp.fold(jsonb_build_array(target), '[{"op": "merge", "path": "/0", "from": ""}]', patch) -> 0],
-	array_fill(result, ARRAY[5]), format('%s merged with %s', target, patch)) FROM merges ORDER BY n;
+	-- without a reducer, what is no object leaves the state as it is
+	CASE WHEN jsonb_typeof(patch) = 'object' THEN result ELSE target END || array_fill(result, ARRAY[4]), format('%s merged with %s', target, patch)) FROM merges ORDER BY n;
 
 -- an event's own fields
 

@@ -22,6 +22,6 @@ SELECT is((SELECT array_agg(payload->>'amount') FROM cqrs_es.read_stream('raw', 
 SELECT is((SELECT event_version FROM cqrs_es.read_all(pg_temp.position_of(2), 1, '{raw}')), '2', 'behind it a reader goes on');
 SELECT throws_ok($$SELECT * FROM cqrs_es.read_all(0, aggregate_types => '{raw}', raw => NULL)$$, '22P02', NULL, 'null is not raw');
 
-SELECT cqrs_es.drop_upcaster('raw lifted', '1') IS NULL AS x, cqrs_es.drop_aggregate('raw') IS NULL AS y \gset
+SELECT cqrs_es.drop_upcaster('raw lifted', '1') IS NULL AS x, cqrs_es.drop_aggregate('raw', force => true) IS NULL AS y \gset
 DROP FUNCTION public.lift_raw;
 SELECT * FROM finish();

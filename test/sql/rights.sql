@@ -322,6 +322,7 @@ SET LOCAL ROLE none;
 
 -- A non-superuser defines projections over tables it owns, and not over those of others.
 
+SET LOCAL client_min_messages = error; -- it warns of a table that two keep
 SELECT is(pg_temp.state_as('cqrs_es_architect', call), expected, call) FROM (VALUES
 	(1, $$SELECT cqrs_es.create_projection('p', NULL, '{own}')$$, 'allowed'),
 	(2, $$SELECT cqrs_es.create_projection('p', NULL, '{own,others}')$$, 'refused'),
@@ -340,6 +341,7 @@ SELECT is(pg_temp.state_as('cqrs_es_architect', call), expected, call) FROM (VAL
 	(11, $$SELECT cqrs_es.define_command('rights', 'x', '(SELECT to_jsonb(count(*)) FROM own)')$$, 'allowed'),
 	(12, $$SELECT cqrs_es.define_command('rights', 'x', '(SELECT to_jsonb(count(*)) FROM others)')$$, 'refused')) c (n, call, expected)
 ORDER BY n, call;
+SET LOCAL client_min_messages = warning;
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.define_handler('theirs', 'Owned', 'INSERT INTO own VALUES (event.aggregate_id, 1)')$$) \gset
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$SELECT cqrs_es.append_event('rights', 'o', 'Owned', '{}')$$), 'allowed', 'somebody without rights on the table appends');
 SELECT is(pg_temp.state_as('cqrs_es_writer', $$INSERT INTO own VALUES ('x')$$), 'refused', 'and has none');
