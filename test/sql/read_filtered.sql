@@ -84,3 +84,4 @@ SELECT is(pg_temp.entries('cqrs_es.by_all', $$SELECT count(*) FROM cqrs_es.read_
 SET LOCAL cqrs_es.tenant_id = 'small';
 SELECT is(pg_temp.entries('cqrs_es.by_tenant', 'SELECT count(*) FROM cqrs_es.read_page()'), 3::bigint, 'a small tenant has an own way');
 ROLLBACK;
+\i test/include/own_log_end.sql
