@@ -1,4 +1,4 @@
--- 51_tenants: all tenants of the log
+-- 46_tenants: all tenants of the log
 
 CREATE FUNCTION cqrs_es.tenants() RETURNS SETOF text
     LANGUAGE C VOLATILE PARALLEL UNSAFE

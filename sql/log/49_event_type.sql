@@ -1,4 +1,4 @@
--- 51_event_type: which event types are in the log
+-- 49_event_type: which event types are in the log
 
 CREATE FUNCTION cqrs_es.event_types(
     OUT aggregate_type text,
