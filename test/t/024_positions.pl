@@ -37,8 +37,8 @@ sub insert { return "INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, e
 sub rows
 {
 	my ($positions, $prefix) = @_;
-	return q{INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload)
-		SELECT p, 1, 't', '} . ($prefix // 'restored') . q{ ' || row_number() OVER (), 'e', '1' FROM unnest('} . $positions . q{'::bigint[]) p;};
+	return q{INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at)
+		SELECT p, 1, 't', '} . ($prefix // 'restored') . q{ ' || row_number() OVER (), 'e', '1', now() FROM unnest('} . $positions . q{'::bigint[]) p;};
 }
 sub below_triggers { return "SET session_replication_role = replica; $_[0] RESET session_replication_role;" }
 
@@ -134,7 +134,7 @@ foreach my $path ('straight', 'generic')
 
 # a stream that was restored in part beyond what was drawn
 fresh(append('s'));
-sql(below_triggers(q{INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload) VALUES (50, 2, 't', 's', 'e', '1');}));
+sql(below_triggers(q{INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at) VALUES (50, 2, 't', 's', 'e', '1', now());}));
 is(sql(append('s')), 51, 'a stream goes on above its restored event');
 
 # a restore waits for nobody, and two of them do not deadlock
