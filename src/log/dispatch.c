@@ -234,21 +234,20 @@ DispatchRelease(bool held_before)
 static void
 check_allowed(void)
 {
+	if (!current.forbidden.on && !(current.forbidden_deferred.on && deferred_triggers_wait()))
+		return;
+	refusals++;
 	if (current.forbidden.on)
-	{
-		refusals++;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("events cannot be appended while old events are replayed"),
 				 errdetail("What followed from them may be in the log already."),
 				 errhint("A projection whose handlers append cannot be rebuilt.")));
-	}
-	if (current.forbidden_deferred.on && deferred_triggers_wait())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
-				 errdetail("What they append for old events may be in the log already."),
-				 errhint("A projection whose triggers append cannot be rebuilt. Append anything else in a transaction of its own.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("events cannot be appended while deferred triggers of a rebuild wait or run"),
+			 errdetail("What they append for old events may be in the log already."),
+			 errhint("A projection whose triggers append cannot be rebuilt. Append anything else in a transaction of its own.")));
 }
 
 static void
@@ -312,17 +311,20 @@ DispatchIsQueued(int64 position)
 
 /*
  * Refuse appends (55000), or allow them again: nothing may follow from old events.
- * What deferred triggers append that wait now is refused when they run.
+ * What deferred triggers append that wait when they are allowed again is refused when
+ * they run.
  */
 void
 DispatchForbid(bool forbid)
 {
 	if (forbid)
 		begin(&current.forbidden);
-	else
+	else if (current.forbidden.on)
+	{
 		current.forbidden.on = false;
-	if (!forbid && !current.forbidden_deferred.on && deferred_triggers_wait())
-		begin(&current.forbidden_deferred);
+		if (!current.forbidden_deferred.on && deferred_triggers_wait())
+			begin(&current.forbidden_deferred);
+	}
 }
 
 /*
