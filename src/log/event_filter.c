@@ -52,7 +52,6 @@ struct FilterScan
 };
 
 static bool texts_match(const FilterTexts *wanted, Datum value);
-static Relation open_heap(EventsTable *table);
 static bool choose_index(Relation heap, const EventColumns *columns, const EventFilter *filter,
 						 FilterIndex *best);
 static bool fits(Relation index, const EventColumns *columns, const EventFilter *filter,
@@ -88,7 +87,7 @@ bool
 EventFilterHasIndex(const EventFilter *filter)
 {
 	EventsTable table;
-	Relation	heap = open_heap(&table);
+	Relation	heap = EventsOpenStraight(&table);
 	FilterIndex index;
 	bool		found;
 
@@ -110,7 +109,7 @@ EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_pos
 				Snapshot snapshot)
 {
 	EventsTable table;
-	Relation	heap = open_heap(&table);
+	Relation	heap = EventsOpenStraight(&table);
 	FilterIndex index;
 	FilterScan *scan;
 	int			i;
@@ -180,19 +179,6 @@ EventFilterEnd(FilterScan *scan)
 	pfree(scan->next);
 	pfree(scan->has_next);
 	pfree(scan);
-}
-
-/* The log, locked, if it can be read straight; NULL otherwise. */
-static Relation
-open_heap(EventsTable *table)
-{
-	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
-
-	*table = EventsTableGet();
-	if (EventsReadStraight(table))
-		return heap;
-	table_close(heap, AccessShareLock);
-	return NULL;
 }
 
 /* The index on the most columns that are wanted; false when there is none. */

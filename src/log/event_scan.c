@@ -77,7 +77,6 @@ static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns
 static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, TupleTableSlot *slot);
 static StreamTip query_tip(const StreamKey *key, bool latest);
-static Relation open_plain_heap(EventsTable *table);
 static Datum key_is(PG_FUNCTION_ARGS);
 static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
 							 const StreamKey *key);
@@ -345,7 +344,7 @@ scan_stream(const StreamKey *key, int64 from_sequence,
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
-	Relation	heap = open_plain_heap(&table);
+	Relation	heap = EventsOpenStraight(&table);
 
 	if (heap)
 	{
@@ -468,7 +467,7 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 	};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
-	Relation	heap = open_plain_heap(&table);
+	Relation	heap = EventsOpenStraight(&table);
 
 	if (heap)
 	{
@@ -622,23 +621,6 @@ stream_key_value(Relation index, int i, const EventColumns *columns, const Strea
 	return attno == columns->attno[EVENT_AGGREGATE_TYPE] ? key->aggregate_type :
 		attno == columns->attno[EVENT_AGGREGATE_ID] ? key->aggregate_id :
 		key->tenant_id;
-}
-
-/*
- * The log, locked, if it can be read straight; NULL otherwise.  Decided after
- * the lock is there, for only then is the catalog's word up to date; *table is
- * what that was.
- */
-static Relation
-open_plain_heap(EventsTable *table)
-{
-	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
-
-	*table = EventsTableGet();
-	if (EventsReadStraight(table))
-		return heap;
-	table_close(heap, AccessShareLock);
-	return NULL;
 }
 
 /* Takes the open heap and index over. */

@@ -212,6 +212,23 @@ EventsReadStraight(const EventsTable *table)
 	return table->plain && !cqrs_es_force_generic_path;
 }
 
+/*
+ * The log, in AccessShareLock, if it can be read straight; NULL, and no lock, otherwise.
+ * Decided after the lock is there, for only then is the catalog's word up to date;
+ * *table is what that was.  The caller closes it.
+ */
+Relation
+EventsOpenStraight(EventsTable *table)
+{
+	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
+
+	*table = EventsTableGet();
+	if (EventsReadStraight(table))
+		return heap;
+	table_close(heap, AccessShareLock);
+	return NULL;
+}
+
 /* Is the caller subject to row security of the log beyond our own policy? */
 bool
 EventsRowSecurity(void)

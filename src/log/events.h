@@ -60,6 +60,7 @@ extern void EventsCheckRights(AclMode mode);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);
+extern Relation EventsOpenStraight(EventsTable *table);
 extern Oid	EventsTypeOid(void);
 
 extern Event *EventCopy(const Event *event);
