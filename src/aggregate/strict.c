@@ -150,20 +150,18 @@ check_event(Aggregate *aggregate, const StreamKey *key, const Event *event)
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	text	   *version = EventText(event, EVENT_EVENT_VERSION);
 	text	   *newest = UpcastNewest(event_type, version);
-	char	   *type_name = text_to_cstring(event_type);
-	char	   *newest_name = text_to_cstring(newest);
 
 	if (ReducerFind(aggregate, event_type) == NULL)
-		refuse(key, EventSequence(event), type_name,
+		refuse(key, EventSequence(event), text_to_cstring(event_type),
 			   errdetail("Aggregate type \"%s\" is strict, and has no reducer for event type \"%s\".",
-						 text_to_cstring(key->aggregate_type), type_name),
+						 text_to_cstring(key->aggregate_type), text_to_cstring(event_type)),
 			   errhint("Is it mistyped? An event type that changes nothing is declared with the operations '[]'."));
 	if (!TextEqual(newest, version))
-		refuse(key, EventSequence(event), type_name,
+		refuse(key, EventSequence(event), text_to_cstring(event_type),
 			   errdetail("Its version \"%s\" is an old one, which upcasters lift.",
 						 text_to_cstring(version)),
 			   errhint("Append it in its newest shape, with that version: event_version => '%s', or the member \"version\".",
-					   newest_name));
+					   text_to_cstring(newest)));
 }
 
 /* Fold the stream up to the last of the events, or refuse them. */
@@ -207,9 +205,7 @@ last_leads_to(const Aggregate *aggregate, const Attempt *attempt)
 {
 	return last.memory != NULL &&
 		last.folded.version == EventSequence(&attempt->events[0]) - 1 &&
-		TextEqual(last.key.aggregate_id, attempt->key->aggregate_id) &&
-		TextEqual(last.key.aggregate_type, attempt->key->aggregate_type) &&
-		TextEqual(last.key.tenant_id, attempt->key->tenant_id) &&
+		StreamKeyEqual(&last.key, attempt->key) &&
 		TextEqual((const text *) last.fingerprint, (const text *) aggregate->fingerprint);
 }
 

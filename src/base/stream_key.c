@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 
 #include "base/stream_key.h"
+#include "base/text.h"
 
 /* "type/id", for messages; palloc'd. */
 char *
@@ -15,4 +16,13 @@ StreamKeyName(const StreamKey *key)
 {
 	return psprintf("%s/%s", text_to_cstring(key->aggregate_type),
 					text_to_cstring(key->aggregate_id));
+}
+
+/* Are they the same stream?  Ids are compared first, since they differ most. */
+bool
+StreamKeyEqual(const StreamKey *a, const StreamKey *b)
+{
+	return TextEqual(a->aggregate_id, b->aggregate_id) &&
+		TextEqual(a->aggregate_type, b->aggregate_type) &&
+		TextEqual(a->tenant_id, b->tenant_id);
 }

@@ -18,5 +18,6 @@ typedef struct StreamKey
 } StreamKey;
 
 extern char *StreamKeyName(const StreamKey *key);
+extern bool StreamKeyEqual(const StreamKey *a, const StreamKey *b);
 
 #endif							/* CQRS_ES_STREAM_KEY_H */

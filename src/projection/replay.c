@@ -30,7 +30,6 @@
 #include "base/fixed_settings.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
-#include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
@@ -53,7 +52,6 @@ static bool handle(Replay *replay, const Event *event);
 static SkippedStreams *skipped_streams(Replay *replay, const Event *event, HASHACTION action);
 static bool is_of_skipped_stream(Replay *replay, const Event *event);
 static void note_skipped_stream(Replay *replay, const Event *event);
-static bool is_same_stream(const Event *a, const Event *b);
 static void note_progress(Replay *replay, int64 last, int64 position);
 static int64 last_position(Snapshot snapshot);
 
@@ -197,12 +195,20 @@ is_of_skipped_stream(Replay *replay, const Event *event)
 {
 	SkippedStreams *streams = replay->skipped_streams ?
 		skipped_streams(replay, event, HASH_FIND) : NULL;
+	StreamKey	key;
 	ListCell   *lc;
 
-	if (streams)
-		foreach(lc, streams->events)
-			if (is_same_stream(lfirst(lc), event))
+	if (streams == NULL)
+		return false;
+	EventKey(event, &key);
+	foreach(lc, streams->events)
+	{
+		StreamKey	skipped;
+
+		EventKey(lfirst(lc), &skipped);
+		if (StreamKeyEqual(&skipped, &key))
 			return true;
+	}
 	return false;
 }
 
@@ -237,18 +243,6 @@ skipped_streams(Replay *replay, const Event *event, HASHACTION action)
 	if (streams && !found)
 		streams->events = NIL;
 	return streams;
-}
-
-static bool
-is_same_stream(const Event *a, const Event *b)
-{
-	static const int key[] = {EVENT_AGGREGATE_ID, EVENT_AGGREGATE_TYPE, EVENT_TENANT_ID};
-	size_t		i;
-
-	for (i = 0; i < lengthof(key); i++)
-		if (!TextEqual(EventText(a, key[i]), EventText(b, key[i])))
-			return false;
-	return true;
 }
 
 /* A notice for each quarter of a long log. */
