@@ -44,6 +44,7 @@
 #include "base/tenancy.h"
 #include "base/text.h"
 #include "log/dispatch.h"
+#include "log/event_error.h"
 #include "log/event_scan.h"
 #include "log/events.h"
 #include "log/upcast.h"
@@ -110,10 +111,7 @@ StrictInit(void)
 			(errcode(ERRCODE_STRICT_AGGREGATE), \
 			 errmsg("event %lld (%s) cannot be appended to stream \"%s\"", \
 					(long long) (sequence), (event_type), StreamKeyName(key)), \
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, text_to_cstring((key)->aggregate_type)), \
-			 err_generic_string(PG_DIAG_TABLE_NAME, text_to_cstring((key)->aggregate_id)), \
-			 err_generic_string(PG_DIAG_COLUMN_NAME, psprintf("%lld", (long long) (sequence))), \
-			 err_generic_string(PG_DIAG_DATATYPE_NAME, (event_type)), \
+			 EventErrorFields(key, psprintf("%lld", (long long) (sequence)), (event_type)), \
 			 __VA_ARGS__))
 
 /* The guard: what has just been appended, to one stream. */

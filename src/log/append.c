@@ -35,6 +35,7 @@
 #include "log/append.h"
 #include "log/append_retry.h"
 #include "log/dispatch.h"
+#include "log/event_error.h"
 #include "log/event_writer.h"
 #include "log/stream_index.h"
 
@@ -294,8 +295,5 @@ AppendReportConflict(const StreamKey *key, int64 expected_version, int64 version
 			 errdetail("Expected that the stream does not exist (version 0), but it is at version %s.", actual) :
 			 errdetail("Expected version %s, but the stream is at version %s.", expected, actual),
 			 errhint("Read the stream again, decide again, and append with the version you read."),
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, text_to_cstring(key->aggregate_type)),
-			 err_generic_string(PG_DIAG_TABLE_NAME, text_to_cstring(key->aggregate_id)),
-			 err_generic_string(PG_DIAG_COLUMN_NAME, expected),
-			 err_generic_string(PG_DIAG_DATATYPE_NAME, actual)));
+			 EventErrorFields(key, expected, actual)));
 }

@@ -385,15 +385,15 @@ dispatch_row(TriggerData *trigdata)
 	/* let observers see the rows of the INSERT that fired us */
 	CommandCounterIncrement();
 	if (trigdata->tg_relation->rd_rel->relispartition)
-		DispatchEvents(&event, 1);
-	else if (current.busy.on)
 	{
-		ask_guards(&event, 1);
-		enqueue(&event);
+		DispatchEvents(&event, 1);
+		return;
 	}
+	ask_guards(&event, 1);
+	if (current.busy.on)
+		enqueue(&event);
 	else
 	{
-		ask_guards(&event, 1);
 		begin(&current.busy);
 		tell(&event, NULL);
 		current.busy.on = false;

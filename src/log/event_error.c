@@ -3,8 +3,10 @@
  *	  Which event an error came of, for programs.
  *
  * Whoever reads or replays the log and meets an event that cannot be dealt with has
- * to know its position to go on behind it.  As with QE001 (append.c), what has no
- * field of its own stands in those of the server that name database objects.
+ * to know its position to go on behind it; who appends, which stream and event it
+ * was.  What has no field of its own stands in those of the server that name
+ * database objects: aggregate type and id as schema and table, numbers as column and
+ * data type.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -12,6 +14,20 @@
 #include "utils/builtins.h"
 
 #include "log/event_error.h"
+
+/*
+ * For an ereport about a stream, as one of its fields: with what is to stand as column
+ * and as data type.
+ */
+int
+EventErrorFields(const StreamKey *key, const char *column, const char *datatype)
+{
+	err_generic_string(PG_DIAG_SCHEMA_NAME, text_to_cstring(key->aggregate_type));
+	err_generic_string(PG_DIAG_TABLE_NAME, text_to_cstring(key->aggregate_id));
+	err_generic_string(PG_DIAG_COLUMN_NAME, column);
+	err_generic_string(PG_DIAG_DATATYPE_NAME, datatype);
+	return 0;
+}
 
 /*
  * Give an error that was taken off the stack the event: aggregate type and id as

@@ -8,6 +8,7 @@
 
 #include "log/events.h"
 
+extern int	EventErrorFields(const StreamKey *key, const char *column, const char *datatype);
 extern void EventErrorName(ErrorData *error, const Event *event);
 
 #endif							/* CQRS_ES_EVENT_ERROR_H */
