@@ -350,8 +350,8 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 }
 
 /*
- * Fold the next event into the state; false at the end, or before an event that is too late.  The event's values are
- * good until the next call.
+ * Fold the next event into the state; false at the end, or before an event that is too
+ * late.  The event's values are good until the next call.
  */
 static bool
 fold_next(Fold *fold, Event *event)

@@ -85,7 +85,8 @@ cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
 
 /*
  * The stream's newest usable snapshot that is not beyond up_to_sequence, and none
- * of whose events was created after up_to_time, as `snapshot` sees it.  The state is palloc'd in the current memory context.
+ * of whose events was created after up_to_time, as `snapshot` sees it.  The state is
+ * palloc'd in the current memory context.
  */
 bool
 SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,

@@ -61,7 +61,7 @@ static const char *const fixed_values[][2] = {
 	{"debug_print_plan", "off"},
 };
 
-/* The same for PL/pgSQL, which brings its settings when it is loaded, which may be within what runs. */
+/* The same for PL/pgSQL, whose settings come when it is loaded, maybe within what runs. */
 static const char *const language_values[][2] = {
 	{"plpgsql.check_asserts", "on"},
 	{"plpgsql.print_strict_params", "off"},

@@ -47,7 +47,8 @@
  *	   its reducers and commands, FOR KEY SHARE to create a projection of its
  *	   states, FOR UPDATE to drop it; the projection, by an UPDATE that changes
  *	   nothing for its handlers, or before its owner or tables change, FOR UPDATE to
- *	   pause, resume or rebuild it, by its DELETE.  Upcasters belong to nobody: they lock their table.
+ *	   pause, resume or rebuild it, by its DELETE.  Upcasters belong to nobody:
+ *	   they lock their table.
  *	2. The schemas of the search_path that is kept (DefinerSearchPath).
  *	3. The function that is named (registry_function.c), the read models by oid,
  *	   or whatever the parser locks of a statement.

@@ -17,8 +17,8 @@
 /*
  * SQL: the read models of a registry's row p (its columns read_models and
  * read_model_names), as an array of regclass as long as that of their names, with 0
- * for what is missing; empty when there are none.  What is gone is followed by a new table of its name, as the
- * handlers' statements do.
+ * for what is missing; empty when there are none.  What is gone is followed by a new
+ * table of its name, as the handlers' statements do.
  */
 #define REGISTRY_READ_MODELS \
 	"ARRAY(SELECT coalesce(t.oid, o.oid, 0)::pg_catalog.regclass" \

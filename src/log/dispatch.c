@@ -174,9 +174,9 @@ DispatchRegisterGuard(EventGuard guard)
 }
 
 /*
- * Ask all guards, and then tell all observers of the new events of one append, and of what they append
- * themselves; later, when they are being told of others.  Raises what they
- * raise, QE202 for a chain that has become too long.
+ * Ask all guards, and then tell all observers of the new events of one append, and of
+ * what they append themselves; later, when they are being told of others.  Raises what
+ * they raise, QE202 for a chain that has become too long.
  */
 void
 DispatchEvents(const Event *events, int nevents)

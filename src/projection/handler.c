@@ -13,9 +13,9 @@
  * (definer.c).  A function that takes the event is called by such a statement, too.
  *
  * When it fails, the append fails.  The error says which projection, event and
- * stream, in fields as well (event_error.c), and gets a SQLSTATE of its own, because a client must not take a
- * 23505 of a read model for a lost race; the original stands in the detail, as far
- * as whoever appends may see it (DefinerThrow).
+ * stream, in fields as well (event_error.c), and gets a SQLSTATE of its own, because a
+ * client must not take a 23505 of a read model for a lost race; the original stands in
+ * the detail, as far as whoever appends may see it (DefinerThrow).
  * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
  * XXxxx, and our own conditions) keeps its SQLSTATE.
  *-------------------------------------------------------------------------
@@ -383,8 +383,10 @@ add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, i
 	ListCell   *lc;
 
 	foreach(lc, tallies)
+	{
 		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, event_type) == 0)
-		tally = lfirst(lc);
+			tally = lfirst(lc);
+	}
 	if (tally == NULL)
 	{
 		tally = palloc0(sizeof(HandlerTally));

@@ -176,8 +176,8 @@ StateProjectionCheck(const StateProjection *state)
 /*
  * Bring the row of the event's stream up to the event, or a replayed one's to the
  * end of the stream; false when there was nothing to do.  Between SPI_connect and
- * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the table does not tell tenants apart,
- * 42P01, and what the statements do.
+ * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the table
+ * does not tell tenants apart, 42P01, and what the statements do.
  */
 bool
 StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
