@@ -96,13 +96,13 @@ Jsonb *
 CommandIdMetadata(const CommandIdentity *identity, Jsonb *metadata)
 {
 	JsonbParseState *state = NULL;
-	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&identity->id)));
+	char	   *id = EventIdText(&identity->id);
 	Jsonb	   *ids;
 	Jsonb	   *outer;
 	JsonbValue	found;
 
 	if (metadata == NULL)
-		metadata = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		metadata = ContextEmptyObject();
 	outer = ContextMetadata(metadata);
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -124,8 +124,7 @@ CommandIdStamp(const CommandIdentity *identity)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	put_string(&state, "command_id",
-			   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&identity->id))));
+	put_string(&state, "command_id", EventIdText(&identity->id));
 	put_digest(&state, identity);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
@@ -256,7 +255,7 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 		return 0;
 	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	scan = EventScanStream(identity->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&identity->id)));
+	id = EventIdText(&identity->id);
 	while (version == 0 && EventScanNext(scan, &event) && EventSequence(&event) > *searched)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
@@ -288,8 +287,7 @@ report_other_command(const CommandIdentity *identity, int64 sequence)
 	ereport(ERROR,
 			(errcode(ERRCODE_EVENT_ID_CONFLICT),
 			 errmsg("command id %s is already used in stream \"%s\"",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&identity->id))),
-					StreamKeyName(identity->key)),
+					EventIdText(&identity->id), StreamKeyName(identity->key)),
 			 errdetail("Sequence %lld of the stream followed from a command with this id, and with another type or payload.",
 					   (long long) sequence),
 			 errhint("A retry must repeat the same command; a new command needs a new id.")));

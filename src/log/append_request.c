@@ -46,7 +46,6 @@ static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 					  NullableDatum event_version, NullableDatum payload,
 					  NullableDatum metadata, NullableDatum event_id);
 static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
-static Jsonb *empty_object(void);
 static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
 static void describe_origin(void *arg);
 static NullableDatum member_text(JsonbValue *value, const char *member);
@@ -310,7 +309,7 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 				 errmsg("an event must have a member \"type\"")));
 	if (payload.isnull)
 	{
-		payload.value = JsonbPGetDatum(empty_object());
+		payload.value = JsonbPGetDatum(ContextEmptyObject());
 		payload.isnull = false;
 	}
 	set_event(append, i, type, version, payload, metadata, id);
@@ -389,7 +388,7 @@ merge_metadata(const AppendRequest *append, NullableDatum own)
 	Datum		merged;
 
 	if (own.isnull)
-		return ContextMetadata(append->metadata ? append->metadata : empty_object());
+		return ContextMetadata(append->metadata ? append->metadata : ContextEmptyObject());
 	merged = JsonbPGetDatum(DatumGetJsonbP(own.value));
 	if (JB_ROOT_IS_OBJECT(DatumGetJsonbP(merged)))
 	{
@@ -399,20 +398,4 @@ merge_metadata(const AppendRequest *append, NullableDatum own)
 			merged = DirectFunctionCall2(jsonb_concat, merged, JsonbPGetDatum(append->stamp));
 	}
 	return ContextMetadata(DatumGetJsonbP(merged));
-}
-
-/* '{}', made once in a session. */
-static Jsonb *
-empty_object(void)
-{
-	static Jsonb *empty = NULL;
-
-	if (empty == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-		MemoryContextSwitchTo(caller);
-	}
-	return empty;
 }

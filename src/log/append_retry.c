@@ -35,6 +35,7 @@
 #include "base/stream_key.h"
 #include "base/text.h"
 #include "log/append_retry.h"
+#include "log/event_id.h"
 #include "log/event_scan.h"
 
 static int	cqrs_es_retry_window = 100;
@@ -76,8 +77,7 @@ AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("event id %s stands twice in the batch",
-							DatumGetCString(DirectFunctionCall1(uuid_out,
-																UUIDPGetDatum(ids[i]))))));
+							EventIdText(ids[i]))));
 	retry->append = append;
 	retry->ids = ids;
 	retry->nids = n;
@@ -205,8 +205,7 @@ report_id_conflict(const AppendRequest *append, const pg_uuid_t *id, int64 seque
 	ereport(ERROR,
 			(errcode(ERRCODE_EVENT_ID_CONFLICT),
 			 errmsg("event id %s is already used in stream \"%s\"",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))),
-					StreamKeyName(&append->key)),
+					EventIdText(id), StreamKeyName(&append->key)),
 			 errdetail("Sequence %lld of the stream has this id, and the append is not a repetition of the one that wrote it.",
 					   (long long) sequence),
 			 errhint("A retry must repeat the same events in the same order; a new event needs a new id.")));

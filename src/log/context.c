@@ -128,6 +128,22 @@ ContextMetadata(Jsonb *metadata)
 											  JsonbPGetDatum(metadata)));
 }
 
+/* '{}', for metadata and payloads that nobody gave; made once in a session. */
+Jsonb *
+ContextEmptyObject(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		MemoryContextSwitchTo(caller);
+	}
+	return empty;
+}
+
 /* The setting as an object; NULL when it is empty. */
 static Jsonb *
 current_context(void)

@@ -11,5 +11,6 @@
 extern void ContextInit(void);
 extern bool ContextIsValid(const char *context);
 extern Jsonb *ContextMetadata(Jsonb *metadata);
+extern Jsonb *ContextEmptyObject(void);
 
 #endif							/* CQRS_ES_CONTEXT_H */

@@ -107,3 +107,10 @@ EventIdGenerate(pg_uuid_t *id)
 	id->data[8] = 0x80 | (id->data[8] & 0x3f);
 	random_used += RANDOM_PER_ID;
 }
+
+/* An id as text; palloc'd. */
+char *
+EventIdText(const pg_uuid_t *id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
+}

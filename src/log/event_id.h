@@ -9,5 +9,6 @@
 #include "utils/uuid.h"
 
 extern void EventIdGenerate(pg_uuid_t *id);
+extern char *EventIdText(const pg_uuid_t *id);
 
 #endif							/* CQRS_ES_EVENT_ID_H */
