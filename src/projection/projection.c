@@ -84,7 +84,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
 static bool is_there(const text *name, Datum *values, const char *nulls);
-static void warn_of_shared(const text *name, Datum read_models);
 static void check_types(ArrayType *types);
 static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
 static void lock_changed_tables(const Projection *projection, ArrayType *read_models);
@@ -192,7 +191,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 			PG_RETURN_VOID();
 	} while (RegistryWrite(&query, values, nulls) == 0);
 	if (!PG_ARGISNULL(2))
-		warn_of_shared(name, PG_GETARG_DATUM(2));
+		ReadModelsWarnShared(text_to_cstring(name));
 	if (backfill)
 		ereport(NOTICE,
 				(errmsg("projection \"%s\" is paused until it has been filled", text_to_cstring(name)),
@@ -244,34 +243,6 @@ is_there(const text *name, Datum *values, const char *nulls)
 	}
 	SPI_finish();
 	return found;
-}
-
-/* Two projections that keep one table cannot be rebuilt: say so when it happens. */
-static void
-warn_of_shared(const text *name, Datum read_models)
-{
-	static InternalQuery query = {
-		.sql = "SELECT p.name, t.read_model::pg_catalog.regclass::pg_catalog.text AS read_model"
-		" FROM cqrs_es.projections AS p"
-		" CROSS JOIN LATERAL pg_catalog.unnest(" REGISTRY_READ_MODELS "::pg_catalog.oid[]) AS t (read_model)"
-		" WHERE p.name OPERATOR(pg_catalog.<>) $1 AND t.read_model OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.oid[])"
-		" ORDER BY 1, 2 LIMIT 1",
-		.nargs = 2,.argtypes = {TEXTOID, REGCLASSARRAYOID}
-	};
-	Datum		values[2] = {PointerGetDatum(name), read_models};
-
-	SPI_connect();
-	if (RegistryRead(&query, values) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		ereport(WARNING,
-				(errmsg("projection \"%s\" keeps table %s, too", InternalQueryText(&row, "name"),
-						InternalQueryText(&row, "read_model")),
-				 errdetail("Neither of the two can be rebuilt, since that would empty the table of the other."),
-				 errhint("Let one projection keep the table, or each a table of its own.")));
-	}
-	SPI_finish();
 }
 
 /* Aggregate types as append_event takes them, in an array of one dimension. */

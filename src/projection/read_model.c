@@ -45,6 +45,7 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
 
+static bool find_shared(const char *projection, char **other, char **table);
 static void refuse_dependents(const Oid *read_models, int n, const char *projection);
 
 /* The elements of an array of regclass without nulls, palloc'd. */
@@ -151,6 +152,35 @@ ReadModelsLock(const Oid *locks, int nlocks, Oid owner)
 void
 ReadModelsRefuseShared(const char *projection)
 {
+	char	   *other;
+	char	   *table;
+
+	if (find_shared(projection, &other, &table))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("projection \"%s\" cannot be rebuilt alone", projection),
+				 errdetail("Projection \"%s\" keeps table %s, too.", other, table),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+}
+
+/* WARNING of the same, when a projection is created. */
+void
+ReadModelsWarnShared(const char *projection)
+{
+	char	   *other;
+	char	   *table;
+
+	if (find_shared(projection, &other, &table))
+		ereport(WARNING,
+				(errmsg("projection \"%s\" keeps table %s, too", other, table),
+				 errdetail("Neither of the two can be rebuilt, since that would empty the table of the other."),
+				 errhint("Let one projection keep the table, or each a table of its own.")));
+}
+
+/* Which other projection keeps a table of this one, and which table; palloc'd. */
+static bool
+find_shared(const char *projection, char **other, char **table)
+{
 	static InternalQuery query = {
 		.sql = "WITH RECURSIVE kept AS (SELECT p.name, t::pg_catalog.oid AS relid"
 		" FROM cqrs_es.projections AS p,"
@@ -168,20 +198,22 @@ ReadModelsRefuseShared(const char *projection)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		value = CStringGetTextDatum(projection);
+	MemoryContext caller = CurrentMemoryContext;
+	bool		found;
 
 	SPI_connect();
-	if (RegistryRead(&query, &value) > 0)
+	found = RegistryRead(&query, &value) > 0;
+	if (found)
 	{
 		QueryRow	row = InternalQueryRow(0);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
 
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("projection \"%s\" cannot be rebuilt alone", projection),
-				 errdetail("Projection \"%s\" keeps table %s, too.",
-						   InternalQueryText(&row, "other"), InternalQueryText(&row, "table_name")),
-				 errhint("Let one projection keep the table, or each a table of its own.")));
+		*other = InternalQueryText(&row, "other");
+		*table = InternalQueryText(&row, "table_name");
+		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
+	return found;
 }
 
 /*

@@ -14,6 +14,7 @@ extern Oid *ReadModelOids(ArrayType *array, int *n);
 extern void ReadModelsCheck(ArrayType *read_models, Oid owner);
 extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
 extern void ReadModelsRefuseShared(const char *projection);
+extern void ReadModelsWarnShared(const char *projection);
 extern void ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner,
 							const char *projection);
 

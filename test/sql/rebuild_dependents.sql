@@ -72,7 +72,9 @@ DROP TABLE rd.visits;
 CREATE TABLE rd.visits (place text REFERENCES rd.places_1 ON DELETE CASCADE);
 SELECT is((rd.refusal('places'))[3], 'Foreign key "visits_place_fkey" of table rd.visits would delete its rows (ON DELETE CASCADE).', 'one that refers to a partition');
 DROP TABLE rd.visits;
+SET LOCAL client_min_messages = error; -- declaring it warns already
 SELECT rd.make('part', 'other', '{places_1}') IS NULL AS x \gset
+SET LOCAL client_min_messages = warning;
 SELECT is((rd.refusal('places'))[3], 'Projection "part" keeps table rd.places_1, too.', 'a partition that another projection keeps');
 SELECT is((rd.refusal('part'))[3], 'Projection "places" keeps table rd.places_1, too.', 'and the other way round');
 SELECT cqrs_es.drop_projection('part') IS NULL AS x \gset

@@ -18,3 +18,11 @@ SELECT FROM unnest(ARRAY['first keeper', 'second keeper', 'filled']) AS name, cq
 SELECT FROM cqrs_es.drop_aggregate('declared twise');
 SELECT FROM cqrs_es.drop_aggregate('declared twice');
 DROP TABLE kept_twice;
+
+-- a partition is a part of its table
+CREATE TABLE kept_in_parts (id text PRIMARY KEY) PARTITION BY LIST (id);
+CREATE TABLE kept_in_parts_1 PARTITION OF kept_in_parts FOR VALUES IN ('1');
+SELECT FROM cqrs_es.create_projection('whole keeper', read_models => '{kept_in_parts}');
+SELECT FROM cqrs_es.create_projection('part keeper', read_models => '{kept_in_parts_1}');
+SELECT FROM unnest(ARRAY['whole keeper', 'part keeper']) AS name, cqrs_es.drop_projection(name);
+DROP TABLE kept_in_parts;
