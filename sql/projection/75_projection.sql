@@ -76,9 +76,9 @@ COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) IS
     'changes the owner of a projection, or the tables that it keeps; NULL: as it is. Its handlers stay as they are';
 REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_projection(name text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_projection(name text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_projection';
-COMMENT ON FUNCTION cqrs_es.drop_projection(text) IS
-    'drops a projection with its handlers; its read models stay';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_projection(text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_projection(text, boolean) IS
+    'drops a projection with its handlers; its read models stay; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_projection(text, boolean) FROM PUBLIC;

@@ -101,7 +101,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 static bool is_signature(const char *given);
 static void save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
 						 const Definer *definer);
-static bool begin_change(const text *name);
+static bool begin_change(const text *name, bool if_exists, bool *found);
+static void note_change(const text *name);
 static void project(const Event *event);
 static bool run_all(Projection **projections, int n, const Event *event, int how);
 static void run(Handler *handler, const Event *event, int how);
@@ -167,8 +168,9 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	Definer		definer = {.role = GetUserId()};
 	Oid			argtypes[1];
 	char	   *given;
+	bool		found;
 
-	if (begin_change(name))
+	if (begin_change(name, false, &found))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
@@ -211,7 +213,7 @@ is_signature(const char *given)
 	return c > given && *c == '(';
 }
 
-/* Check a handler, a statement or a function, and store it. */
+/* Check a handler, a statement or a function, and store it; the same one is left as it is. */
 static void
 save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
 			 const Definer *definer)
@@ -225,6 +227,13 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2 AND statement IS NOT DISTINCT FROM $3"
+		" AND function IS NOT DISTINCT FROM $4 AND definer OPERATOR(pg_catalog.=) $5"
+		" AND search_path OPERATOR(pg_catalog.=) $6",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
@@ -236,37 +245,58 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		values[3] = CStringGetTextDatum(function);
 	values[4] = ObjectIdGetDatum(definer->role);
 	values[5] = CStringGetTextDatum(definer->search_path);
+	if (RegistryHas(&same, values, nulls))
+		return;
+	note_change(DatumGetTextPP(values[0]));
 	(void) RegistryWrite(&query, values, nulls);
 }
 
 /*
- * Before anything else is looked at when its handlers change: make the projection's
- * row one that this transaction has written.  So nobody drops or rebuilds it
- * meanwhile, and a rebuild in this transaction knows that others do not see the
- * change yet.  The projection must be the caller's own.  Returns whether it keeps the
- * states of aggregates.
+ * Before anything else is looked at when its handlers change: lock the projection's
+ * row, so that nobody drops or rebuilds it meanwhile.  The projection must be the
+ * caller's own.  With if_exists *found may become false instead.  Returns whether it
+ * keeps the states of aggregates.
  */
 static bool
-begin_change(const text *name)
+begin_change(const text *name, bool if_exists, bool *found)
 {
 	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1"
-		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
-		" state_of IS NOT NULL AS keeps_states",
+		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
+		" state_of IS NOT NULL AS keeps_states FROM cqrs_es.projections"
+		" WHERE name OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	QueryRow	row;
-	bool		keeps_states;
+	bool		keeps_states = false;
 
 	SPI_connect();
-	ProjectionLockRow(&query, name);
-	row = InternalQueryRow(0);
-	keeps_states = DatumGetBool(InternalQueryDatum(&row, "keeps_states", NULL));
+	*found = ProjectionLockRow(&query, name, if_exists);
+	if (*found)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		keeps_states = DatumGetBool(InternalQueryDatum(&row, "keeps_states", NULL));
+	}
 	SPI_finish();
 	return keeps_states;
 }
 
-/* SQL: drop_handler(projection, event_type) */
+/*
+ * Make the projection's row one that this transaction has written, before its handlers
+ * are: a rebuild in this transaction knows by that that others do not see the change yet.
+ */
+static void
+note_change(const text *name)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+
+	(void) RegistryWrite(&query, &value, NULL);
+}
+
+/* SQL: drop_handler(projection, event_type, if_exists) */
 Datum
 cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 {
@@ -279,12 +309,18 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
-	(void) begin_change(name);
+	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+	bool		found;
+
+	(void) begin_change(name, if_exists, &found);
+	if (!found)
+		PG_RETURN_VOID();
 	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" has no handler for event type \"%s\"",
-						text_to_cstring(name), text_to_cstring(event_type))));
+		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("projection \"%s\" has no handler for event type \"%s\"",
+									   text_to_cstring(name), text_to_cstring(event_type)));
+	else
+		note_change(name);
 	PG_RETURN_VOID();
 }
 

@@ -556,7 +556,7 @@ lock_projection(LockedProjection *locked, const text *name)
 	bool		resolved;
 
 	SPI_connect();
-	ProjectionLockRow(&query, name);
+	(void) ProjectionLockRow(&query, name, false);
 	row = InternalQueryRow(0);
 	spi = MemoryContextSwitchTo(caller);
 	locked->projection = ProjectionMake(&row, caller);
