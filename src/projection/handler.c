@@ -27,6 +27,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
+#include "nodes/parsenodes.h"
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -108,7 +109,10 @@ static bool run_all(Projection **projections, int n, const Event *event, int how
 static void run(Handler *handler, const Event *event, int how);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
-static List *add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows);
+static List *add_tally(List *tallies, const HandlerTally *more);
+static bool seeks_rows(const Handler *handler);
+static bool changes_rows(const MergeStmt * merge);
+static bool writes_beside(const WithClause * with);
 static void require_read_models(const Projection *projection);
 static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
@@ -387,9 +391,7 @@ HandlerTallies(Projection *projection, List *tallies)
 
 	foreach(lc, projection->tallies)
 	{
-		const HandlerTally *tally = lfirst(lc);
-
-		tallies = add_tally(tallies, tally->event_type, tally->is_function, tally->runs, tally->rows);
+		tallies = add_tally(tallies, lfirst(lc));
 	}
 	projection->tallies = NIL;
 	return take_tallies(handlers_of(projection), tallies);
@@ -405,34 +407,88 @@ take_tallies(HandlerList *list, List *tallies)
 	{
 		Handler    *handler = &list->handlers[i];
 
-		tallies = add_tally(tallies, handler->event_type ? text_to_cstring(handler->event_type) :
-							PROJECTION_ALL_EVENT_TYPES, handler->is_function, handler->runs, handler->rows);
+		HandlerTally tally = {
+			.event_type = handler->event_type ? text_to_cstring(handler->event_type) :
+			PROJECTION_ALL_EVENT_TYPES,
+			.is_function = handler->is_function,
+			.seeks_rows = seeks_rows(handler),
+			.runs = handler->runs,
+			.rows = handler->rows
+		};
+
+		tallies = add_tally(tallies, &tally);
 		handler->runs = handler->rows = 0;
 	}
 	return tallies;
 }
 
 static List *
-add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows)
+add_tally(List *tallies, const HandlerTally *more)
 {
 	HandlerTally *tally = NULL;
 	ListCell   *lc;
 
 	foreach(lc, tallies)
 	{
-		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, event_type) == 0)
+		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, more->event_type) == 0)
 			tally = lfirst(lc);
 	}
 	if (tally == NULL)
 	{
 		tally = palloc0(sizeof(HandlerTally));
-		tally->event_type = pstrdup(event_type);
+		tally->event_type = pstrdup(more->event_type);
 		tallies = lappend(tallies, tally);
 	}
-	tally->is_function = is_function;
-	tally->runs += runs;
-	tally->rows += rows;
+	tally->is_function = more->is_function;
+	tally->seeks_rows = more->seeks_rows;
+	tally->runs += more->runs;
+	tally->rows += more->rows;
 	return tallies;
+}
+
+/*
+ * Is it a handler's business to find rows that are there, and change them?  What
+ * inserts or deletes may rightly find nothing to do, and so may what writes in a common
+ * table expression as well, whose rows are not counted.
+ */
+static bool
+seeks_rows(const Handler *handler)
+{
+	Node	   *tree = handler->statement && !handler->is_function ?
+		DefinerStatementTree(handler->statement) : NULL;
+
+	if (tree == NULL)
+		return false;
+	if (IsA(tree, UpdateStmt))
+		return !writes_beside(((UpdateStmt *) tree)->withClause);
+	return IsA(tree, MergeStmt) && changes_rows((MergeStmt *) tree) &&
+		!writes_beside(((MergeStmt *) tree)->withClause);
+}
+
+static bool
+changes_rows(const MergeStmt * merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->mergeWhenClauses)
+	{
+		if (((MergeWhenClause *) lfirst(lc))->commandType == CMD_UPDATE)
+			return true;
+	}
+	return false;
+}
+
+static bool
+writes_beside(const WithClause * with)
+{
+	ListCell   *lc;
+
+	foreach(lc, with ? with->ctes : NIL)
+	{
+		if (!IsA(lfirst_node(CommonTableExpr, lc)->ctequery, SelectStmt))
+			return true;
+	}
+	return false;
 }
 
 /*

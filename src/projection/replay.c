@@ -307,8 +307,8 @@ ReplayRefuseProblems(Projection *projection)
 
 /*
  * Tell the caller what came of a replay: NOTICE of its events and the rows that
- * statements changed; in a rebuild a WARNING for each that changed none at all, since
- * rows that were put into a table by hand are not there any more.
+ * statements changed; in a rebuild a WARNING for each that was to change rows and found
+ * none at all, since those that were put into a table by hand are not there any more.
  */
 void
 ReplayReport(const Replay *replay)
@@ -328,26 +328,32 @@ ReplayReport(const Replay *replay)
 			rows += tally->rows;
 	}
 	initStringInfo(&detail);
-	appendStringInfo(&detail, "Its statements changed %lld rows%s.", (long long) rows,
+	appendStringInfo(&detail, rows == 1 ? "Its statements changed %lld row%s." :
+					 "Its statements changed %lld rows%s.", (long long) rows,
 					 functions ? "; those of functions are not counted" : "");
 	if (replay->skipped > 0)
-		appendStringInfo(&detail, "\n%lld events were skipped: see cqrs_es.skipped_events.",
+		appendStringInfo(&detail, replay->skipped == 1 ?
+						 "\n%lld event was skipped: see cqrs_es.skipped_events." :
+						 "\n%lld events were skipped: see cqrs_es.skipped_events.",
 						 (long long) replay->skipped);
 	ereport(NOTICE,
 			(replay->rebuild ?
-			 errmsg("projection \"%s\" has been rebuilt from %lld events", name,
-					(long long) replay->concerned) :
-			 errmsg("projection \"%s\" has caught up with %lld events", name,
-					(long long) replay->concerned),
+			 errmsg_plural("projection \"%s\" has been rebuilt from %lld event",
+						   "projection \"%s\" has been rebuilt from %lld events",
+						   (unsigned long) replay->concerned, name, (long long) replay->concerned) :
+			 errmsg_plural("projection \"%s\" has caught up with %lld event",
+						   "projection \"%s\" has caught up with %lld events",
+						   (unsigned long) replay->concerned, name, (long long) replay->concerned),
 			 errdetail_internal("%s", detail.data)));
 	foreach(lc, replay->tallies)
 	{
 		HandlerTally *tally = lfirst(lc);
 
-		if (replay->rebuild && !tally->is_function && tally->runs > 0 && tally->rows == 0)
+		if (replay->rebuild && tally->seeks_rows && tally->runs > 0 && tally->rows == 0)
 			ereport(WARNING,
-					(errmsg("the handler of projection \"%s\" for event type \"%s\" changed no row in %lld events",
-							name, tally->event_type, (long long) tally->runs),
+					(errmsg_plural("the handler of projection \"%s\" for event type \"%s\" found no row to change in %lld event",
+								   "the handler of projection \"%s\" for event type \"%s\" found no row to change in %lld events",
+								   (unsigned long) tally->runs, name, tally->event_type, (long long) tally->runs),
 					 errhint("Rows that were put into a read model by hand are gone after a rebuild. Let a handler make them.")));
 	}
 }
