@@ -326,7 +326,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	command_args(fcinfo, &command);
-	AppendPrevent();
+	AppendPrevent(fcinfo);
 	/* also when nothing will be appended: the state is shown */
 	EventsCheckRights(ACL_INSERT);
 	EventsRequireRights(ACL_SELECT);
