@@ -170,7 +170,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
-		ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId());
+		values[2] = PointerGetDatum(ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId()));
 	if (!PG_ARGISNULL(3))
 	{
 		if (!PG_ARGISNULL(1))
@@ -349,13 +349,16 @@ cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		lock_changed_tables(projection, PG_GETARG_ARRAYTYPE_P(2));
 	read_models = PG_ARGISNULL(2) ? oid_array(projection) : PG_GETARG_ARRAYTYPE_P(2);
-	ReadModelsCheck(read_models, owner);
+	values[2] = PointerGetDatum(ReadModelsCheck(read_models, owner));
 	if (projection->keeps_states && (!PG_ARGISNULL(2) || projection->missing == NIL))
 		check_states(name, read_models, projection->types[0], owner);
 	LockSharedObject(AuthIdRelationId, owner, 0, AccessShareLock);
 	RegistryNameRequireRole(owner, owner_name, "is to own the projection");
-	if (!RegistryHas(&same, values, nulls))
-		(void) RegistryWrite(&alter, values, nulls);
+	if (RegistryHas(&same, values, nulls))
+		PG_RETURN_VOID();
+	(void) RegistryWrite(&alter, values, nulls);
+	if (!PG_ARGISNULL(2))
+		ReadModelsWarnShared(text_to_cstring(name));
 	PG_RETURN_VOID();
 }
 

@@ -46,6 +46,7 @@
 PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
 
 static bool find_shared(const char *projection, char **other, char **table);
+static ArrayType *array_of(const Oid *tables, int n);
 static void refuse_dependents(const Oid *read_models, int n, const char *projection);
 
 /* The elements of an array of regclass without nulls, palloc'd. */
@@ -67,15 +68,20 @@ ReadModelOids(ArrayType *array, int *n)
  * Tables that the owner of a projection may write in every way: appending sessions will lock
  * them, and a rebuild empties them and fills them again.  They are locked to the
  * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
- * Raises 22004, 42P01, 42809, 42501.
+ * Raises 2202E, 22004, 42P01, 42809, 42501.  Returns each of them once, in an array that
+ * begins at 1.
  */
-void
+ArrayType *
 ReadModelsCheck(ArrayType *read_models, Oid owner)
 {
 	Oid		   *tables;
 	int			n;
 	int			i;
 
+	if (ARR_NDIM(read_models) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("read_models must be a one-dimensional array")));
 	if (array_contains_nulls(read_models))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -115,6 +121,25 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
 					 errdetail("To pause the projection would lock it against all writers.")));
 	}
+	return array_of(tables, n);
+}
+
+/* Each table once, in the order in which they were given. */
+static ArrayType *
+array_of(const Oid *tables, int n)
+{
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
+	List	   *seen = NIL;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (list_member_oid(seen, tables[i]))
+			continue;
+		elements[list_length(seen)] = ObjectIdGetDatum(tables[i]);
+		seen = lappend_oid(seen, tables[i]);
+	}
+	return construct_array(elements, list_length(seen), REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT);
 }
 
 /*

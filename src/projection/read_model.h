@@ -11,7 +11,7 @@
 #include "base/definer.h"
 
 extern Oid *ReadModelOids(ArrayType *array, int *n);
-extern void ReadModelsCheck(ArrayType *read_models, Oid owner);
+extern ArrayType *ReadModelsCheck(ArrayType *read_models, Oid owner);
 extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
 extern void ReadModelsRefuseShared(const char *projection);
 extern void ReadModelsWarnShared(const char *projection);

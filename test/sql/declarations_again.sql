@@ -3,7 +3,7 @@
 -- written; what differs is changed, or refused with the difference. And nobody drops
 -- an aggregate type by mistake that has events.
 BEGIN;
-SELECT plan(96);
+SELECT plan(98);
 SET LOCAL client_min_messages = error;
 CREATE FUNCTION pg_temp.row_of(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT coalesce((SELECT concat(ctid, xmin, a) FROM cqrs_es.aggregates a WHERE aggregate_type = name),
@@ -44,6 +44,12 @@ FROM (VALUES (1, 'da none', ', ''{da}''', 'Its aggregate_types is NULL.'), (2, '
 	(7, 'da states', ', ''{da}'', ''{da_states}''', 'Its state_of is da.'), (8, 'da', ', state_of => ''da'', read_models => ''{da_states}''', 'Its state_of is NULL, read_models is {public.da_1,public.da_2}.')) a (n, name, args, detail) ORDER BY n;
 ALTER TABLE da_1 RENAME TO da_renamed;
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_projection('da', '{da,db}', '{da_renamed,da_2}')$$), 'none', 'a table is the same when it is renamed');
+
+SELECT cqrs_es.create_projection('da bounds', read_models => '[0:1]={da_renamed,da_2}') \gset x_
+SELECT is((SELECT (read_models, errors)::text FROM cqrs_es.projection_status WHERE name = 'da bounds'), '("{da_renamed,da_2}",)', 'an array may begin anywhere');
+SELECT cqrs_es.alter_projection('da bounds', read_models => '[2:3]={da_2,da_2}') \gset x_
+SELECT is((SELECT (read_models, errors)::text FROM cqrs_es.projection_status WHERE name = 'da bounds'), '({da_2},)', 'and have a table twice');
+SELECT cqrs_es.drop_projection('da bounds') \gset x_
 
 -- not somebody else's
 CREATE ROLE da_other;

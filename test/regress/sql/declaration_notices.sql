@@ -13,6 +13,16 @@ SELECT FROM cqrs_es.create_projection('second keeper', read_models => '{kept_twi
 SELECT FROM cqrs_es.create_projection('filled', backfill => true);
 SELECT FROM cqrs_es.create_projection('filled', backfill => true);
 
+-- also of those that it gets later
+CREATE TABLE kept_by_third (id text PRIMARY KEY);
+SELECT FROM cqrs_es.create_projection('third keeper', read_models => '{kept_by_third}');
+SELECT FROM cqrs_es.alter_projection('third keeper', read_models => '{kept_by_third,kept_twice}');
+SELECT FROM cqrs_es.alter_projection('third keeper', read_models => '{kept_by_third,kept_twice}');
+SELECT FROM cqrs_es.alter_projection('third keeper', owner => current_user::regrole);
+SELECT FROM cqrs_es.alter_projection('third keeper', read_models => '{kept_by_third}');
+SELECT FROM cqrs_es.drop_projection('third keeper');
+DROP TABLE kept_by_third;
+
 SELECT FROM cqrs_es.drop_projection('first keepr');
 SELECT FROM unnest(ARRAY['first keeper', 'second keeper', 'filled']) AS name, cqrs_es.drop_projection(name);
 SELECT FROM cqrs_es.drop_aggregate('declared twise');
