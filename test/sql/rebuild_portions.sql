@@ -2,7 +2,7 @@
 -- rebuild_in_portions and resume_in_portions: the same rows as in one transaction, and what is left when one is
 -- interrupted.
 
-SELECT plan(33);
+SELECT plan(43);
 CREATE SCHEMA rp;
 SET search_path = rp, public;
 CREATE TABLE rp.sums (id text PRIMARY KEY, n bigint NOT NULL, trail text NOT NULL);
@@ -78,6 +78,35 @@ SELECT is(rp.state(), 'live, handled to 174', 'resume_projection goes on as well
 SELECT is((SELECT sum(n) FROM sums), 173::numeric, 'each event once');
 SELECT rp.sums() AS before, cqrs_es.rebuild_projection('rp') > 0 AS x \gset
 SELECT is(rp.sums(), :'before', 'a rebuild in one transaction gives the same');
+
+-- one that was live is live after the rebuild, however often it was begun; one that was paused is paused
+SELECT cqrs_es.define_handler('rp', 'other', $$UPDATE sums SET n = n / 0$$) IS NULL AS y \gset
+SELECT rp.sums() AS before \gset
+\set interrupted 'CALL cqrs_es.rebuild_in_portions(''rp'', 7);'
+\set statements :interrupted
+\i test/include/session.sql
+\i test/include/session.sql
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'it is interrupted twice');
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'live, handled to 174', 'and live at the end of the third');
+SELECT is(rp.sums(), :'before', 'with the same rows');
+\i test/include/session.sql
+SELECT cqrs_es.rebuild_projection('rp', on_error => 'skip') IS NULL AS x \gset
+SELECT is(rp.state(), 'live, handled to 174', 'also at the end of a rebuild in one transaction');
+SELECT is(rp.sums(), :'before', 'with the same rows');
+SELECT is((SELECT count(*) FROM cqrs_es.projections WHERE live_after), 0::bigint, 'of which nothing is remembered');
+SELECT cqrs_es.pause_projection('rp') IS NULL AS x \gset
+\i test/include/session.sql
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'paused, handled to 174', 'one that was paused is paused');
+SELECT cqrs_es.resume_projection('rp') IS NULL AS x \gset
+\i test/include/session.sql
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'one that is live is interrupted');
+SELECT cqrs_es.pause_projection('rp') IS NULL AS x \gset
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'and paused');
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'paused, handled to 174', 'it stays so');
+SELECT cqrs_es.resume_projection('rp') IS NULL AS x, cqrs_es.drop_handler('rp', 'other') IS NULL AS y \gset
 
 -- handlers that append: not for old events, also when a rebuild that was interrupted is resumed
 CREATE TABLE rp.seen (position bigint);
