@@ -119,6 +119,6 @@ CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.payloa
 CREATE TRIGGER change BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION change();
 CREATE VIEW changed AS SELECT 'changed' AS aggregate_type, aggregate_id, "position", event_type, payload FROM by_hand;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.import_events('changed')$$))[1:3], ARRAY['55000', 'the log is not what the source says',
-	'Of the events of the source, 6 are missing or differ, and 0 are out of order.'], 'what is not in the log as it should be undoes it all');
+	'Events of the source that are missing or differ: 6; that are out of order: 0.'], 'what is not in the log as it should be undoes it all');
 DROP TRIGGER change ON cqrs_es.events;
 ROLLBACK;
