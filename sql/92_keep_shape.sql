@@ -46,6 +46,17 @@ BEGIN
         RETURN;
     END IF;
 
+    -- an append inserts with ON CONFLICT, where such rules are not possible
+    IF TG_TAG = 'CREATE RULE' AND EXISTS (
+        SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_rewrite AS w ON w.oid = c.objid
+        WHERE c.classid = 'pg_rewrite'::regclass AND w.ev_class = log AND w.ev_type IN ('2', '3'))
+    THEN
+        RAISE EXCEPTION 'cqrs_es.events cannot have rules for INSERT or UPDATE'
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'No event could be appended any more.',
+                HINT = 'Use a trigger, or a projection.';
+    END IF;
+
     IF TG_TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION') AND EXISTS (
         SELECT FROM pg_event_trigger_ddl_commands() AS c
         JOIN pg_publication_namespace AS s ON CASE c.classid WHEN 'pg_publication'::regclass THEN s.pnpubid

@@ -163,7 +163,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$ALTER POLICY tenant_isolation ON cqrs_es.events USING (true)$$),
 	('{OWNER}', $$ALTER TABLE cqrs_es.events DISABLE ROW LEVEL SECURITY$$),
 	('{OWNER}', $$ALTER TABLE cqrs_es.events DISABLE TRIGGER ALL$$),
-	('{OWNER}', $$CREATE RULE r AS ON INSERT TO cqrs_es.events DO INSTEAD NOTHING$$),
+	('{OWNER}', $$CREATE RULE r AS ON DELETE TO cqrs_es.events DO INSTEAD NOTHING$$),
 	('{OWNER}', $$CREATE TABLE cqrs_es.mine ()$$),
 	('{OWNER}', $$CREATE FUNCTION cqrs_es.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.tenant_id = 'x'$$),
