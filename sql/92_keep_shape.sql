@@ -114,7 +114,7 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION cqrs_es.keep_shape() IS
-    'event trigger: sees that dumps have what is added to the log, and makes room for one that is restored; refuses or tells what they cannot have';
+    'internal: event trigger: sees that dumps have what is added to the log, and makes room for one that is restored; refuses or tells what they cannot have';
 REVOKE EXECUTE ON FUNCTION cqrs_es.keep_shape() FROM PUBLIC;
 
 CREATE EVENT TRIGGER cqrs_es_keep_shape ON ddl_command_end

@@ -211,7 +211,7 @@ note_columns(Relation rel, Source *source)
 					 errhint("The columns are aggregate_type, aggregate_id, event_type and payload, sequence or position or both, and, if you like, created_at, event_id, event_version, metadata and tenant_id. Make a view that has them.")));
 		if (!can_coerce_type(1, &type, &source_columns[column].oid, COERCION_EXPLICIT))
 			ereport(ERROR,
-					(errcode(ERRCODE_CANNOT_COERCE),
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column \"%s\" of \"%s\" is of type %s, which cannot be cast to %s", name,
 							RelationGetRelationName(rel), format_type_be(type),
 							source_columns[column].type)));

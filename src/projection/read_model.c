@@ -35,6 +35,7 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/registry_function.h"
 #include "base/registry_name.h"
 #include "base/restore.h"
 #include "base/role_switch.h"
@@ -43,11 +44,16 @@
 /* what it takes to make a table a read model */
 #define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
-PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
-
+static void refuse_drop(void);
 static bool find_shared(const char *projection, char **other, char **table);
 static ArrayType *array_of(const Oid *tables, int n);
 static void refuse_dependents(const Oid *read_models, int n, const char *projection);
+
+void
+ReadModelInit(void)
+{
+	RegistryFunctionAlsoCheckDrops(refuse_drop);
+}
 
 /* The elements of an array of regclass without nulls, palloc'd. */
 Oid *
@@ -87,7 +93,7 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("read_models must not contain nulls")));
 	tables = ReadModelOids(read_models, &n);
-	/* who drops one waits, and finds that it is in use (protect_read_models) */
+	/* who drops one waits, and finds that it is in use (refuse_drop) */
 	qsort(tables, n, sizeof(Oid), oid_cmp);
 	for (i = 0; i < n; i++)
 		if (OidIsValid(tables[i]))
@@ -373,11 +379,11 @@ refuse_dependents(const Oid *read_models, int n, const char *projection)
 }
 
 /*
- * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
- * a table is dropped that a projection keeps; a restore is told of it only.
+ * On sql_drop: 2BP01 when a table is dropped that a projection keeps; a restore is told
+ * of it only.
  */
-Datum
-cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
+static void
+refuse_drop(void)
 {
 	static InternalQuery query = {
 		.sql = "SELECT d.object_identity AS table_name, p.name AS projection"
@@ -397,7 +403,7 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 
 	/* the extension itself may be what is dropped */
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("projections", schema)))
-		PG_RETURN_VOID();
+		return;
 
 	SPI_connect();
 	if (RegistryRead(&query, NULL) > 0)
@@ -417,5 +423,4 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(projection))));
 	}
 	SPI_finish();
-	PG_RETURN_VOID();
 }

@@ -10,6 +10,7 @@
 
 #include "base/definer.h"
 
+extern void ReadModelInit(void);
 extern Oid *ReadModelOids(ArrayType *array, int *n);
 extern ArrayType *ReadModelsCheck(ArrayType *read_models, Oid owner);
 extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
