@@ -420,7 +420,7 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 
 /*
  * The decision on what was loaded, as in attempt().  Errors that are not the
- * decider's (40, 53, 57, 58, XX), or come after it, are thrown on at once.
+ * decider's (40, 53, 55P03, 57, 58, XX), or come after it, are thrown on at once.
  */
 static Attempt
 decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,

@@ -16,7 +16,7 @@
  * stream, in fields as well (event_error.c), and gets a SQLSTATE of its own, because a
  * client must not take a 23505 of a read model for a lost race; the original stands in
  * the detail, as far as whoever appends may see it (DefinerThrow).
- * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
+ * What is retryable or not the statement's fault (40xxx, 53xxx, 55P03, 57xxx, 58xxx,
  * XXxxx, and our own conditions) keeps its SQLSTATE.
  *-------------------------------------------------------------------------
  */
@@ -48,6 +48,7 @@
 #include "base/registry_name.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
+#include "base/tenancy.h"
 #include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_error.h"
@@ -526,6 +527,7 @@ run_all(Projection **projections, int n, const Event *event, int how)
 				FunctionCalls calls;
 
 				FixedSettingsSet(&guc_level);	/* once for all of them */
+				TenancyActFor(EventText(event, EVENT_TENANT_ID), &guc_level);
 				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
 				RegistryFunctionCallsEnd(&calls);
