@@ -88,8 +88,19 @@ typedef struct Source
 	"e.aggregate_type = n.aggregate_type AND e.aggregate_id = n.aggregate_id" \
 	" AND e.tenant_id = n.tenant_id AND e.sequence = n.number"
 
-/* The order in which events are appended. */
-#define IN_ORDER "n.rank, n.tenant_id, n.aggregate_type, n.aggregate_id, n.number"
+/*
+ * The order in which events are appended: by position, and by time where a whole stream
+ * has none.  Both only rise in a stream, so no stream is turned around.
+ */
+#define IN_ORDER \
+	"n.rank, n.rank_of_time, n.tenant_id, n.aggregate_type, n.aggregate_id, n.number"
+
+/*
+ * Where an event stands by a column: with the greatest so far in its stream, and before
+ * the first, with the least.  Null, and so at the end, when the stream has none.
+ */
+#define RANK(column) \
+	"coalesce(max(" column ") OVER stream, min(" column ") OVER (PARTITION BY tenant_id, aggregate_type, aggregate_id))"
 
 static RoleSwitch fix_search_path(void);
 static void open_source(Oid relid, Source *source);
@@ -235,7 +246,8 @@ note_columns(Relation rel, Source *source)
 
 /*
  * The rows as events, `n`: with their number in the stream, where they stand in
- * the order of all (rank), an id, and what the row before in the stream had.
+ * the order of all (rank, rank_of_time), an id, the sequence of the row before in the
+ * stream, and the greatest position of those before.
  */
 static char *
 events_of(const Source *source, const char *name)
@@ -264,12 +276,12 @@ events_of(const Source *source, const char *name)
 					 " event_type, event_version, payload, metadata, created_at,"
 					 " coalesce(event_id, CAST(md5(CAST(jsonb_build_array(tenant_id, aggregate_type, aggregate_id, %s) AS text)) AS uuid)) AS event_id,"
 					 " row_number() OVER stream AS number,"
-					 " lag(sequence) OVER stream AS sequence_before, lag(\"position\") OVER stream AS position_before,"
-					 " max(%s) OVER stream AS rank"
+					 " lag(sequence) OVER stream AS sequence_before,"
+					 " max(\"position\") OVER (stream ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS position_before,"
+					 " " RANK("\"position\"") " AS rank, " RANK("created_at") " AS rank_of_time"
 					 " FROM rows WINDOW stream AS (PARTITION BY tenant_id, aggregate_type, aggregate_id ORDER BY %s))",
 					 name,
 					 source->has_sequence ? "sequence" : "\"position\"",
-					 source->has_position ? "\"position\"" : "created_at",
 					 source->has_sequence ? "sequence" : "\"position\"");
 	return sql.data;
 }
@@ -316,7 +328,7 @@ report_problem(const QueryRow *row)
 	if (strcmp(problem, "order") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("event %s of stream \"%s\" has no greater position than the one before it", number, stream),
+				 errmsg("event %s of stream \"%s\" has no greater position than those before it", number, stream),
 				 errdetail("Sequences say how the events of a stream follow each other, positions how those of all streams do.")));
 	if (strcmp(problem, "twice") == 0)
 		ereport(ERROR,

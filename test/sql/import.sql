@@ -80,7 +80,7 @@ SELECT is(pg_temp.import(rows), ARRAY[state, message], message) FROM (VALUES
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 'e' AS event_type, '{}'::jsonb AS payload$$, '42703', '"bad" has neither a column "sequence" nor "position"'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 7 AS sequence, 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2)$$, '22023', 'event 2 of stream "bad/a" has the same place as the one before it'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 7 AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2)$$, '22023', 'event 2 of stream "bad/a" has the same place as the one before it'),
-	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, n AS sequence, -n AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2) AS n$$, '22023', 'event 2 of stream "bad/a" has no greater position than the one before it'),
+	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, n AS sequence, -n AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2) AS n$$, '22023', 'event 2 of stream "bad/a" has no greater position than those before it'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, NULL::int AS sequence, 'e' AS event_type, '{}'::jsonb AS payload$$, '22004', 'event 1 of stream "bad/a" does not say where in the stream it stands'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 1 AS sequence, 'e' AS event_type, '{}'::jsonb AS payload, '[]'::jsonb AS metadata$$, '22023', 'metadata must be a JSON object'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 1 AS sequence, 'e' AS event_type, '{'::text AS payload$$, '22P02', 'invalid input syntax for type json'),
