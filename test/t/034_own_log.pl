@@ -100,6 +100,9 @@ foreach my $addition (
 	[ 'a foreign key', q{CREATE TABLE public.types (t text COLLATE "C" PRIMARY KEY); INSERT INTO types VALUES ('added'); ALTER TABLE cqrs_es.events ADD FOREIGN KEY (event_type) REFERENCES types} ],
 	[ 'a trigger', q{CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine AFTER INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION f()} ],
 	[ 'a policy', 'CREATE POLICY mine ON cqrs_es.events AS RESTRICTIVE USING (true)' ],
+	[ 'no policy for tenants', 'DROP POLICY tenant_isolation ON cqrs_es.events' ],
+	[ 'a trigger that is off', 'ALTER TABLE cqrs_es.events DISABLE TRIGGER refuse_change' ],
+	[ 'no index on positions', 'DROP INDEX cqrs_es.events_global_position_idx' ],
 	[ 'a rule', 'CREATE RULE mine AS ON DELETE TO cqrs_es.events DO ALSO NOTIFY deleted' ],
 	[ 'an owner', 'GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper' ],
 	[ 'a publication', 'CREATE PUBLICATION log FOR TABLE cqrs_es.events, public.states' ],
@@ -118,7 +121,10 @@ foreach my $addition (
 my $database = new_database();
 foreach my $told ([ 'CREATE PUBLICATION p FOR TABLES IN SCHEMA cqrs_es', 'schema of an extension in a publication' ],
 	[ 'CREATE PUBLICATION q FOR TABLE cqrs_es.published_positions', 'of cqrs_es.published_positions' ],
-	[ 'CREATE INDEX ON cqrs_es.snapshots (created_at)', 'of cqrs_es.snapshots' ], [ 'ALTER TABLE cqrs_es.handlers OWNER TO keeper', 'of cqrs_es.handlers' ])
+	[ 'CREATE INDEX ON cqrs_es.snapshots (created_at)', 'of cqrs_es.snapshots' ], [ 'ALTER TABLE cqrs_es.handlers OWNER TO keeper', 'of cqrs_es.handlers' ],
+	[ 'ALTER SEQUENCE cqrs_es.events_global_position_seq CACHE 2', 'of cqrs_es.events_global_position_seq' ],
+	[ 'ALTER TABLE cqrs_es.handlers DISABLE TRIGGER registry_changed', 'of cqrs_es.handlers' ], [ 'DROP TRIGGER registry_changed ON cqrs_es.handlers', 'of cqrs_es.handlers' ],
+	[ 'DROP POLICY tenant_isolation ON cqrs_es.snapshots', 'of cqrs_es.snapshots' ])
 {
 	my ($status, $stdout, $stderr) = $node->psql($database, $told->[0]);
 	like($stderr, qr/WARNING:  a dump has no .*\Q$told->[1]\E/, "told: $told->[0]");
