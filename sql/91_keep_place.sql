@@ -10,9 +10,17 @@ CREATE FUNCTION cqrs_es.keep_place() RETURNS event_trigger
     SET jit = off
     AS $$
 DECLARE
-    extension oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'cqrs_es');
+    extension oid;
     table_of  record;
 BEGIN
+    -- almost always
+    IF TG_TAG LIKE 'CREATE %' AND NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS c
+        WHERE c.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.objid))
+    THEN
+        RETURN;
+    END IF;
+    extension := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'cqrs_es');
+
     IF TG_TAG = 'ALTER SCHEMA' THEN
         IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS c
             JOIN pg_namespace AS s ON s.oid = c.objid
@@ -44,6 +52,17 @@ BEGIN
     IF TG_TAG LIKE 'CREATE %' THEN
         RETURN;
     END IF;
+
+    FOR table_of IN
+        SELECT t.relowner::regrole AS owner
+        FROM pg_event_trigger_ddl_commands() AS c
+        JOIN pg_class AS t ON t.oid = c.objid
+        WHERE c.classid = 'pg_class'::regclass AND t.oid = to_regclass('cqrs_es.events')
+        AND NOT has_schema_privilege(t.relowner, 'cqrs_es', 'USAGE')
+    LOOP
+        RAISE WARNING 'the owner of cqrs_es.events lacks rights without which events may be refused'
+            USING HINT = format('GRANT USAGE ON SCHEMA cqrs_es TO %s', table_of.owner);
+    END LOOP;
 
     BEGIN
         SELECT c.objid::regclass AS now_called, EXISTS (SELECT FROM pg_trigger AS g

@@ -132,6 +132,8 @@ foreach my $told ([ 'CREATE PUBLICATION p FOR TABLES IN SCHEMA cqrs_es', 'schema
 my ($status, $stdout, $stderr) = $node->psql($database, 'ALTER TABLE cqrs_es.aggregates ADD COLUMN note text');
 like($stderr, qr/ERROR:  cannot change the columns of cqrs_es.aggregates/, 'refused');
 
+sql($database, 'CREATE POLICY tenant_isolation ON cqrs_es.snapshots USING (tenant_id = cqrs_es.current_tenant())');
+
 # into the extension again by hand, and out of it
 sql($database, 'ALTER TABLE cqrs_es.events SET (fillfactor = 90)');
 is(sql($database, q{SELECT to_regprocedure('cqrs_es.log_is_own()')}), 'cqrs_es.log_is_own()', 'out of the extension');
@@ -145,6 +147,12 @@ like($stderr, qr/cannot drop extension cqrs_es because other objects depend on i
 like($stderr, qr/a log cannot be restored where another one has events/, 'a log with events gives no way');
 is(sql($database, 'SELECT count(*) FROM cqrs_es.events'), '10', 'they are there');
 is(sql($database, 'SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL'), '0', 'and nothing is wrong with them');
+
+# an owner who may not look into the schema
+($status, $stdout, $stderr) = $node->psql($database, 'ALTER TABLE cqrs_es.events OWNER TO keeper');
+like($stderr, qr/WARNING:  the owner of cqrs_es.events lacks rights.*HINT:  GRANT USAGE ON SCHEMA cqrs_es TO keeper/s, 'told: an owner without USAGE');
+($status, $stdout, $stderr) = $node->psql($database, 'GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper; ALTER TABLE cqrs_es.events SET (fillfactor = 95)');
+is($stderr, '', 'one with it');
 
 # partitions
 $database = new_database();
