@@ -84,6 +84,15 @@
 #include "projection/replay.h"
 #include "projection/skipped_event.h"
 
+/* What an error of a replay in portions can tell of it. */
+typedef struct Portions
+{
+	const char *name;
+	int64		rebuilt_to;		/* of the rebuild that has begun; 0: it is a resume */
+	bool		there;			/* the projection is locked, and in the state that we
+								 * left it in */
+} Portions;
+
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
 {
@@ -117,9 +126,10 @@ static void begin_replay(Replay *replay, const LockedProjection *locked);
 static bool skip_arg(NullableDatum arg);
 static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
 static bool goes_live(const LockedProjection *locked);
-static void begin_rebuild(const text *name, const Replay *replay, const char *function);
+static int64 begin_rebuild(const text *name, const Replay *replay, const char *function);
 static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
-						   bool *goes_live);
+						   Portions *portions, bool *goes_live);
+static void note_portions(Portions *portions, const LockedProjection *locked);
 static void commit_portion(void);
 static void require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function);
 static int32 portion_arg(NullableDatum arg);
@@ -148,7 +158,7 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 	projection = replay.projection = locked.projection;
 	require_rebuildable(projection);
 	if (replay.skip)
-		ReplayRefuseProblems(projection);
+		ReplayRefuseProblems(projection, true);
 	if (goes_live(&locked))
 	{
 		wait_for_open_appends(&locked);
@@ -283,7 +293,7 @@ begin_replay(Replay *replay, const LockedProjection *locked)
 	replay->projection = locked->projection;
 	replay->old_to = locked->rebuilt_to;
 	if (replay->skip)
-		ReplayRefuseProblems(locked->projection);
+		ReplayRefuseProblems(locked->projection, true);
 }
 
 /* on_error: skip events that fail?  22004, 22023. */
@@ -327,7 +337,7 @@ cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
 	require_read_committed("retry_skipped()");
 	locked = projection_arg(name_arg(fcinfo), "retry_skipped()");
 	projection = locked.projection;
-	ReplayRefuseProblems(projection);
+	ReplayRefuseProblems(projection, true);
 	/* the state of a stream must not go on while it is folded */
 	if (!projection->paused)
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
@@ -366,7 +376,8 @@ static void
 replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 {
 	Replay		replay = {.rebuild = rebuild};
-	ErrorContextCallback callback = {error_context_stack, describe_portions, NULL};
+	Portions	portions = {0};
+	ErrorContextCallback callback = {error_context_stack, describe_portions, &portions};
 	int32		portion = portion_arg(fcinfo->args[1]);
 	bool		live_at_end = false;
 	text	   *name;
@@ -380,27 +391,27 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	replay.memory = CurrentMemoryContext;
 	one = AllocSetContextCreate(replay.memory, "cqrs_es portion", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(one);
+	portions.name = MemoryContextStrdup(replay.memory, text_to_cstring(name));
 	if (rebuild)
 	{
-		begin_rebuild(name, &replay, function);
+		portions.rebuilt_to = begin_rebuild(name, &replay, function);
 		commit_portion();
-	}
-	callback.arg = text_to_cstring(name);
-	if (rebuild)
 		error_context_stack = &callback;
-	while (!handle_portion(name, &replay, portion, function, &live_at_end))
+	}
+	while (!handle_portion(name, &replay, portion, function, &portions, &live_at_end))
 	{
 		commit_portion();
 		error_context_stack = &callback;
 		MemoryContextReset(one);
-		callback.arg = text_to_cstring(name);
 	}
 	if (live_at_end && replay.projection->paused)
 	{
 		LockedProjection locked;
 
 		commit_portion();
+		portions.there = false;
 		locked = projection_arg(name, function);
+		note_portions(&portions, &locked);
 		if (locked.projection->paused && (!rebuild || locked.live_after))
 			go_live(&locked, &replay);
 	}
@@ -412,21 +423,22 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 
 /*
  * Pause a projection, and empty its read models: then it is one of whose rebuild
- * nothing has been done.
+ * nothing has been done.  Returns the last position of its events.
  */
-static void
+static int64
 begin_rebuild(const text *name, const Replay *replay, const char *function)
 {
 	LockedProjection locked;
 	Projection *projection;
 	Coverage	nothing = {.position = 0};
+	int64		rebuilt_to;
 
 	require_read_committed(function);
 	locked = projection_arg(name, function);
 	projection = locked.projection;
 	require_rebuildable(projection);
-	if (replay->skip)
-		ReplayRefuseProblems(projection);
+	/* before the empty tables are committed */
+	ReplayRefuseProblems(projection, replay->skip);
 	if (!projection->paused)
 	{
 		if (locked.unresolved)
@@ -434,7 +446,9 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
 	empty(projection);
-	save_state(projection, &nothing, ReplayLastPosition(), goes_live(&locked));
+	rebuilt_to = ReplayLastPosition();
+	save_state(projection, &nothing, rebuilt_to, goes_live(&locked));
+	return rebuilt_to;
 }
 
 /*
@@ -444,14 +458,16 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
  */
 static bool
 handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
-			   bool *goes_live)
+			   Portions *portions, bool *goes_live)
 {
 	LockedProjection locked;
 	bool		held;
 	bool		at_end;
 
 	require_read_committed(function);
+	portions->there = false;
 	locked = projection_arg(name, function);
+	note_portions(portions, &locked);
 	replay->projection = locked.projection;
 	if (!locked.projection->paused)
 	{
@@ -506,11 +522,25 @@ portion_arg(NullableDatum arg)
 	return DatumGetInt32(arg.value);
 }
 
+/* Is it what we left, and not one that somebody has made, or rebuilt, since? */
+static void
+note_portions(Portions *portions, const LockedProjection *locked)
+{
+	portions->there = locked->projection->paused &&
+		(portions->rebuilt_to == 0 || locked->rebuilt_to == portions->rebuilt_to);
+}
+
 static void
 describe_portions(void *arg)
 {
-	errcontext("the portions before are committed, projection \"%s\" is paused: resume_in_portions goes on behind them",
-			   (const char *) arg);
+	const Portions *portions = arg;
+
+	if (portions->there)
+		errcontext("the portions before are committed, projection \"%s\" is paused: resume_in_portions goes on behind them",
+				   portions->name);
+	else
+		errcontext("the portions of projection \"%s\" before are committed: projection_status shows how it is now",
+				   portions->name);
 }
 
 /*-------------------------------------------------------------------------

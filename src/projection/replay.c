@@ -249,10 +249,15 @@ skipped_streams(Replay *replay, const Event *event, HASHACTION action)
 static void
 note_progress(Replay *replay, int64 last, int64 position)
 {
-	if (replay->seen < EVENTS_WORTH_A_NOTICE || replay->quarter >= 3 ||
-		position - replay->first < (last - replay->first) / 4 * (replay->quarter + 1))
+	int			quarter;
+
+	if (replay->seen < EVENTS_WORTH_A_NOTICE || position >= last)
 		return;
-	replay->quarter++;
+	/* the first notice may come late */
+	quarter = (int) (4.0 * (position - replay->first) / (last - replay->first));
+	if (quarter <= replay->quarter)
+		return;
+	replay->quarter = quarter;
 	ereport(NOTICE,
 			(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 					replay->projection->name, 25 * replay->quarter, (long long) replay->seen)));
@@ -285,9 +290,12 @@ last_position(Snapshot snapshot)
 	return position;
 }
 
-/* 55000 when handlers fail whatever the event is: to skip would be to skip them all. */
+/*
+ * 55000 when handlers fail whatever the event is: a replay could not begin, and to skip
+ * would be to skip them all.
+ */
 void
-ReplayRefuseProblems(Projection *projection)
+ReplayRefuseProblems(Projection *projection, bool skip)
 {
 	List	   *problems = HandlerProblems(projection);
 	StringInfoData all;
@@ -300,7 +308,8 @@ ReplayRefuseProblems(Projection *projection)
 		appendStringInfo(&all, "%s%s", all.len > 0 ? "\n" : "", (char *) lfirst(lc));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("projection \"%s\" would skip every event", projection->name),
+			 skip ? errmsg("projection \"%s\" would skip every event", projection->name) :
+			 errmsg("projection \"%s\" cannot handle events", projection->name),
 			 errdetail_internal("%s", all.data),
 			 errhint("Mend its handlers first.")));
 }
