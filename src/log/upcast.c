@@ -246,6 +246,30 @@ UpcastNewest(const text *event_type, text *version)
 }
 
 /*
+ * The newest version of an event type whose upcasters know of no such version; NULL
+ * when they do, or when it has none.
+ */
+text *
+UpcastUnknown(const text *event_type, const text *version)
+{
+	const Upcasters *all = all_upcasters();
+	text	   *newest = NULL;
+	int			i;
+
+	for (i = 0; i < all->n; i++)
+	{
+		const Upcaster *upcaster = &all->upcasters[i];
+
+		if (!TextEqual(upcaster->event_type, event_type))
+			continue;
+		if (TextEqual(upcaster->from_version, version) || TextEqual(upcaster->to_version, version))
+			return NULL;
+		newest = upcaster->to_version;
+	}
+	return newest ? UpcastNewest(event_type, newest) : NULL;
+}
+
+/*
  * The payload as one upcaster lifts it.  An error says of which event it came
  * (event_error.c), unless it is one of ours, with fields of its own.
  */
