@@ -32,6 +32,7 @@
 #include "base/registry_function.h"
 #include "base/text.h"
 #include "log/event_scan.h"
+#include "log/horizon.h"
 #include "log/upcast.h"
 #include "aggregate/aggregate.h"
 
@@ -218,14 +219,20 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 
 /*
  * Whoever drops a type by mistake finds out when commands are sent for what still
- * has events, so ask.  2BP01.  (Events that are being appended at this moment nobody
- * sees; no harm is done to them.)
+ * has events, so ask.  2BP01.  Those of open transactions count: they are waited for.
+ * (What is appended from now on, beside a drop that is not committed, is not
+ * looked for; no harm is done to it.)
  */
 static void
 refuse_while_there_are_events(const text *type)
 {
 	char	   *aggregate_id = EventScanAggregateId(type);
 
+	if (aggregate_id == NULL)
+	{
+		HorizonAwaitWriters();
+		aggregate_id = EventScanAggregateId(type);
+	}
 	if (aggregate_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
