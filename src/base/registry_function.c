@@ -98,6 +98,7 @@ typedef struct FunctionCall
 
 static bool is_name(const char *given);
 static bool skip(const char **c, const char *word);
+static void require_whole_signature(const char *given);
 static Oid	find_by_name(const char *name, const Oid *argtypes, int nargs, bool missing_ok);
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
@@ -208,14 +209,17 @@ RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 {
 	NullableDatum function = {.isnull = false};
 	Oid			locked = InvalidOid;
+	bool		has_arguments = strchr(given, '(') != NULL;
 
+	if (has_arguments)
+		require_whole_signature(given);
 	for (;;)
 	{
 		uint64		changes = SharedInvalidMessageCounter;
 		Oid			found;
 
 		CHECK_FOR_INTERRUPTS();
-		found = strchr(given, '(') == NULL ? find_by_name(given, argtypes, nargs, false) :
+		found = !has_arguments ? find_by_name(given, argtypes, nargs, false) :
 			DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(given)));
 		function.value = ObjectIdGetDatum(found);
 		if (found == locked)
@@ -227,6 +231,22 @@ RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 			return function;
 		locked = found;
 	}
+}
+
+/* 42602 for what would be a signature, but for its name or the end of it. */
+static void
+require_whole_signature(const char *given)
+{
+	char	   *name = RegistryFunctionName(given);
+	size_t		length = strlen(given);
+
+	while (length > 0 && strchr(SPACES, given[length - 1]))
+		length--;
+	if (name[strspn(name, SPACES)] == '\0' || given[length - 1] != ')')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("\"%s\" is no name of a function", given),
+				 errhint("Give its name alone, or with the types of its arguments behind it, as in 'my_schema.my_function(jsonb, jsonb)'.")));
 }
 
 /*
