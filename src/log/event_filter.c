@@ -19,6 +19,8 @@
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_opfamily_d.h"
+#include "catalog/pg_type_d.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -59,6 +61,27 @@ static bool fits(Relation index, const EventColumns *columns, const EventFilter 
 static const FilterTexts *texts_of(AttrNumber attno, const EventColumns *columns,
 								   const EventFilter *filter);
 static bool distinct(const FilterTexts *texts, FilterTexts *result);
+
+/* A filter that is an SQL argument, an array of texts; NULL: everything fits. */
+FilterTexts
+EventFilterTexts(NullableDatum arg)
+{
+	FilterTexts filter = {.all = arg.isnull};
+	Datum	   *elements;
+	bool	   *nulls;
+	int			i;
+	int			nelements;
+
+	if (filter.all)
+		return filter;
+	deconstruct_array(DatumGetArrayTypeP(arg.value), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &nelements);
+	filter.texts = palloc(Max(nelements, 1) * sizeof(text *));
+	for (i = 0; i < nelements; i++)
+		if (!nulls[i])
+			filter.texts[filter.n++] = DatumGetTextPP(elements[i]);
+	return filter;
+}
 
 /* Is it one of the events that are wanted? */
 bool

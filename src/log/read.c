@@ -20,7 +20,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -57,7 +56,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_read_all);
 PG_FUNCTION_INFO_V1(cqrs_es_read_page);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
-static FilterTexts filter_arg(FunctionCallInfo fcinfo, int n);
 static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
 static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls,
@@ -163,8 +161,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	EventFilter filter = {
 		.tenant_ids = {.all = all_tenants,.n = 1,.texts = &tenant_id},
-		.aggregate_types = filter_arg(fcinfo, 2),
-		.event_types = filter_arg(fcinfo, 3)
+		.aggregate_types = EventFilterTexts(fcinfo->args[2]),
+		.event_types = EventFilterTexts(fcinfo->args[3])
 	};
 	MemoryContext work = work_context();
 	FunctionCalls calls;
@@ -227,27 +225,6 @@ ReadMaxCount(NullableDatum arg)
 				(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
 				 errmsg("max_count must not be negative")));
 	return DatumGetInt64(arg.value);
-}
-
-/* An array of texts; no array: everything fits. */
-static FilterTexts
-filter_arg(FunctionCallInfo fcinfo, int n)
-{
-	FilterTexts filter = {.all = PG_ARGISNULL(n)};
-	Datum	   *elements;
-	bool	   *nulls;
-	int			i;
-	int			nelements;
-
-	if (filter.all)
-		return filter;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(n), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &nelements);
-	filter.texts = palloc(Max(nelements, 1) * sizeof(text *));
-	for (i = 0; i < nelements; i++)
-		if (!nulls[i])
-			filter.texts[filter.n++] = DatumGetTextPP(elements[i]);
-	return filter;
 }
 
 /* The type cqrs_es.event is ours to change, but its owner may have altered it. */
