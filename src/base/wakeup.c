@@ -30,8 +30,8 @@
  * memory for the list; then nobody is woken, and they look by themselves.
  *
  * Where thousands commit in a second, each would wake all who wait.  So whoever
- * was woken a few times in a row without finding what it wants sleeps for some
- * milliseconds unregistered before it looks again.
+ * was woken a few times in a row without finding what it wants rests, unregistered,
+ * before it looks again.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -48,9 +48,9 @@
 #include "base/compat.h"
 #include "base/wakeup.h"
 
-/* so often a waiter may be woken in vain before it takes a rest, and how long that gets */
+/* so often in a row a waiter may be woken in vain; then it rests before each sleep */
 #define WAKES_IN_VAIN	3
-#define MAX_REST_MS		5
+#define REST_MS			1
 
 /* looks again after so long when it cannot be registered */
 #define UNREGISTERED_MS	5
@@ -128,12 +128,19 @@ WakeupSleep(Waiter *waiter, TimestampTz deadline, long longest_ms)
 	}
 	else
 	{
-		WakeupLeave(waiter);
-		(void) sleep_for(Min(waiter->in_vain - WAKES_IN_VAIN + 1, MAX_REST_MS));
+		WakeupRest(waiter, REST_MS);
 		waiter->rested = true;
-		WakeupEnter(waiter);
 	}
 	return true;
+}
+
+/* Sleep for a time, without being woken. */
+void
+WakeupRest(Waiter *waiter, long ms)
+{
+	WakeupLeave(waiter);
+	(void) sleep_for(ms);
+	WakeupEnter(waiter);
 }
 
 /* No more to be woken. */

@@ -24,6 +24,7 @@ extern void WakeupInit(void);
 extern void WakeupAtEnd(void);
 extern void WakeupEnter(Waiter *waiter);
 extern bool WakeupSleep(Waiter *waiter, TimestampTz deadline, long longest_ms);
+extern void WakeupRest(Waiter *waiter, long ms);
 extern void WakeupLeave(Waiter *waiter);
 
 #endif							/* CQRS_ES_WAKEUP_H */

@@ -38,6 +38,14 @@
 #include "log/position.h"
 #include "log/tenants.h"
 
+/*
+ * When so many numbers were drawn in each millisecond of the last RATE_MS, on
+ * average, there are so many milliseconds between two looks.
+ */
+#define RATE_MS			20
+#define BUSY_RATE		2.5
+#define BUSY_INTERVAL_MS 10
+
 /* A reader with a cursor of its own, waiting. */
 typedef struct LogWait
 {
@@ -51,6 +59,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_wait_until_settled);
 
 static EventWaitSubscription wait_for_subscription = NULL;
 
+static long rest_before_look(int64 number);
 static bool look_into_log(void *arg, long *longest_ms);
 static bool is_settled(void *arg, long *longest_ms);
 static TimestampTz deadline_arg(FunctionCallInfo fcinfo, int n);
@@ -157,8 +166,11 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	{
 		int64		number = PositionLastNumber();
 		long		longest_ms = HorizonLongestSleep(number);
+		long		rest_ms = rest_before_look(number);
 		bool		over;
 
+		if (rest_ms > 0 && GetCurrentTimestamp() < deadline)
+			WakeupRest(&waiter, rest_ms);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		over = look(arg, &longest_ms);
 		PopActiveSnapshot();
@@ -172,6 +184,29 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	}
 	WakeupLeave(&waiter);
 	return true;
+}
+
+/*
+ * Where thousands of events come in a second, every look would find some, and a few
+ * who wait would leave no processor to those who append.  So how long to rest before
+ * this one?  0 when little is going on.
+ */
+static long
+rest_before_look(int64 number)
+{
+	static TimestampTz last_look = 0;
+	static int64 last_number = 0;
+	static double rate = 0;		/* numbers in a millisecond, as of late */
+	TimestampTz now = GetCurrentTimestamp();
+	double		ms = (now - last_look) / 1000.0;
+
+	if (ms >= 0 && ms < RATE_MS && number >= last_number)
+		rate = rate * (1 - ms / RATE_MS) + (double) (number - last_number) / RATE_MS;
+	else
+		rate = 0;
+	last_look = now;
+	last_number = number;
+	return rate > BUSY_RATE && ms < BUSY_INTERVAL_MS ? (long) (BUSY_INTERVAL_MS - ms) : 0;
 }
 
 /* Would read_all hand out an event? */
@@ -225,10 +260,9 @@ deadline_arg(FunctionCallInfo fcinfo, int n)
 static void
 require_outside(FunctionCallInfo fcinfo, const char *procedure)
 {
-	bool		atomic = !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic || IsSubTransaction();
+	CallContext *call = (CallContext *) fcinfo->context;
 
-	if (atomic)
+	if (call == NULL || !IsA(call, CallContext) || call->atomic || IsSubTransaction())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called in a transaction block", procedure),
