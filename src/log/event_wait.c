@@ -148,14 +148,17 @@ EventWaitSetSubscription(EventWaitSubscription wait)
  * `fcinfo` is the call of the procedure, `procedure` its name for messages.  Ends the
  * transaction, several times: `arg` and what it points to must outlive that, as does
  * what the procedure was called with or has allocated.  Called outside of
- * SPI_connect.  Raises 25001 where the transaction cannot be ended or must not be, and
- * above READ COMMITTED.
+ * SPI_connect.  What a look allocates is freed after it.  Raises 25001 where the
+ * transaction cannot be ended or must not be, and above READ COMMITTED.
  */
 bool
 EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadline,
 			 EventWaitLook look, void *arg)
 {
 	Waiter		waiter = {.session = true};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext work = AllocSetContextCreate(caller, "cqrs_es wait", ALLOCSET_DEFAULT_SIZES);
+	bool		over;
 
 	require_read_committed(procedure);
 	require_outside(fcinfo, procedure);
@@ -167,23 +170,26 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 		int64		number = PositionLastNumber();
 		long		longest_ms = HorizonLongestSleep(number);
 		long		rest_ms = rest_before_look(number);
-		bool		over;
 
 		if (rest_ms > 0 && GetCurrentTimestamp() < deadline)
 			WakeupRest(&waiter, rest_ms);
 		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(work);
 		over = look(arg, &longest_ms);
+		MemoryContextSwitchTo(caller);
 		PopActiveSnapshot();
 		end_transaction();
+		MemoryContextReset(work);
 		if (over)
 			break;
 		if (PositionLastNumber() != number)
 			SetLatch(MyLatch);
 		if (!WakeupSleep(&waiter, deadline, longest_ms))
-			return false;
+			break;
 	}
 	WakeupLeave(&waiter);
-	return true;
+	MemoryContextDelete(work);
+	return over;
 }
 
 /*

@@ -11,7 +11,8 @@
 
 /*
  * Is the wait over?  Called in a transaction of its own with a fresh active snapshot;
- * it may take locks and write, which is committed right after.  *longest_ms is the time
+ * it may take locks and write, which is committed right after; what it allocates is freed
+ * then.  *longest_ms is the time
  * until it is called again without having been woken, to be lowered.
  */
 typedef bool (*EventWaitLook) (void *arg, long *longest_ms);
