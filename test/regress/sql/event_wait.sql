@@ -131,5 +131,13 @@ DROP POLICY opened ON cqrs_es.events;
 DROP OWNED BY event_wait_nobody;
 DROP ROLE event_wait_nobody;
 
--- nothing is left behind
+-- nothing is left behind, neither in a transaction that goes on after an error
+SET statement_timeout = '50 ms';
+DO $$
+BEGIN
+    PERFORM cqrs_es.wait_for_position(1::bigint << 43, '100 s');
+EXCEPTION WHEN query_canceled THEN
+    RAISE NOTICE '%, % registered', SQLERRM, (SELECT count(*) FROM pg_locks WHERE classid = 'pg_extension'::regclass AND objid = 0);
+END $$;
+RESET statement_timeout;
 SELECT locktype, mode FROM pg_locks WHERE classid = 'pg_extension'::regclass AND objid = 0;
