@@ -62,24 +62,34 @@ static const FilterTexts *texts_of(AttrNumber attno, const EventColumns *columns
 								   const EventFilter *filter);
 static bool distinct(const FilterTexts *texts, FilterTexts *result);
 
-/* A filter that is an SQL argument, an array of texts; NULL: everything fits. */
+/*
+ * A filter that is an SQL argument, an array of texts; NULL: everything fits.  2202E,
+ * 22004 for a null in it.
+ */
 FilterTexts
-EventFilterTexts(NullableDatum arg)
+EventFilterTexts(NullableDatum arg, const char *what)
 {
 	FilterTexts filter = {.all = arg.isnull};
+	ArrayType  *array;
 	Datum	   *elements;
-	bool	   *nulls;
 	int			i;
-	int			nelements;
 
 	if (filter.all)
 		return filter;
-	deconstruct_array(DatumGetArrayTypeP(arg.value), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &nelements);
-	filter.texts = palloc(Max(nelements, 1) * sizeof(text *));
-	for (i = 0; i < nelements; i++)
-		if (!nulls[i])
-			filter.texts[filter.n++] = DatumGetTextPP(elements[i]);
+	array = DatumGetArrayTypeP(arg.value);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", what)));
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not contain nulls", what),
+				 errhint("Leave it out for all.")));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &filter.n);
+	filter.texts = palloc(Max(filter.n, 1) * sizeof(text *));
+	for (i = 0; i < filter.n; i++)
+		filter.texts[i] = DatumGetTextPP(elements[i]);
 	return filter;
 }
 

@@ -90,8 +90,8 @@ cqrs_es_wait_for_events(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("wait_for_events() takes either subscription or after_position")));
 	wait.all_tenants = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
-	wait.filter.aggregate_types = EventFilterTexts(fcinfo->args[3]);
-	wait.filter.event_types = EventFilterTexts(fcinfo->args[4]);
+	wait.filter.aggregate_types = EventFilterTexts(fcinfo->args[3], "aggregate_types");
+	wait.filter.event_types = EventFilterTexts(fcinfo->args[4], "event_types");
 	if (!PG_ARGISNULL(0))
 	{
 		if (!wait.filter.aggregate_types.all || !wait.filter.event_types.all || wait.all_tenants)

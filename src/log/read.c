@@ -161,8 +161,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	EventFilter filter = {
 		.tenant_ids = {.all = all_tenants,.n = 1,.texts = &tenant_id},
-		.aggregate_types = EventFilterTexts(fcinfo->args[2]),
-		.event_types = EventFilterTexts(fcinfo->args[3])
+		.aggregate_types = EventFilterTexts(fcinfo->args[2], "aggregate_types"),
+		.event_types = EventFilterTexts(fcinfo->args[3], "event_types")
 	};
 	MemoryContext work = work_context();
 	FunctionCalls calls;

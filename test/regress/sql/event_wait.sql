@@ -30,6 +30,7 @@ CALL cqrs_es.wait_for_events();
 CALL cqrs_es.wait_for_events('mails', 0);
 CALL cqrs_es.wait_for_events(after_position => -1);
 CALL cqrs_es.wait_for_events('mails', event_types => '{opened}');
+CALL cqrs_es.wait_for_events(after_position => 0, event_types => ARRAY['opened', NULL]);
 CALL cqrs_es.wait_for_events(after_position => 0, timeout => '1000000 years');
 CALL cqrs_es.wait_until_settled(NULL);
 CALL cqrs_es.wait_until_settled(-1);
