@@ -81,6 +81,8 @@ SELECT cqrs_es.define_command('circle', 'CreateCircle', $$
             cqrs_es.reject('Circle capacity must be 3 or more', code => 'CAPACITY_TOO_SMALL')
         WHEN (command @@ 'strict $.capacity <= 10000') IS NOT TRUE THEN
             cqrs_es.reject('Circle capacity must be 10000 or less', code => 'CAPACITY_TOO_LARGE')
+        WHEN (command @@ 'strict $.capacity.floor() == $.capacity') IS NOT TRUE THEN
+            cqrs_es.reject('Circle capacity must be a whole number', code => 'CAPACITY_NOT_WHOLE')
         WHEN name_is_taken(command->>'circle_name', aggregate_id) THEN
             cqrs_es.reject('Circle name already exists', code => 'NAME_TAKEN')
         ELSE
@@ -101,6 +103,8 @@ SELECT cqrs_es.define_command('circle', 'UpdateCircle', $$
             cqrs_es.reject('Circle capacity must be 3 or more', code => 'CAPACITY_TOO_SMALL')
         WHEN command->>'capacity' IS NOT NULL AND (command @@ 'strict $.capacity <= 10000') IS NOT TRUE THEN
             cqrs_es.reject('Circle capacity must be 10000 or less', code => 'CAPACITY_TOO_LARGE')
+        WHEN command->>'capacity' IS NOT NULL AND (command @@ 'strict $.capacity.floor() == $.capacity') IS NOT TRUE THEN
+            cqrs_es.reject('Circle capacity must be a whole number', code => 'CAPACITY_NOT_WHOLE')
         WHEN name_is_taken(command->>'circle_name', aggregate_id) THEN
             cqrs_es.reject('Circle name already exists', code => 'NAME_TAKEN')
         ELSE

@@ -12,7 +12,9 @@ LOCK TABLE cqrs_es.events IN ACCESS EXCLUSIVE MODE;
 
 -- From now on the log is a table of yours: pg_dump takes it along with its partitions.
 SELECT cqrs_es.own_log();
+SET LOCAL client_min_messages = error; -- of a log that is not there, which it is soon
 ALTER TABLE cqrs_es.events RENAME TO unpartitioned_events;
+RESET client_min_messages;
 ALTER INDEX cqrs_es.events_pkey RENAME TO unpartitioned_events_pkey;
 ALTER INDEX cqrs_es.events_global_position_idx RENAME TO unpartitioned_events_global_position_idx;
 

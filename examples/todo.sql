@@ -35,6 +35,9 @@ SELECT cqrs_es.define_command('todo', 'CreateTodo', $$
     CASE
         WHEN version > 0 THEN
             cqrs_es.reject('Todo already created', code => 'ALREADY_CREATED')
+        -- which the read table needs
+        WHEN aggregate_id !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+            cqrs_es.reject('The id of a todo is a UUID', code => 'NO_UUID')
         WHEN (command @@ 'strict $.title > ""') IS NOT TRUE THEN
             cqrs_es.reject('Title is missing', code => 'NO_TITLE')
         ELSE

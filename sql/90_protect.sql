@@ -16,11 +16,7 @@ BEGIN
         WHERE d.object_type IN ('function', 'table') AND NOT d.is_temporary)
     THEN
         BEGIN
-            CASE TG_EVENT
-                WHEN 'ddl_command_start' THEN PERFORM cqrs_es.note_function_names();
-                WHEN 'ddl_command_end' THEN PERFORM cqrs_es.protect_function_names();
-                ELSE PERFORM cqrs_es.protect_functions(), cqrs_es.protect_read_models();
-            END CASE;
+            PERFORM cqrs_es.check_declared(TG_EVENT);
         EXCEPTION
             WHEN dependent_objects_still_exist OR transaction_rollback OR insufficient_resources
                 OR operator_intervention OR lock_not_available THEN

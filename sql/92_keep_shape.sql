@@ -46,6 +46,17 @@ BEGIN
         RETURN;
     END IF;
 
+    -- an append inserts with ON CONFLICT, where such rules are not possible
+    IF TG_TAG = 'CREATE RULE' AND EXISTS (
+        SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_rewrite AS w ON w.oid = c.objid
+        WHERE c.classid = 'pg_rewrite'::regclass AND w.ev_class = log AND w.ev_type IN ('2', '3'))
+    THEN
+        RAISE EXCEPTION 'cqrs_es.events cannot have rules for INSERT or UPDATE'
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'No event could be appended any more.',
+                HINT = 'Use a trigger, or a projection.';
+    END IF;
+
     IF TG_TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION') AND EXISTS (
         SELECT FROM pg_event_trigger_ddl_commands() AS c
         JOIN pg_publication_namespace AS s ON CASE c.classid WHEN 'pg_publication'::regclass THEN s.pnpubid
@@ -103,13 +114,55 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION cqrs_es.keep_shape() IS
-    'event trigger: sees that dumps have what is added to the log, and makes room for one that is restored; refuses or tells what they cannot have';
+    'internal: event trigger: sees that dumps have what is added to the log, and makes room for one that is restored; refuses or tells what they cannot have';
 REVOKE EXECUTE ON FUNCTION cqrs_es.keep_shape() FROM PUBLIC;
 
 CREATE EVENT TRIGGER cqrs_es_keep_shape ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE INDEX', 'ALTER INDEX', 'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE POLICY', 'ALTER POLICY',
         'CREATE RULE', 'ALTER RULE', 'CREATE STATISTICS', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'COMMENT',
-        'ALTER EXTENSION', 'CREATE FUNCTION')
+        'ALTER EXTENSION', 'CREATE FUNCTION', 'ALTER SEQUENCE')
     EXECUTE FUNCTION cqrs_es.keep_shape();
 COMMENT ON EVENT TRIGGER cqrs_es_keep_shape IS
     'sees that dumps have what is added to the log';
+
+-- What is dropped is gone when a command is at its end, but for its name.
+CREATE FUNCTION cqrs_es.keep_shape_of_drops() RETURNS event_trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off
+    AS $$
+DECLARE
+    of_table regclass;
+BEGIN
+    FOR of_table IN
+        SELECT t.oid
+        FROM (SELECT DISTINCT CASE d.object_type WHEN 'index' THEN
+                -- those of the other tables are constraints, or somebody's own
+                CASE d.object_name WHEN 'events_global_position_idx' THEN 'events' END
+            ELSE d.address_names[2] END::name AS name
+            FROM pg_event_trigger_dropped_objects() AS d
+            WHERE d.original AND d.object_type IN ('policy', 'trigger', 'rule', 'index')
+            AND 'cqrs_es' IN (d.schema_name, d.address_names[1])) AS dropped
+        JOIN pg_class AS t ON t.relname = dropped.name AND t.relnamespace = 'cqrs_es'::regnamespace
+        JOIN pg_depend AS m ON m.classid = 'pg_class'::regclass AND m.objid = t.oid
+            AND m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
+    LOOP
+        IF of_table = to_regclass('cqrs_es.events') THEN
+            PERFORM cqrs_es.own_log();
+            RAISE NOTICE 'table cqrs_es.events is no longer part of the extension'
+                USING DETAIL = 'So dumps have what you take from it. DROP EXTENSION cqrs_es drops it only with CASCADE.';
+        ELSE
+            RAISE WARNING 'a dump has no change of the definition of %, which is part of an extension', of_table
+                USING HINT = 'Keep the statement, and run it again after a restore.';
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION cqrs_es.keep_shape_of_drops() IS
+    'internal: event trigger: sees that dumps lack what is taken from the log, and tells what they have all the same';
+REVOKE EXECUTE ON FUNCTION cqrs_es.keep_shape_of_drops() FROM PUBLIC;
+
+CREATE EVENT TRIGGER cqrs_es_keep_shape_of_drops ON sql_drop
+    WHEN TAG IN ('DROP POLICY', 'DROP TRIGGER', 'DROP RULE', 'DROP INDEX')
+    EXECUTE FUNCTION cqrs_es.keep_shape_of_drops();
+COMMENT ON EVENT TRIGGER cqrs_es_keep_shape_of_drops IS
+    'sees that dumps lack what is taken from the log';

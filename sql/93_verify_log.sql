@@ -34,6 +34,21 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         SELECT count(*) AS n
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
         WHERE g.tgrelid = 'cqrs_es.events'::regclass AND g.tgenabled IN ('O', 'A') AND f.pronamespace = 'cqrs_es'::regnamespace
+    ), keys AS (
+        SELECT count(*) AS n
+        FROM pg_index AS i
+        WHERE i.indrelid = 'cqrs_es.events'::regclass AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indnkeyatts = 4
+        AND 'sequence' = (SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[3])
+        AND 3 = (SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = i.indrelid
+            AND a.attnum IN (i.indkey[0], i.indkey[1], i.indkey[2]) AND a.attname IN ('aggregate_type', 'aggregate_id', 'tenant_id'))
+    ), shared AS (
+        -- tables in which tenants are not kept apart
+        SELECT count(*) AS n, min(t.relname) AS first
+        FROM pg_class AS t
+        WHERE t.oid IN ('cqrs_es.events'::regclass, 'cqrs_es.snapshots'::regclass, 'cqrs_es.skipped_events'::regclass)
+        AND NOT (t.relrowsecurity AND EXISTS (SELECT FROM pg_policy AS p
+            WHERE p.polrelid = t.oid AND pg_get_expr(p.polqual, p.polrelid) LIKE '%current_tenant()%'))
     ), own AS (
         -- where no event trigger saw how they came
         SELECT count(*) AS n
@@ -67,6 +82,10 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN format('events are missing, at the end of stream "%s" for instance', a.stream) END FROM ahead AS a
     UNION ALL SELECT 'guards of the log', g.n, CASE WHEN g.n < 5
         THEN 'triggers of cqrs_es.events are missing or disabled' END FROM guards AS g
+    UNION ALL SELECT 'unique indexes of streams', k.n, CASE WHEN k.n = 0
+        THEN 'nothing keeps two events from getting one sequence, so nothing is written' END FROM keys AS k
+    UNION ALL SELECT 'tables without the policy of tenants', s.n, CASE WHEN s.n > 0
+        THEN format('ordinary roles see all tenants, or none, in cqrs_es.%s for instance', s.first) END FROM shared AS s
     UNION ALL SELECT 'columns that no dump has', o.n, CASE WHEN o.n > 0
         THEN 'rows of a dump would not fit where it is restored: call own_log()' END FROM own AS o
     UNION ALL SELECT 'read models made anew', a.n, CASE WHEN a.n > 0

@@ -53,6 +53,7 @@
 #include "command/command.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
+#include "projection/read_model.h"
 
 PG_MODULE_MAGIC;
 
@@ -102,6 +103,7 @@ _PG_init(void)
 
 	CommandInit();
 
+	ReadModelInit();
 	ProjectionInit();
 	HandlerInit();
 

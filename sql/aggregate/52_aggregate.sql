@@ -42,9 +42,9 @@ COMMENT ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boole
     'changes a declared aggregate type; NULL leaves a property as it is';
 REVOKE EXECUTE ON FUNCTION cqrs_es.alter_aggregate(text, jsonb, integer, integer, boolean) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text, force boolean DEFAULT false) RETURNS void
+CREATE FUNCTION cqrs_es.drop_aggregate(aggregate_type text, force boolean DEFAULT false, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_aggregate';
-COMMENT ON FUNCTION cqrs_es.drop_aggregate(text, boolean) IS
-    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay, and when there are some it takes force';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_aggregate(text, boolean, boolean) IS
+    'drops the declaration of an aggregate type, its reducers, commands and snapshots; its events stay, and when there are some it takes force; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_aggregate(text, boolean, boolean) FROM PUBLIC;

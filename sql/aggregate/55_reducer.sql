@@ -43,9 +43,9 @@ COMMENT ON FUNCTION cqrs_es.define_reducer(text, text, text) IS
     'either of the two: text that begins with a bracket is operations, other text a function';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_reducer(text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_reducer(aggregate_type text, event_type text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_reducer(aggregate_type text, event_type text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_reducer';
-COMMENT ON FUNCTION cqrs_es.drop_reducer(text, text) IS
-    'removes a reducer: the payload of the event type is merged again';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_reducer(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_reducer(text, text, boolean) IS
+    'removes a reducer: the payload of the event type is merged again; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_reducer(text, text, boolean) FROM PUBLIC;

@@ -42,11 +42,11 @@ COMMENT ON FUNCTION cqrs_es.define_command(text, text, regprocedure) IS
     'the same with a function (state jsonb, command jsonb) returning jsonb';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_command(text, text, regprocedure) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_command(aggregate_type text, command_type text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_command(aggregate_type text, command_type text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_command';
-COMMENT ON FUNCTION cqrs_es.drop_command(text, text) IS 'removes a command';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_command(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_command(text, text, boolean) IS 'removes a command; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_command(text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.reject(message text, code text DEFAULT NULL) RETURNS jsonb
     LANGUAGE C VOLATILE PARALLEL UNSAFE

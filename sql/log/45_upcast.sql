@@ -35,9 +35,9 @@ COMMENT ON FUNCTION cqrs_es.define_upcaster(text, text, text, text) IS
     'the same, with the name or signature of the function as a text';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_upcaster(text, text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_upcaster(event_type text, from_version text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_upcaster(event_type text, from_version text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_upcaster';
-COMMENT ON FUNCTION cqrs_es.drop_upcaster(text, text) IS
-    'removes the upcaster of an event type from a version';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_upcaster(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_upcaster(text, text, boolean) IS
+    'removes the upcaster of an event type from a version; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_upcaster(text, text, boolean) FROM PUBLIC;

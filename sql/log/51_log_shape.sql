@@ -5,7 +5,7 @@ CREATE FUNCTION cqrs_es.lost_by_dump(command pg_ddl_command) RETURNS text
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_lost_by_dump';
 COMMENT ON FUNCTION cqrs_es.lost_by_dump(pg_ddl_command) IS
-    'for the event trigger: what a dump would not have of a command on a table of the extension: columns, definition, or NULL';
+    'internal: for the event trigger: what a dump would not have of a command on a table of the extension: columns, definition, or NULL';
 REVOKE EXECUTE ON FUNCTION cqrs_es.lost_by_dump(pg_ddl_command) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.own_log() RETURNS void

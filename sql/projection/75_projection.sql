@@ -12,8 +12,10 @@ CREATE TABLE cqrs_es.projections (
     handled_position bigint,
     handled_gaps    int8multirange,
     rebuilt_to      bigint,
+    live_after      boolean NOT NULL DEFAULT false,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CHECK (paused OR rebuilt_to IS NULL),
+    CHECK (paused OR NOT live_after),
     CHECK (paused = (handled_position IS NOT NULL)),
     -- a pair of names for each
     CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
@@ -30,6 +32,8 @@ COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
     'positions up to it that were not visible then, and may have been missed';
 COMMENT ON COLUMN cqrs_es.projections.rebuilt_to IS
     'of a rebuild in portions that is not at its end: events up to this position are replayed, nothing may be appended for them';
+COMMENT ON COLUMN cqrs_es.projections.live_after IS
+    'of such a rebuild: the projection was live before, and is to be so again at the end';
 COMMENT ON COLUMN cqrs_es.projections.read_models IS '-: one that was missing when the row was restored';
 COMMENT ON COLUMN cqrs_es.projections.read_model_names IS 'pairs of schema and table, as they were called when the row was written';
 COMMENT ON COLUMN cqrs_es.projections.owner IS 'NULL: the role was missing when the row was restored';
@@ -76,9 +80,9 @@ COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) IS
     'changes the owner of a projection, or the tables that it keeps; NULL: as it is. Its handlers stay as they are';
 REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_projection(name text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_projection(name text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_projection';
-COMMENT ON FUNCTION cqrs_es.drop_projection(text) IS
-    'drops a projection with its handlers; its read models stay';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_projection(text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_projection(text, boolean) IS
+    'drops a projection with its handlers; its read models stay; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_projection(text, boolean) FROM PUBLIC;

@@ -38,9 +38,9 @@ COMMENT ON FUNCTION cqrs_es.define_handler(text, text, text) IS
     'says what a projection does for an event type (*: all): one INSERT, UPDATE, DELETE or MERGE over event.payload, event.aggregate_id, ..., or the signature of a function (event cqrs_es.event); run in the appending transaction with the rights and search_path of the definer';
 REVOKE EXECUTE ON FUNCTION cqrs_es.define_handler(text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.drop_handler(projection text, event_type text) RETURNS void
+CREATE FUNCTION cqrs_es.drop_handler(projection text, event_type text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_drop_handler';
-COMMENT ON FUNCTION cqrs_es.drop_handler(text, text) IS
-    'removes a handler: the projection does nothing for the event type any more';
-REVOKE EXECUTE ON FUNCTION cqrs_es.drop_handler(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.drop_handler(text, text, boolean) IS
+    'removes a handler: the projection does nothing for the event type any more; if_exists: a notice when it is not there';
+REVOKE EXECUTE ON FUNCTION cqrs_es.drop_handler(text, text, boolean) FROM PUBLIC;

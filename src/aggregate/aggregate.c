@@ -32,6 +32,7 @@
 #include "base/registry_function.h"
 #include "base/text.h"
 #include "log/event_scan.h"
+#include "log/horizon.h"
 #include "log/upcast.h"
 #include "aggregate/aggregate.h"
 
@@ -73,9 +74,9 @@ typedef struct AggregateArgs
 } AggregateArgs;
 
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
-static bool change_existing(AggregateArgs *args);
+static bool change_existing(AggregateArgs *args, bool tell);
 static void refuse_while_there_are_events(const text *type);
-pg_noreturn static void report_missing(const text *type);
+static void report_missing(const text *type, bool if_exists);
 static void make_fingerprint(const StringInfo source, bytea *fingerprint);
 pg_noreturn static void report_undeclared(const text *type);
 
@@ -123,42 +124,44 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", names[i])));
 	/* somebody else may declare or drop it between the two */
-	while (!change_existing(&args) && RegistryWrite(&query, args.values, NULL) == 0)
+	while (!change_existing(&args, true) && RegistryWrite(&query, args.values, NULL) == 0)
 		CHECK_FOR_INTERRUPTS();
 	PG_RETURN_VOID();
 }
 
 /*
- * Make a type that is declared what the arguments say, and tell what that changed;
- * nothing is written when it is so already.  False when it is not declared.
+ * Make a type that is declared what the arguments say (null: as it is), and tell what
+ * that changed; nothing is written when it is so already.  False when it is not declared.
  */
 static bool
-change_existing(AggregateArgs *args)
+change_existing(AggregateArgs *args, bool tell)
 {
+	/* states as texts, since to jsonb 1 and 1.0 are equal */
 	static InternalQuery compare = {
 		.sql = "SELECT pg_catalog.concat_ws(', ',"
-		" CASE WHEN initial_state IS DISTINCT FROM $2 THEN pg_catalog.format('initial_state was %s', initial_state) END,"
-		" CASE WHEN snapshot_every IS DISTINCT FROM $3 THEN pg_catalog.format('snapshot_every was %s', snapshot_every) END,"
-		" CASE WHEN keep_snapshots IS DISTINCT FROM $4 THEN pg_catalog.format('keep_snapshots was %s', keep_snapshots) END,"
-		" CASE WHEN strict IS DISTINCT FROM $5 THEN pg_catalog.format('strict was %s', strict) END)"
+		" CASE WHEN initial_state::pg_catalog.text IS DISTINCT FROM coalesce($2, initial_state)::pg_catalog.text THEN pg_catalog.format('initial_state was %s', initial_state) END,"
+		" CASE WHEN snapshot_every IS DISTINCT FROM coalesce($3, snapshot_every) THEN pg_catalog.format('snapshot_every was %s', snapshot_every) END,"
+		" CASE WHEN keep_snapshots IS DISTINCT FROM coalesce($4, keep_snapshots) THEN pg_catalog.format('keep_snapshots was %s', keep_snapshots) END,"
+		" CASE WHEN strict IS DISTINCT FROM coalesce($5, strict) THEN pg_catalog.format('strict was %s', strict) END)"
 		" AS differences FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
 	};
 	char	   *differences = NULL;
 
 	SPI_connect();
-	if (RegistryWriteRows(&compare, args->values, NULL) > 0)
+	if (RegistryWriteRows(&compare, args->values, args->nulls) > 0)
 	{
 		QueryRow	row = InternalQueryRow(0);
 
 		differences = SPI_getvalue(row.tuple, row.desc, 1);
 		if (differences[0] != '\0')
 		{
-			(void) RegistryWrite(&alter_query, args->values, NULL);
-			ereport(NOTICE,
-					(errmsg("aggregate type \"%s\" was declared already, and is changed",
-							TextDatumGetCString(args->values[0])),
-					 errdetail_internal("%s.", differences)));
+			(void) RegistryWrite(&alter_query, args->values, args->nulls);
+			if (tell)
+				ereport(NOTICE,
+						(errmsg("aggregate type \"%s\" was declared already, and is changed",
+								TextDatumGetCString(args->values[0])),
+						 errdetail_internal("%s.", differences)));
 		}
 	}
 	SPI_finish();
@@ -171,13 +174,13 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 {
 	AggregateArgs args = aggregate_args(fcinfo);
 
-	if (RegistryWrite(&alter_query, args.values, args.nulls) == 0)
+	if (!change_existing(&args, false))
 		report_undeclared(DatumGetTextPP(args.values[0]));
 	PG_RETURN_VOID();
 }
 
 /*
- * SQL: drop_aggregate(aggregate_type, force).  What belongs to it goes with it, or
+ * SQL: drop_aggregate(aggregate_type, force, if_exists).  What belongs to it goes with it, or
  * refuses (2BP01); its events stay, and it takes `force` when there are some.
  */
 Datum
@@ -198,7 +201,10 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
-		report_missing(type);
+	{
+		report_missing(type, RegistryIfExists(fcinfo->args[2]));
+		PG_RETURN_VOID();
+	}
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->refuse_drop)
 			parts[i]->refuse_drop(type);
@@ -213,14 +219,20 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 
 /*
  * Whoever drops a type by mistake finds out when commands are sent for what still
- * has events, so ask.  2BP01.  (Events that are being appended at this moment nobody
- * sees; no harm is done to them.)
+ * has events, so ask.  2BP01.  Those of open transactions count: they are waited for.
+ * (What is appended from now on, beside a drop that is not committed, is not
+ * looked for; no harm is done to it.)
  */
 static void
 refuse_while_there_are_events(const text *type)
 {
 	char	   *aggregate_id = EventScanAggregateId(type);
 
+	if (aggregate_id == NULL)
+	{
+		HorizonAwaitWriters();
+		aggregate_id = EventScanAggregateId(type);
+	}
 	if (aggregate_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
@@ -233,12 +245,11 @@ refuse_while_there_are_events(const text *type)
 
 /* QE101 to who wants to drop it: a wrong name, and none that is to be declared. */
 static void
-report_missing(const text *type)
+report_missing(const text *type, bool if_exists)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-			 errmsg("aggregate type \"%s\" is not declared", text_to_cstring(type)),
-			 errhint("Those that are stand in the table cqrs_es.aggregates.")));
+	RegistryReportMissing(if_exists, ERRCODE_UNDECLARED_AGGREGATE,
+						  "Those that are stand in the table cqrs_es.aggregates.",
+						  psprintf("aggregate type \"%s\" is not declared", text_to_cstring(type)));
 }
 
 /* The arguments that create and alter share, as parameters of their statements. */
@@ -337,6 +348,21 @@ AggregateLockIfDeclared(const text *type, bool change)
 	Datum		value = PointerGetDatum(type);
 
 	return RegistryWrite(change ? &to_change : &to_keep, &value, NULL) > 0;
+}
+
+/*
+ * The same as AggregateLock, to drop something of it; where it is not declared a notice
+ * and false, with if_exists.
+ */
+bool
+AggregateLockForDrop(const text *type, bool if_exists)
+{
+	if (AggregateLockIfDeclared(type, true))
+		return true;
+	if (!if_exists)
+		report_undeclared(type);
+	report_missing(type, true);
+	return false;
 }
 
 static void

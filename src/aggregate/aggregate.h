@@ -61,5 +61,6 @@ extern Aggregate *AggregateRequire(const text *type);
 extern bool AggregateIsCurrent(const Aggregate *aggregate);
 extern void AggregateLock(const text *type, bool change);
 extern bool AggregateLockIfDeclared(const text *type, bool change);
+extern bool AggregateLockForDrop(const text *type, bool if_exists);
 
 #endif							/* CQRS_ES_AGGREGATE_H */

@@ -129,7 +129,7 @@ check_function(NullableDatum function)
 									 "A reducer is a function (state jsonb, event cqrs_es.event) that returns jsonb.");
 }
 
-/* Store a function or operations, in place of an earlier reducer. */
+/* Store a function or operations, in place of an earlier reducer; the same one is left as it is. */
 static void
 save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const char *search_path)
 {
@@ -141,6 +141,15 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const c
 		" operations = excluded.operations",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
+
+	/* as texts, since to jsonb 1 and 1.0 are equal */
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2 AND function IS NOT DISTINCT FROM $3"
+		" AND search_path OPERATOR(pg_catalog.=) $4"
+		" AND operations::pg_catalog.text IS NOT DISTINCT FROM $5::pg_catalog.text",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(event_type), function,
@@ -149,10 +158,11 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const c
 
 	if (operations)
 		(void) ReducerProgramCompile(operations);
-	(void) RegistryWrite(&query, values, nulls);
+	if (!RegistryHas(&same, values, nulls))
+		(void) RegistryWrite(&query, values, nulls);
 }
 
-/* SQL: drop_reducer(aggregate_type, event_type) */
+/* SQL: drop_reducer(aggregate_type, event_type, if_exists) */
 Datum
 cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 {
@@ -165,12 +175,14 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
 
-	AggregateLock(type, true);
+	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+
+	if (!AggregateLockForDrop(type, if_exists))
+		PG_RETURN_VOID();
 	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("reducer of aggregate type \"%s\" for event type \"%s\" does not exist",
-						text_to_cstring(type), text_to_cstring(event_type))));
+		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("reducer of aggregate type \"%s\" for event type \"%s\" does not exist",
+									   text_to_cstring(type), text_to_cstring(event_type)));
 	PG_RETURN_VOID();
 }
 

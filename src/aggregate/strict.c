@@ -6,7 +6,7 @@
  * stream: from then on there is no state, and no command.  A strict aggregate type
  * refuses it (QE103) on every path: an event type without a reducer, since merging
  * would make a mistyped one change the state; a version that upcasters lift, since an
- * append that names none gets version 1 whatever its shape; and whatever makes the fold
+ * append that names none gets version 1 whatever its shape, or that they do not know; and whatever makes the fold
  * up to it fail.
  *
  * A guard of the log (dispatch.c) folds the events when they are in the log and
@@ -148,12 +148,19 @@ check_event(Aggregate *aggregate, const StreamKey *key, const Event *event)
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	text	   *version = EventText(event, EVENT_EVENT_VERSION);
 	text	   *newest = UpcastNewest(event_type, version);
+	text	   *known = UpcastUnknown(event_type, version);
 
 	if (ReducerFind(aggregate, event_type) == NULL)
 		refuse(key, EventSequence(event), text_to_cstring(event_type),
 			   errdetail("Aggregate type \"%s\" is strict, and has no reducer for event type \"%s\".",
 						 text_to_cstring(key->aggregate_type), text_to_cstring(event_type)),
 			   errhint("Is it mistyped? An event type that changes nothing is declared with the operations '[]'."));
+	if (known != NULL)
+		refuse(key, EventSequence(event), text_to_cstring(event_type),
+			   errdetail("Its version \"%s\" is none that upcasters of this event type know.",
+						 text_to_cstring(version)),
+			   errhint("Is it mistyped? The newest one is '%s'. Define the upcaster to a newer one first.",
+					   text_to_cstring(known)));
 	if (!TextEqual(newest, version))
 		refuse(key, EventSequence(event), text_to_cstring(event_type),
 			   errdetail("Its version \"%s\" is an old one, which upcasters lift.",

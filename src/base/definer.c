@@ -164,6 +164,21 @@ DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_
 	return rc;
 }
 
+/*
+ * What the parser made of a statement that has been run; NULL before that, and of one
+ * that is empty.  Good while the plan is kept: to look at, at once.
+ */
+Node *
+DefinerStatementTree(const DefinerStatement *statement)
+{
+	const CachedPlanSource *source;
+
+	if (statement->plan == NULL)
+		return NULL;
+	source = linitial(SPI_plan_get_plan_sources(statement->plan));
+	return source->raw_parse_tree ? source->raw_parse_tree->stmt : NULL;
+}
+
 /* The plan of a statement, in the hands of SPI; its definer is the current role. */
 static SPIPlanPtr
 compile(DefinerStatement *statement)

@@ -76,6 +76,7 @@ extern DefinerStatement *DefinerStatementMake(const DefinerKind *kind, const cha
 extern void DefinerStatementDefine(DefinerStatement *statement);
 extern void DefinerStatementCheck(DefinerStatement *statement);
 extern int	DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_rows);
+extern Node *DefinerStatementTree(const DefinerStatement *statement);
 extern Node *DefinerParam(ParseState *pstate, int number, Oid type, int location);
 extern RoleSwitch DefinerSwitchRole(Oid role, const char *search_path);
 extern char *DefinerSearchPath(void);

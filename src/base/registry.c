@@ -364,7 +364,18 @@ RegistryWrite(InternalQuery *query, Datum *values, const char *nulls)
 	return n;
 }
 
-/* The same between SPI_connect and SPI_finish, for the rows that come of it. */
+/*
+ * Is there a row that a SELECT of a registry finds, in what is committed now and what
+ * this transaction did?  So is found that a definition is there already: then nothing
+ * is written, and no session has to read it again.
+ */
+bool
+RegistryHas(InternalQuery *query, Datum *values, const char *nulls)
+{
+	return RegistryWrite(query, values, nulls) > 0;
+}
+
+/* The same as RegistryWrite between SPI_connect and SPI_finish, for the rows that come of it. */
 uint64
 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
 {
@@ -374,6 +385,30 @@ RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
 	n = InternalQueryWriteNewest(query, values, nulls);
 	RoleSwitchBack(&saved);
 	return n;
+}
+
+/* The argument if_exists of drop functions; null is no yes. */
+bool
+RegistryIfExists(NullableDatum arg)
+{
+	return !arg.isnull && DatumGetBool(arg.value);
+}
+
+/*
+ * What is to be dropped is not there, as the message says: an error, or with if_exists
+ * the NOTICE that DROP ... IF EXISTS gives.  The hint may be NULL.
+ */
+void
+RegistryReportMissing(bool if_exists, int sqlerrcode, const char *hint, const char *message)
+{
+	if (if_exists)
+		ereport(NOTICE,
+				(errmsg("%s, skipping", message)));
+	else
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg_internal("%s", message),
+				 hint ? errhint("%s", hint) : 0));
 }
 
 /* The registries belong to one role, the owner of the extension. */

@@ -62,10 +62,16 @@
 #include "base/restore.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
-PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
-PG_FUNCTION_INFO_V1(cqrs_es_note_function_names);
-PG_FUNCTION_INFO_V1(cqrs_es_protect_function_names);
+/* what else is looked at when something is dropped */
+#define MAX_DROP_CHECKS 4
+static void (*drop_checks[MAX_DROP_CHECKS]) (void);
+static int	ndrop_checks = 0;
 
+PG_FUNCTION_INFO_V1(cqrs_es_check_declared);
+
+static void note_functions(void);
+static void refuse_renames(void);
+static void refuse_drops(void);
 #define MAX_REGISTRIES 8
 
 #define SPACES " \t\r\n\f\v"
@@ -92,6 +98,7 @@ typedef struct FunctionCall
 
 static bool is_name(const char *given);
 static bool skip(const char **c, const char *word);
+static void require_whole_signature(const char *given);
 static Oid	find_by_name(const char *name, const Oid *argtypes, int nargs, bool missing_ok);
 static const char *query_of_named(const char *before, const char *after);
 static bool registries_are_there(void);
@@ -202,14 +209,17 @@ RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 {
 	NullableDatum function = {.isnull = false};
 	Oid			locked = InvalidOid;
+	bool		has_arguments = strchr(given, '(') != NULL;
 
+	if (has_arguments)
+		require_whole_signature(given);
 	for (;;)
 	{
 		uint64		changes = SharedInvalidMessageCounter;
 		Oid			found;
 
 		CHECK_FOR_INTERRUPTS();
-		found = strchr(given, '(') == NULL ? find_by_name(given, argtypes, nargs, false) :
+		found = !has_arguments ? find_by_name(given, argtypes, nargs, false) :
 			DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(given)));
 		function.value = ObjectIdGetDatum(found);
 		if (found == locked)
@@ -221,6 +231,22 @@ RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 			return function;
 		locked = found;
 	}
+}
+
+/* 42602 for what would be a signature, but for its name or the end of it. */
+static void
+require_whole_signature(const char *given)
+{
+	char	   *name = RegistryFunctionName(given);
+	size_t		length = strlen(given);
+
+	while (length > 0 && strchr(SPACES, given[length - 1]))
+		length--;
+	if (name[strspn(name, SPACES)] == '\0' || given[length - 1] != ')')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("\"%s\" is no name of a function", given),
+				 errhint("Give its name alone, or with the types of its arguments behind it, as in 'my_schema.my_function(jsonb, jsonb)'.")));
 }
 
 /*
@@ -451,19 +477,49 @@ cqrs_es_function_body(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: protect_functions(), called by the event trigger on sql_drop; 2BP01 when
- * one is in use.  What was dropped is described to us as the
+ * SQL: check_declared(event text), for the event triggers on the event of that name.
+ */
+Datum
+cqrs_es_check_declared(PG_FUNCTION_ARGS)
+{
+	char	   *event = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int			i;
+
+	if (strcmp(event, "ddl_command_start") == 0)
+		note_functions();
+	else if (strcmp(event, "ddl_command_end") == 0)
+		refuse_renames();
+	else
+	{
+		refuse_drops();
+		for (i = 0; i < ndrop_checks; i++)
+			drop_checks[i] ();
+	}
+	PG_RETURN_VOID();
+}
+
+/* What else is looked at when something is dropped; called by Inits only. */
+void
+RegistryFunctionAlsoCheckDrops(void (*check) (void))
+{
+	if (ndrop_checks >= MAX_DROP_CHECKS)
+		elog(ERROR, "too many checks of what is dropped");
+	drop_checks[ndrop_checks++] = check;
+}
+
+/*
+ * On sql_drop: 2BP01 when a function that is dropped is in use.  What was dropped is described to us as the
  * session that drops it writes names, which may be with quotes around all.  So
  * names are compared as what they mean, and those of the arguments, of which ours
  * need no quotes, without them.
  */
-Datum
-cqrs_es_protect_functions(PG_FUNCTION_ARGS)
+static void
+refuse_drops(void)
 {
 	static InternalQuery query = {0};
 
 	if (!registries_are_there())
-		PG_RETURN_VOID();
+		return;
 	if (query.sql == NULL)
 		query.sql = query_of_named("SELECT n.function, n.used_as"
 								   " FROM pg_catalog.pg_event_trigger_dropped_objects() AS d JOIN",
@@ -475,16 +531,14 @@ cqrs_es_protect_functions(PG_FUNCTION_ARGS)
 	if (RegistryRead(&query, NULL) > 0)
 		report_change(RestoreDrops() ? NOTICE : ERROR, "drop");
 	SPI_finish();
-	PG_RETURN_VOID();
 }
 
 /*
- * SQL: note_function_names(), called by the event trigger on ddl_command_start;
- * for protect_function_names().  A command within the command notes anew, and
- * checks for itself what it changed.
+ * On ddl_command_start, for refuse_renames: which of the functions in use are there.  A
+ * command within the command notes anew, and checks for itself what it changed.
  */
-Datum
-cqrs_es_note_function_names(PG_FUNCTION_ARGS)
+static void
+note_functions(void)
 {
 	static InternalQuery query = {0};
 	QueryRow	row;
@@ -497,7 +551,7 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 	functions_there = (Datum) 0;
 	functions_there_known = !registries_are_there();
 	if (functions_there_known)
-		PG_RETURN_VOID();
+		return;
 	if (query.sql == NULL)
 		query.sql = query_of_named("SELECT pg_catalog.array_agg(n.function) AS there FROM",
 								   "WHERE pg_catalog.to_regprocedure(n.function) IS NOT NULL");
@@ -513,17 +567,15 @@ cqrs_es_note_function_names(PG_FUNCTION_ARGS)
 	}
 	functions_there_known = true;
 	SPI_finish();
-	PG_RETURN_VOID();
 }
 
 /*
- * SQL: protect_function_names(), called by the event trigger on ddl_command_end,
- * before anybody can have put another function in the place; 2BP01 when one that is in
+ * On ddl_command_end, before anybody can have put another function in the place; 2BP01 when one that is in
  * use was there at the start, and now there is none of its name.  55000 when it
  * is not known what was there.
  */
-Datum
-cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
+static void
+refuse_renames(void)
 {
 	static InternalQuery query = {.nargs = 1,.argtypes = {TEXTARRAYOID}};
 
@@ -532,7 +584,7 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not note what was there before")));
 	if (functions_there == (Datum) 0 || !registries_are_there())
-		PG_RETURN_VOID();
+		return;
 	if (query.sql == NULL)
 		query.sql = query_of_named("SELECT n.function, n.used_as FROM",
 								   "WHERE n.function OPERATOR(pg_catalog.=) ANY ($1)"
@@ -541,7 +593,6 @@ cqrs_es_protect_function_names(PG_FUNCTION_ARGS)
 	if (RegistryRead(&query, &functions_there) > 0)
 		report_change(ERROR, "rename or move");
 	SPI_finish();
-	PG_RETURN_VOID();
 }
 
 /*

@@ -43,6 +43,7 @@ typedef struct FunctionCalls
 } FunctionCalls;
 
 extern void RegistryFunctionRegister(const char *table, const char *named);
+extern void RegistryFunctionAlsoCheckDrops(void (*check) (void));
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern bool RegistryFunctionIsNamed(const char *given, const Oid *argtypes, int nargs);

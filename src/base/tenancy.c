@@ -20,6 +20,10 @@
  * (QE007) to have forgotten it.  That is asked here, where everybody learns the
  * tenant, so no way past it can be forgotten: functions, column defaults, policies.
  * What concerns all tenants does not ask: dumps, restores, rebuilds, the horizon.
+ *
+ * Events of a tenant may be appended, imported or replayed by a session that is in
+ * another one, or in none.  What runs for an event is in the tenant of the event
+ * (TenancyActFor), so that it does the same whoever makes it run.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -108,6 +112,26 @@ static text *
 setting_as_text(void)
 {
 	return cstring_to_text(cqrs_es_tenant_id ? cqrs_es_tenant_id : "");
+}
+
+/*
+ * Be in this tenant until the given nesting level of settings ends; one begins when
+ * that is 0 and the tenant is another one.  What runs for an event runs in the
+ * tenant of that event, whoever appends, imports or rebuilds.  An error sets it back
+ * with the (sub)transaction's abort.
+ */
+void
+TenancyActFor(const text *tenant_id, int *guc_level)
+{
+	const char *current = cqrs_es_tenant_id ? cqrs_es_tenant_id : "";
+	size_t		length = VARSIZE_ANY_EXHDR(tenant_id);
+
+	if (strlen(current) == length && memcmp(current, VARDATA_ANY(tenant_id), length) == 0)
+		return;
+	if (*guc_level == 0)
+		*guc_level = NewGUCNestLevel();
+	(void) set_config_option("cqrs_es.tenant_id", text_to_cstring(tenant_id), PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 /* Where events must have a tenant, is this one?  QE007. */

@@ -13,6 +13,7 @@
 extern void TenancyInit(void);
 extern bool TenancyIsValid(const char *tenant_id);
 extern text *TenancyCurrent(void);
+extern void TenancyActFor(const text *tenant_id, int *guc_level);
 extern void TenancyRequireGiven(const text *tenant_id);
 extern void TenancyRequireOwn(Relation rel, const text *tenant_id);
 extern bool TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id);

@@ -183,7 +183,7 @@ cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* SQL: drop_command(aggregate_type, command_type) */
+/* SQL: drop_command(aggregate_type, command_type, if_exists) */
 Datum
 cqrs_es_drop_command(PG_FUNCTION_ARGS)
 {
@@ -198,10 +198,9 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 
 	(void) AggregateLockIfDeclared(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("command \"%s\" of aggregate type \"%s\" does not exist",
-						text_to_cstring(command_type), text_to_cstring(type))));
+		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("command \"%s\" of aggregate type \"%s\" does not exist",
+									   text_to_cstring(command_type), text_to_cstring(type)));
 	PG_RETURN_VOID();
 }
 
@@ -213,7 +212,7 @@ begin_definition(FunctionCallInfo fcinfo)
 	return DefinerSearchPath();
 }
 
-/* Check an expression and store it, in place of an earlier one. */
+/* Check an expression and store it, in place of an earlier one; the same one is left as it is. */
 static void
 save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
 {
@@ -225,6 +224,12 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 		" search_path = excluded.search_path",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND command_type OPERATOR(pg_catalog.=) $2 AND decider OPERATOR(pg_catalog.=) $3"
+		" AND definer OPERATOR(pg_catalog.=) $4 AND search_path OPERATOR(pg_catalog.=) $5",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
@@ -233,7 +238,8 @@ save_command(FunctionCallInfo fcinfo, const char *expression, const char *search
 	Definer		definer = {.role = GetUserId(),.search_path = search_path};
 
 	DefinerStatementDefine(DeciderMake(expression, &definer));
-	(void) RegistryWrite(&query, values, NULL);
+	if (!RegistryHas(&same, values, NULL))
+		(void) RegistryWrite(&query, values, NULL);
 }
 
 /* They go with the aggregate type. */
@@ -320,7 +326,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	command_args(fcinfo, &command);
-	AppendPrevent();
+	AppendPrevent(fcinfo);
 	/* also when nothing will be appended: the state is shown */
 	EventsCheckRights(ACL_INSERT);
 	EventsRequireRights(ACL_SELECT);
@@ -414,7 +420,7 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 
 /*
  * The decision on what was loaded, as in attempt().  Errors that are not the
- * decider's (40, 53, 57, 58, XX), or come after it, are thrown on at once.
+ * decider's (40, 53, 55P03, 57, 58, XX), or come after it, are thrown on at once.
  */
 static Attempt
 decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *queue,

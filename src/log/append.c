@@ -97,6 +97,7 @@ append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append)
 {
 	AppendResult result;
 
+	AppendPrevent(fcinfo);
 	if (!AppendEvents(append, &result))
 		AppendReportConflict(&append->key, append->expected_version, result.version);
 	return result_datum(fcinfo, &result);
@@ -128,8 +129,8 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
  * append something else.  Takes RowExclusiveLock on the log (kept to the end of the
  * transaction, as by INSERT).
  *
- * Raises QE002 (event id used with other content), 40001 (above READ COMMITTED),
- * 25006 (read-only), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
+ * Behind AppendPrevent.  Raises QE002 (event id used with other content), 40001 (above
+ * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
  * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
  * trigger of users kept it out), and whatever a projection raises.
  */
@@ -143,7 +144,6 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	int64		lost_at = -1;
 	CommandId	lost_in = InvalidCommandId;
 
-	AppendPrevent();
 	AppendRetryBegin(&retry, append);
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	EventWriterOpen(&writer);
@@ -243,14 +243,19 @@ report_overtaken(const StreamKey *key)
 			 errhint("Append to the stream of the new event in an AFTER trigger.")));
 }
 
-/* Where nothing can be written: 25006; before anything is touched. */
+/*
+ * Where nothing can be written: 25006 that names the SQL function, which is to append;
+ * before anything is touched.
+ */
 void
-AppendPrevent(void)
+AppendPrevent(FunctionCallInfo fcinfo)
 {
+	char	   *function = psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid));
+
 	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("append_event()");
-	PreventCommandIfReadOnly("append_event()");
-	PreventCommandIfParallelMode("append_event()");
+		PreventCommandDuringRecovery(function);
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
 }
 
 /* Does a stream at this version meet the expectation? */

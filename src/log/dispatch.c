@@ -55,6 +55,8 @@
 #include "utils/rel.h"
 
 #include "base/errors.h"
+#include "base/fixed_settings.h"
+#include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/position.h"
 
@@ -253,10 +255,13 @@ check_allowed(void)
 static void
 ask_guards(const Event *events, int nevents)
 {
+	int			guc_level = 0;
 	int			i;
 
+	TenancyActFor(EventText(&events[0], EVENT_TENANT_ID), &guc_level);
 	for (i = 0; i < nguards; i++)
 		guards[i] (events, nevents);
+	FixedSettingsRestore(guc_level);
 }
 
 /* Has this transaction deferred triggers of users that have not run to their end yet? */
@@ -408,12 +413,15 @@ dispatch_row(TriggerData *trigdata)
 static void
 tell(const Event *event, const Cause *cause)
 {
+	int			guc_level = 0;
 	int			i;
 
 	current.event = event;
 	current.cause = cause;
+	TenancyActFor(EventText(event, EVENT_TENANT_ID), &guc_level);
 	for (i = 0; i < nobservers; i++)
 		observers[i] (event);
+	FixedSettingsRestore(guc_level);
 	current.event = NULL;
 	current.cause = NULL;
 }

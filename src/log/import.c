@@ -32,6 +32,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/value.h"
+#include "parser/parse_coerce.h"
 #include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -54,21 +55,22 @@ typedef struct SourceColumn
 {
 	const char *name;
 	const char *type;
+	Oid			oid;			/* of the type */
 	const char *otherwise;		/* its value when there is none; NULL: it must be there */
 } SourceColumn;
 
 static const SourceColumn source_columns[] = {
-	{"tenant_id", "text", "cqrs_es.current_tenant()"},
-	{"aggregate_type", "text", NULL},
-	{"aggregate_id", "text", NULL},
-	{"sequence", "bigint", "NULL"},
-	{"position", "numeric", "NULL"},
-	{"event_type", "text", NULL},
-	{"event_version", "text", "'1'"},
-	{"payload", "jsonb", NULL},
-	{"metadata", "jsonb", "'{}'"},
-	{"event_id", "uuid", "NULL"},
-	{"created_at", "timestamptz", "NULL"},
+	{"tenant_id", "text", TEXTOID, "cqrs_es.current_tenant()"},
+	{"aggregate_type", "text", TEXTOID, NULL},
+	{"aggregate_id", "text", TEXTOID, NULL},
+	{"sequence", "bigint", INT8OID, "NULL"},
+	{"position", "numeric", NUMERICOID, "NULL"},
+	{"event_type", "text", TEXTOID, NULL},
+	{"event_version", "text", TEXTOID, "'1'"},
+	{"payload", "jsonb", JSONBOID, NULL},
+	{"metadata", "jsonb", JSONBOID, "'{}'"},
+	{"event_id", "uuid", UUIDOID, "NULL"},
+	{"created_at", "timestamptz", TIMESTAMPTZOID, "NULL"},
 };
 
 /* Which of them a source has, and the SQL by which they are read. */
@@ -77,6 +79,7 @@ typedef struct Source
 	bool		has[lengthof(source_columns)];
 	bool		has_sequence;
 	bool		has_position;
+	char	   *name;
 	char	   *events;			/* of a WITH: the events that they become */
 } Source;
 
@@ -85,8 +88,19 @@ typedef struct Source
 	"e.aggregate_type = n.aggregate_type AND e.aggregate_id = n.aggregate_id" \
 	" AND e.tenant_id = n.tenant_id AND e.sequence = n.number"
 
-/* The order in which events are appended. */
-#define IN_ORDER "n.rank, n.tenant_id, n.aggregate_type, n.aggregate_id, n.number"
+/*
+ * The order in which events are appended: by position, and by time where a whole stream
+ * has none.  Both only rise in a stream, so no stream is turned around.
+ */
+#define IN_ORDER \
+	"n.rank, n.rank_of_time, n.tenant_id, n.aggregate_type, n.aggregate_id, n.number"
+
+/*
+ * Where an event stands by a column: with the greatest so far in its stream, and before
+ * the first, with the least.  Null, and so at the end, when the stream has none.
+ */
+#define RANK(column) \
+	"coalesce(max(" column ") OVER stream, min(" column ") OVER (PARTITION BY tenant_id, aggregate_type, aggregate_id))"
 
 static RoleSwitch fix_search_path(void);
 static void open_source(Oid relid, Source *source);
@@ -96,7 +110,9 @@ static void check_source(const Source *source);
 pg_noreturn static void report_problem(const QueryRow *row);
 static uint64 insert_events(const Source *source);
 static void check_log(const Source *source, int64 before, Datum *values, bool *nulls);
-static QueryRow query_row(const char *sql, int64 argument);
+static QueryRow query_row(const Source *source, const char *sql, int64 argument);
+static int	run(const Source *source, const char *sql, const int64 *argument);
+static void name_source(ErrorData *error, const Source *source, const char *sql);
 
 /*
  * SQL: import_events(source regclass, OUT streams, OUT imported, OUT already_there,
@@ -121,7 +137,7 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("source must not be null")));
-	AppendPrevent();
+	AppendPrevent(fcinfo);
 	open_source(PG_GETARG_OID(0), &source);
 	SPI_connect();
 	saved = fix_search_path();
@@ -167,7 +183,6 @@ static void
 open_source(Oid relid, Source *source)
 {
 	Relation	rel = relation_open(relid, AccessShareLock);
-	char	   *name;
 
 	if (rel->rd_rel->relkind == RELKIND_INDEX || rel->rd_rel->relkind == RELKIND_PARTITIONED_INDEX ||
 		rel->rd_rel->relkind == RELKIND_COMPOSITE_TYPE || rel->rd_rel->relkind == RELKIND_SEQUENCE)
@@ -175,9 +190,9 @@ open_source(Oid relid, Source *source)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a table or view", RelationGetRelationName(rel))));
 	note_columns(rel, source);
-	name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
-	source->events = events_of(source, name);
+	source->name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+											  RelationGetRelationName(rel));
+	source->events = events_of(source, source->name);
 	relation_close(rel, NoLock);
 }
 
@@ -192,6 +207,7 @@ note_columns(Relation rel, Source *source)
 	for (att = 0; att < desc->natts; att++)
 	{
 		const char *name = NameStr(TupleDescAttr(desc, att)->attname);
+		Oid			type = TupleDescAttr(desc, att)->atttypid;
 
 		if (TupleDescAttr(desc, att)->attisdropped)
 			continue;
@@ -204,6 +220,12 @@ note_columns(Relation rel, Source *source)
 					 errmsg("column \"%s\" of \"%s\" is none of an event", name,
 							RelationGetRelationName(rel)),
 					 errhint("The columns are aggregate_type, aggregate_id, event_type and payload, sequence or position or both, and, if you like, created_at, event_id, event_version, metadata and tenant_id. Make a view that has them.")));
+		if (!can_coerce_type(1, &type, &source_columns[column].oid, COERCION_EXPLICIT))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of \"%s\" is of type %s, which cannot be cast to %s", name,
+							RelationGetRelationName(rel), format_type_be(type),
+							source_columns[column].type)));
 		source->has[column] = true;
 		source->has_sequence |= strcmp(name, "sequence") == 0;
 		source->has_position |= strcmp(name, "position") == 0;
@@ -224,7 +246,8 @@ note_columns(Relation rel, Source *source)
 
 /*
  * The rows as events, `n`: with their number in the stream, where they stand in
- * the order of all (rank), an id, and what the row before in the stream had.
+ * the order of all (rank, rank_of_time), an id, the sequence of the row before in the
+ * stream, and the greatest position of those before.
  */
 static char *
 events_of(const Source *source, const char *name)
@@ -253,12 +276,12 @@ events_of(const Source *source, const char *name)
 					 " event_type, event_version, payload, metadata, created_at,"
 					 " coalesce(event_id, CAST(md5(CAST(jsonb_build_array(tenant_id, aggregate_type, aggregate_id, %s) AS text)) AS uuid)) AS event_id,"
 					 " row_number() OVER stream AS number,"
-					 " lag(sequence) OVER stream AS sequence_before, lag(\"position\") OVER stream AS position_before,"
-					 " max(%s) OVER stream AS rank"
+					 " lag(sequence) OVER stream AS sequence_before,"
+					 " max(\"position\") OVER (stream ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS position_before,"
+					 " " RANK("\"position\"") " AS rank, " RANK("created_at") " AS rank_of_time"
 					 " FROM rows WINDOW stream AS (PARTITION BY tenant_id, aggregate_type, aggregate_id ORDER BY %s))",
 					 name,
 					 source->has_sequence ? "sequence" : "\"position\"",
-					 source->has_position ? "\"position\"" : "created_at",
 					 source->has_sequence ? "sequence" : "\"position\"");
 	return sql.data;
 }
@@ -279,7 +302,7 @@ check_source(const Source *source)
 							   source->has_sequence ? "sequence" : "\"position\"",
 							   source->has_sequence ? "sequence" : "\"position\"");
 
-	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+	if (run(source, sql, NULL) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the source of an import");
 	if (SPI_processed > 0)
 	{
@@ -305,7 +328,7 @@ report_problem(const QueryRow *row)
 	if (strcmp(problem, "order") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("event %s of stream \"%s\" has no greater position than the one before it", number, stream),
+				 errmsg("event %s of stream \"%s\" has no greater position than those before it", number, stream),
 				 errdetail("Sequences say how the events of a stream follow each other, positions how those of all streams do.")));
 	if (strcmp(problem, "twice") == 0)
 		ereport(ERROR,
@@ -331,7 +354,7 @@ insert_events(const Source *source)
 							   " ORDER BY " IN_ORDER,
 							   source->events);
 
-	if (SPI_execute(sql, false, 0) != SPI_OK_INSERT)
+	if (run(source, sql, NULL) != SPI_OK_INSERT)
 		elog(ERROR, "could not import events");
 	return SPI_processed;
 }
@@ -357,14 +380,14 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 	int64		wrong;
 	int64		out_of_order;
 
-	row = query_row(sql, before);
+	row = query_row(source, sql, before);
 	wrong = DatumGetInt64(InternalQueryDatum(&row, "wrong", NULL));
 	out_of_order = DatumGetInt64(InternalQueryDatum(&row, "out_of_order", NULL));
 	if (wrong > 0 || out_of_order > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the log is not what the source says"),
-				 errdetail("Of the events of the source, %lld are missing or differ, and %lld are out of order.",
+				 errdetail("Events of the source that are missing or differ: %lld; that are out of order: %lld.",
 						   (long long) wrong, (long long) out_of_order),
 				 errhint("Nothing was imported. Did the source change meanwhile, or does a trigger of yours change events?")));
 	values[0] = InternalQueryDatum(&row, "streams", NULL);
@@ -373,13 +396,61 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 }
 
 static QueryRow
-query_row(const char *sql, int64 argument)
+query_row(const Source *source, const char *sql, int64 argument)
 {
-	Oid			type = INT8OID;
-	Datum		value = Int64GetDatum(argument);
-
-	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
+	if (run(source, sql, &argument) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not compare the source of an import with the log");
 	return InternalQueryRow(0);
+}
+
+/*
+ * Run a statement, with one argument or none.  Its errors say what is imported, where
+ * they would show the statement, of which whoever calls knows nothing.
+ */
+static int
+run(const Source *source, const char *sql, const int64 *argument)
+{
+	Oid			type = INT8OID;
+	Datum		value = argument ? Int64GetDatum(*argument) : (Datum) 0;
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = SPI_execute_with_args(sql, argument ? 1 : 0, &type, &value, NULL, false, 0);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		name_source(error, source, sql);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* The line of the context that has the statement, in whatever language, becomes one of ours. */
+static void
+name_source(ErrorData *error, const Source *source, const char *sql)
+{
+	const char *found = error->context ? strstr(error->context, sql) : NULL;
+	const char *begin = found;
+
+	if (error->internalquery && strcmp(error->internalquery, sql) == 0)
+	{
+		error->internalquery = NULL;
+		error->internalpos = 0;
+	}
+	if (found == NULL)
+		return;
+	while (begin > error->context && begin[-1] != '\n')
+		begin--;
+	found += strlen(sql);
+	found += strcspn(found, "\n");
+	error->context = psprintf("%.*simporting events from %s%s",
+							  (int) (begin - error->context), error->context, source->name, found);
 }

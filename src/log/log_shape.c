@@ -18,7 +18,10 @@
  * The other tables are for our functions alone.  Their columns cannot be changed;
  * anything else is told to be lost.
  *
- * An event trigger sees to both (sql/92_keep_shape.sql).
+ * All of them are found by their names, and nothing inherits from them.  Another table
+ * can take the place of a log that has left the extension, so that one may be renamed.
+ *
+ * Event triggers see to it (sql/91_keep_place.sql, sql/92_keep_shape.sql).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,14 +35,17 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_lost_by_dump);
 
+static const char *lost_of_simple(const Node *statement);
+static bool only_restarts(const AlterSeqStmt * statement);
 static bool changes_columns(const AlterTableCmd * command);
 static bool changes_state_only(const AlterTableCmd * command);
 
 /*
  * SQL: lost_by_dump(command), of what pg_event_trigger_ddl_commands() gives for a
- * table of the extension: "columns" when its columns are not what they were,
- * "definition" when anything else is defined anew, null when that is not the case:
- * triggers are turned off while data are restored.
+ * table or sequence of the extension: "columns" when its columns are not what they were,
+ * "name" when it has another name or schema (or what hangs on it has), "definition" when
+ * anything else is defined anew, null when that is not the case: while data are restored,
+ * all triggers are turned off, and sequences begin anew.
  */
 Datum
 cqrs_es_lost_by_dump(PG_FUNCTION_ARGS)
@@ -48,9 +54,14 @@ cqrs_es_lost_by_dump(PG_FUNCTION_ARGS)
 	bool		definition = false;
 	ListCell   *cell;
 
-	if (command->type == SCT_Simple && IsA(command->parsetree, RenameStmt) &&
-		((RenameStmt *) command->parsetree)->renameType == OBJECT_COLUMN)
-		PG_RETURN_TEXT_P(cstring_to_text("columns"));
+	if (command->type == SCT_Simple)
+	{
+		const char *lost = lost_of_simple(command->parsetree);
+
+		if (lost == NULL)
+			PG_RETURN_NULL();
+		PG_RETURN_TEXT_P(cstring_to_text(lost));
+	}
 	if (command->type != SCT_AlterTable)
 		PG_RETURN_TEXT_P(cstring_to_text("definition"));
 	foreach(cell, command->d.alterTable.subcmds)
@@ -65,6 +76,43 @@ cqrs_es_lost_by_dump(PG_FUNCTION_ARGS)
 	if (!definition)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text("definition"));
+}
+
+static const char *
+lost_of_simple(const Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_RenameStmt:
+			switch (((const RenameStmt *) statement)->renameType)
+			{
+				case OBJECT_COLUMN:
+					return "columns";
+				case OBJECT_TABLE:
+				case OBJECT_SEQUENCE:
+				case OBJECT_VIEW:
+					return "name";
+				default:
+					return "definition";
+			}
+		case T_AlterObjectSchemaStmt:
+			return "name";
+		case T_AlterSeqStmt:
+			return only_restarts((const AlterSeqStmt *) statement) ? NULL : "definition";
+		default:
+			return "definition";
+	}
+}
+
+static bool
+only_restarts(const AlterSeqStmt * statement)
+{
+	ListCell   *cell;
+
+	foreach(cell, statement->options)
+		if (strcmp(lfirst_node(DefElem, cell)->defname, "restart") != 0)
+		return false;
+	return true;
 }
 
 static bool
@@ -85,18 +133,5 @@ changes_columns(const AlterTableCmd * command)
 static bool
 changes_state_only(const AlterTableCmd * command)
 {
-	switch (command->subtype)
-	{
-		case AT_EnableTrig:
-		case AT_EnableAlwaysTrig:
-		case AT_EnableReplicaTrig:
-		case AT_DisableTrig:
-		case AT_EnableTrigAll:
-		case AT_DisableTrigAll:
-		case AT_EnableTrigUser:
-		case AT_DisableTrigUser:
-			return true;
-		default:
-			return false;
-	}
+	return command->subtype == AT_EnableTrigAll || command->subtype == AT_DisableTrigAll;
 }

@@ -419,7 +419,8 @@ announce_transaction(void)
 {
 	char		nothing = 0;
 
-	PreventCommandIfReadOnly("append_event()");
+	/* who appends has been refused before */
+	PreventCommandIfReadOnly("next_position()");
 	(void) GetCurrentTransactionId();
 	if (XLogStandbyInfoActive())
 	{

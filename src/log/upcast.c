@@ -74,6 +74,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_upcaster);
 static const Oid function_argtypes[] = {JSONBOID};
 
 static void lock_upcasters(void);
+static void unlock_upcasters(void);
 static void define_upcaster(FunctionCallInfo fcinfo, NullableDatum function);
 static Upcasters *all_upcasters(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
@@ -124,7 +125,14 @@ lock_upcasters(void)
 	LockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
 }
 
-/* Check an upcaster and store it, in place of an earlier one. */
+/* For who has written nothing. */
+static void
+unlock_upcasters(void)
+{
+	UnlockRelationOid(ExtensionRelid("upcasters"), ShareRowExclusiveLock);
+}
+
+/* Check an upcaster and store it, in place of an earlier one; the same one is left as it is. */
 static void
 define_upcaster(FunctionCallInfo fcinfo, NullableDatum function)
 {
@@ -134,6 +142,12 @@ define_upcaster(FunctionCallInfo fcinfo, NullableDatum function)
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (event_type, from_version) DO UPDATE SET"
 		" to_version = excluded.to_version, function = excluded.function,"
 		" search_path = excluded.search_path",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.upcasters WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND from_version OPERATOR(pg_catalog.=) $2 AND to_version OPERATOR(pg_catalog.=) $3"
+		" AND function OPERATOR(pg_catalog.=) $4 AND search_path OPERATOR(pg_catalog.=) $5",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
 	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
@@ -148,12 +162,17 @@ define_upcaster(FunctionCallInfo fcinfo, NullableDatum function)
 	values[4] = CStringGetTextDatum(DefinerSearchPath());
 	values[3] = RegistryFunctionSignature(function, JSONBOID, function_argtypes, lengthof(function_argtypes),
 										  "An upcaster is a function (payload jsonb) that returns jsonb.");
+	if (RegistryHas(&same, values, NULL))
+	{
+		unlock_upcasters();
+		return;
+	}
 	newest = refuse_cycle(event_type, from_version, to_version);
 	tell_writers(event_type, from_version, newest);
 	(void) RegistryWrite(&query, values, NULL);
 }
 
-/* SQL: drop_upcaster(event_type, from_version) */
+/* SQL: drop_upcaster(event_type, from_version, if_exists) */
 Datum
 cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 {
@@ -167,10 +186,9 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
 
 	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("upcaster of event type \"%s\" from version \"%s\" does not exist",
-						text_to_cstring(event_type), text_to_cstring(from_version))));
+		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("upcaster of event type \"%s\" from version \"%s\" does not exist",
+									   text_to_cstring(event_type), text_to_cstring(from_version)));
 	PG_RETURN_VOID();
 }
 
@@ -225,6 +243,30 @@ UpcastNewest(const text *event_type, text *version)
 	while (steps++ < all->n && (upcaster = find_upcaster(all, event_type, version)) != NULL)
 		version = upcaster->to_version;
 	return version;
+}
+
+/*
+ * The newest version of an event type whose upcasters know of no such version; NULL
+ * when they do, or when it has none.
+ */
+text *
+UpcastUnknown(const text *event_type, const text *version)
+{
+	const Upcasters *all = all_upcasters();
+	text	   *newest = NULL;
+	int			i;
+
+	for (i = 0; i < all->n; i++)
+	{
+		const Upcaster *upcaster = &all->upcasters[i];
+
+		if (!TextEqual(upcaster->event_type, event_type))
+			continue;
+		if (TextEqual(upcaster->from_version, version) || TextEqual(upcaster->to_version, version))
+			return NULL;
+		newest = upcaster->to_version;
+	}
+	return newest ? UpcastNewest(event_type, newest) : NULL;
 }
 
 /*

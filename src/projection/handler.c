@@ -16,7 +16,7 @@
  * stream, in fields as well (event_error.c), and gets a SQLSTATE of its own, because a
  * client must not take a 23505 of a read model for a lost race; the original stands in
  * the detail, as far as whoever appends may see it (DefinerThrow).
- * What is retryable or not the statement's fault (40xxx, 53xxx, 57xxx, 58xxx,
+ * What is retryable or not the statement's fault (40xxx, 53xxx, 55P03, 57xxx, 58xxx,
  * XXxxx, and our own conditions) keeps its SQLSTATE.
  *-------------------------------------------------------------------------
  */
@@ -27,6 +27,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
+#include "nodes/parsenodes.h"
 #include "parser/parse_node.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -47,6 +48,7 @@
 #include "base/registry_name.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
+#include "base/tenancy.h"
 #include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_error.h"
@@ -101,13 +103,17 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_handler);
 static bool is_signature(const char *given);
 static void save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
 						 const Definer *definer);
-static bool begin_change(const text *name);
+static bool begin_change(const text *name, bool if_exists, bool *found);
+static void note_change(const text *name);
 static void project(const Event *event);
 static bool run_all(Projection **projections, int n, const Event *event, int how);
 static void run(Handler *handler, const Event *event, int how);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
-static List *add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows);
+static List *add_tally(List *tallies, const HandlerTally *more);
+static bool seeks_rows(const Handler *handler);
+static bool changes_rows(const MergeStmt * merge);
+static bool writes_beside(const WithClause * with);
 static void require_read_models(const Projection *projection);
 static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
@@ -167,8 +173,9 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	Definer		definer = {.role = GetUserId()};
 	Oid			argtypes[1];
 	char	   *given;
+	bool		found;
 
-	if (begin_change(name))
+	if (begin_change(name, false, &found))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("projection \"%s\" cannot have handlers", text_to_cstring(name)),
@@ -211,7 +218,7 @@ is_signature(const char *given)
 	return c > given && *c == '(';
 }
 
-/* Check a handler, a statement or a function, and store it. */
+/* Check a handler, a statement or a function, and store it; the same one is left as it is. */
 static void
 save_handler(FunctionCallInfo fcinfo, const char *statement, const char *function,
 			 const Definer *definer)
@@ -225,6 +232,13 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		" search_path = excluded.search_path",
 		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
 	};
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2 AND statement IS NOT DISTINCT FROM $3"
+		" AND function IS NOT DISTINCT FROM $4 AND definer OPERATOR(pg_catalog.=) $5"
+		" AND search_path OPERATOR(pg_catalog.=) $6",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
+	};
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[6] = {PG_GETARG_DATUM(0), PointerGetDatum(event_type)};
 	char		nulls[6] = {' ', ' ', statement ? ' ' : 'n', function ? ' ' : 'n', ' ', ' '};
@@ -236,37 +250,58 @@ save_handler(FunctionCallInfo fcinfo, const char *statement, const char *functio
 		values[3] = CStringGetTextDatum(function);
 	values[4] = ObjectIdGetDatum(definer->role);
 	values[5] = CStringGetTextDatum(definer->search_path);
+	if (RegistryHas(&same, values, nulls))
+		return;
+	note_change(DatumGetTextPP(values[0]));
 	(void) RegistryWrite(&query, values, nulls);
 }
 
 /*
- * Before anything else is looked at when its handlers change: make the projection's
- * row one that this transaction has written.  So nobody drops or rebuilds it
- * meanwhile, and a rebuild in this transaction knows that others do not see the
- * change yet.  The projection must be the caller's own.  Returns whether it keeps the
- * states of aggregates.
+ * Before anything else is looked at when its handlers change: lock the projection's
+ * row, so that nobody drops or rebuilds it meanwhile.  The projection must be the
+ * caller's own.  With if_exists *found may become false instead.  Returns whether it
+ * keeps the states of aggregates.
  */
 static bool
-begin_change(const text *name)
+begin_change(const text *name, bool if_exists, bool *found)
 {
 	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1"
-		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
-		" state_of IS NOT NULL AS keeps_states",
+		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner,"
+		" state_of IS NOT NULL AS keeps_states FROM cqrs_es.projections"
+		" WHERE name OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	QueryRow	row;
-	bool		keeps_states;
+	bool		keeps_states = false;
 
 	SPI_connect();
-	ProjectionLockRow(&query, name);
-	row = InternalQueryRow(0);
-	keeps_states = DatumGetBool(InternalQueryDatum(&row, "keeps_states", NULL));
+	*found = ProjectionLockRow(&query, name, if_exists);
+	if (*found)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		keeps_states = DatumGetBool(InternalQueryDatum(&row, "keeps_states", NULL));
+	}
 	SPI_finish();
 	return keeps_states;
 }
 
-/* SQL: drop_handler(projection, event_type) */
+/*
+ * Make the projection's row one that this transaction has written, before its handlers
+ * are: a rebuild in this transaction knows by that that others do not see the change yet.
+ */
+static void
+note_change(const text *name)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(name);
+
+	(void) RegistryWrite(&query, &value, NULL);
+}
+
+/* SQL: drop_handler(projection, event_type, if_exists) */
 Datum
 cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 {
@@ -279,12 +314,18 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
-	(void) begin_change(name);
+	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+	bool		found;
+
+	(void) begin_change(name, if_exists, &found);
+	if (!found)
+		PG_RETURN_VOID();
 	if (RegistryWrite(&query, values, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" has no handler for event type \"%s\"",
-						text_to_cstring(name), text_to_cstring(event_type))));
+		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("projection \"%s\" has no handler for event type \"%s\"",
+									   text_to_cstring(name), text_to_cstring(event_type)));
+	else
+		note_change(name);
 	PG_RETURN_VOID();
 }
 
@@ -351,9 +392,7 @@ HandlerTallies(Projection *projection, List *tallies)
 
 	foreach(lc, projection->tallies)
 	{
-		const HandlerTally *tally = lfirst(lc);
-
-		tallies = add_tally(tallies, tally->event_type, tally->is_function, tally->runs, tally->rows);
+		tallies = add_tally(tallies, lfirst(lc));
 	}
 	projection->tallies = NIL;
 	return take_tallies(handlers_of(projection), tallies);
@@ -369,34 +408,88 @@ take_tallies(HandlerList *list, List *tallies)
 	{
 		Handler    *handler = &list->handlers[i];
 
-		tallies = add_tally(tallies, handler->event_type ? text_to_cstring(handler->event_type) :
-							PROJECTION_ALL_EVENT_TYPES, handler->is_function, handler->runs, handler->rows);
+		HandlerTally tally = {
+			.event_type = handler->event_type ? text_to_cstring(handler->event_type) :
+			PROJECTION_ALL_EVENT_TYPES,
+			.is_function = handler->is_function,
+			.seeks_rows = seeks_rows(handler),
+			.runs = handler->runs,
+			.rows = handler->rows
+		};
+
+		tallies = add_tally(tallies, &tally);
 		handler->runs = handler->rows = 0;
 	}
 	return tallies;
 }
 
 static List *
-add_tally(List *tallies, const char *event_type, bool is_function, int64 runs, int64 rows)
+add_tally(List *tallies, const HandlerTally *more)
 {
 	HandlerTally *tally = NULL;
 	ListCell   *lc;
 
 	foreach(lc, tallies)
 	{
-		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, event_type) == 0)
+		if (strcmp(((HandlerTally *) lfirst(lc))->event_type, more->event_type) == 0)
 			tally = lfirst(lc);
 	}
 	if (tally == NULL)
 	{
 		tally = palloc0(sizeof(HandlerTally));
-		tally->event_type = pstrdup(event_type);
+		tally->event_type = pstrdup(more->event_type);
 		tallies = lappend(tallies, tally);
 	}
-	tally->is_function = is_function;
-	tally->runs += runs;
-	tally->rows += rows;
+	tally->is_function = more->is_function;
+	tally->seeks_rows = more->seeks_rows;
+	tally->runs += more->runs;
+	tally->rows += more->rows;
 	return tallies;
+}
+
+/*
+ * Is it a handler's business to find rows that are there, and change them?  What
+ * inserts or deletes may rightly find nothing to do, and so may what writes in a common
+ * table expression as well, whose rows are not counted.
+ */
+static bool
+seeks_rows(const Handler *handler)
+{
+	Node	   *tree = handler->statement && !handler->is_function ?
+		DefinerStatementTree(handler->statement) : NULL;
+
+	if (tree == NULL)
+		return false;
+	if (IsA(tree, UpdateStmt))
+		return !writes_beside(((UpdateStmt *) tree)->withClause);
+	return IsA(tree, MergeStmt) && changes_rows((MergeStmt *) tree) &&
+		!writes_beside(((MergeStmt *) tree)->withClause);
+}
+
+static bool
+changes_rows(const MergeStmt * merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->mergeWhenClauses)
+	{
+		if (((MergeWhenClause *) lfirst(lc))->commandType == CMD_UPDATE)
+			return true;
+	}
+	return false;
+}
+
+static bool
+writes_beside(const WithClause * with)
+{
+	ListCell   *lc;
+
+	foreach(lc, with ? with->ctes : NIL)
+	{
+		if (!IsA(lfirst_node(CommonTableExpr, lc)->ctequery, SelectStmt))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -434,6 +527,7 @@ run_all(Projection **projections, int n, const Event *event, int how)
 				FunctionCalls calls;
 
 				FixedSettingsSet(&guc_level);	/* once for all of them */
+				TenancyActFor(EventText(event, EVENT_TENANT_ID), &guc_level);
 				RegistryFunctionCallsInit(&calls);
 				(void) UpcastEvent(&upcast, &calls);
 				RegistryFunctionCallsEnd(&calls);

@@ -13,6 +13,7 @@ typedef struct HandlerTally
 {
 	const char *event_type;
 	bool		is_function;	/* whose rows are not known */
+	bool		seeks_rows;		/* to change them */
 	int64		runs;
 	int64		rows;			/* that it changed */
 } HandlerTally;

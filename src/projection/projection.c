@@ -170,7 +170,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		check_types(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(2))
-		ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId());
+		values[2] = PointerGetDatum(ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId()));
 	if (!PG_ARGISNULL(3))
 	{
 		if (!PG_ARGISNULL(1))
@@ -309,13 +309,19 @@ Datum
 cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 {
 	static InternalQuery lock = {
-		.sql = "UPDATE cqrs_es.projections AS p SET name = p.name WHERE p.name OPERATOR(pg_catalog.=) $1"
-		" RETURNING " PROJECTION_COLUMNS,
+		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
+		" WHERE p.name OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	static InternalQuery alter = {
 		.sql = "UPDATE cqrs_es.projections SET owner = coalesce($2, owner),"
 		" read_models = coalesce($3, read_models) WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 3,.argtypes = {TEXTOID, REGROLEOID, REGCLASSARRAYOID}
+	};
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
+		" AND owner IS NOT DISTINCT FROM coalesce($2, owner)"
+		" AND read_models IS NOT DISTINCT FROM coalesce($3, read_models)",
 		.nargs = 3,.argtypes = {TEXTOID, REGROLEOID, REGCLASSARRAYOID}
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
@@ -329,7 +335,7 @@ cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 	char		nulls[3] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' '};
 
 	SPI_connect();
-	ProjectionLockRow(&lock, name);
+	(void) ProjectionLockRow(&lock, name, false);
 	row = InternalQueryRow(0);
 	projection = ProjectionMake(&row, caller);
 	SPI_finish();
@@ -343,12 +349,16 @@ cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		lock_changed_tables(projection, PG_GETARG_ARRAYTYPE_P(2));
 	read_models = PG_ARGISNULL(2) ? oid_array(projection) : PG_GETARG_ARRAYTYPE_P(2);
-	ReadModelsCheck(read_models, owner);
+	values[2] = PointerGetDatum(ReadModelsCheck(read_models, owner));
 	if (projection->keeps_states && (!PG_ARGISNULL(2) || projection->missing == NIL))
 		check_states(name, read_models, projection->types[0], owner);
 	LockSharedObject(AuthIdRelationId, owner, 0, AccessShareLock);
 	RegistryNameRequireRole(owner, owner_name, "is to own the projection");
+	if (RegistryHas(&same, values, nulls))
+		PG_RETURN_VOID();
 	(void) RegistryWrite(&alter, values, nulls);
+	if (!PG_ARGISNULL(2))
+		ReadModelsWarnShared(text_to_cstring(name));
 	PG_RETURN_VOID();
 }
 
@@ -409,7 +419,7 @@ oid_array(const Projection *projection)
 						   TYPALIGN_INT);
 }
 
-/* SQL: drop_projection(name); its handlers go with it, its read models stay. */
+/* SQL: drop_projection(name, if_exists); its handlers go with it, its read models stay. */
 Datum
 cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 {
@@ -425,9 +435,13 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 
+	bool		found;
+
 	SPI_connect();
-	ProjectionLockRow(&drop, name);
+	found = ProjectionLockRow(&drop, name, RegistryIfExists(fcinfo->args[1]));
 	SPI_finish();
+	if (!found)
+		PG_RETURN_VOID();
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	SkippedEventForget(text_to_cstring(name));
 	PG_RETURN_VOID();
@@ -436,13 +450,13 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 /*
  * Lock or change the row of a projection with a query that has its name as
  * parameter and gives its owner; the row is then in SPI_tuptable.
- * The projection must be there (42704) and be the caller's own (42501): asked
- * before, so that nobody else locks it, and of the row that was locked, since
+ * The projection must be there (42704; with if_exists: a NOTICE, and false) and be the
+ * caller's own (42501): asked before, so that nobody else locks it, and of the row that was locked, since
  * somebody else may have made one of that name meanwhile.  Between SPI_connect
  * and SPI_finish.
  */
-void
-ProjectionLockRow(InternalQuery *query, const text *name)
+bool
+ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists)
 {
 	static InternalQuery unlocked = {
 		.sql = "SELECT " REGISTRY_ROLE("owner", "owner_name") " AS owner FROM cqrs_es.projections"
@@ -452,16 +466,21 @@ ProjectionLockRow(InternalQuery *query, const text *name)
 	Datum		value = PointerGetDatum(name);
 
 	if (RegistryRead(&unlocked, &value) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" does not exist", text_to_cstring(name)),
-				 errhint("The view cqrs_es.projection_status shows those that do; create_projection() creates one.")));
+	{
+		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT,
+							  "The view cqrs_es.projection_status shows those that do; create_projection() creates one.",
+							  psprintf("projection \"%s\" does not exist", text_to_cstring(name)));
+		return false;
+	}
 	require_owner(name);
 	if (RegistryWriteRows(query, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" was dropped meanwhile", text_to_cstring(name))));
+	{
+		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("projection \"%s\" was dropped meanwhile", text_to_cstring(name)));
+		return false;
+	}
 	require_owner(name);
+	return true;
 }
 
 /* The caller must have the rights of the owner in the row that was read. */

@@ -62,7 +62,7 @@ typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
 
 extern void ProjectionInit(void);
 extern void ProjectionSetHandlers(ProjectionHandlers load);
-extern void ProjectionLockRow(InternalQuery *query, const text *name);
+extern bool ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists);
 extern Projection **ProjectionFind(const Event *event, int *n);
 extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);
 extern Projection *ProjectionLoad(const text *name);

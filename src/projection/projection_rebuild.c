@@ -38,7 +38,9 @@
  * some of what is lacking, remembers that, and commits; the end is a resume.  Whoever
  * dies on the way, or two who do so at once, leave a paused projection that says
  * what it has handled.  Its row says also up to where events are old (rebuilt_to), so that
- * nothing is appended for them when somebody else resumes it.
+ * nothing is appended for them when somebody else resumes it; and whether it was live
+ * before (live_after), so that it is live again after whatever rebuild comes to an end,
+ * unless somebody pauses it meanwhile.
  *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
  * the log already; nor can tables whose triggers append, deferred ones among them
@@ -82,6 +84,15 @@
 #include "projection/replay.h"
 #include "projection/skipped_event.h"
 
+/* What an error of a replay in portions can tell of it. */
+typedef struct Portions
+{
+	const char *name;
+	int64		rebuilt_to;		/* of the rebuild that has begun; 0: it is a resume */
+	bool		there;			/* the projection is locked, and in the state that we
+								 * left it in */
+} Portions;
+
 /* A projection whose row in the registry is locked. */
 typedef struct LockedProjection
 {
@@ -89,6 +100,7 @@ typedef struct LockedProjection
 	Coverage	handled;		/* when it is paused */
 	int64		rebuilt_to;		/* the end of a rebuild in portions that is under way, or
 								 * 0 */
+	bool		live_after;		/* and is it to be live then? */
 	bool		written_here;	/* by this transaction: others see an older row */
 	bool		unresolved;		/* others may have found less of what it names */
 } LockedProjection;
@@ -113,14 +125,18 @@ static void go_live(LockedProjection *locked, Replay *replay);
 static void begin_replay(Replay *replay, const LockedProjection *locked);
 static bool skip_arg(NullableDatum arg);
 static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
-static bool begin_rebuild(const text *name, const Replay *replay, const char *function);
-static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function);
+static bool goes_live(const LockedProjection *locked);
+static int64 begin_rebuild(const text *name, const Replay *replay, const char *function);
+static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
+						   Portions *portions, bool *goes_live);
+static void note_portions(Portions *portions, const LockedProjection *locked);
 static void commit_portion(void);
 static void require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function);
 static int32 portion_arg(NullableDatum arg);
 static void describe_portions(void *arg);
 static Coverage visible_events(void);
-static void save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to);
+static void save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to,
+					   bool live_after);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -142,8 +158,8 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 	projection = replay.projection = locked.projection;
 	require_rebuildable(projection);
 	if (replay.skip)
-		ReplayRefuseProblems(projection);
-	if (!projection->paused)
+		ReplayRefuseProblems(projection, true);
+	if (goes_live(&locked))
 	{
 		wait_for_open_appends(&locked);
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
@@ -151,7 +167,7 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 	empty(projection);
 	(void) ReplayRun(&replay, &handled, 0);
 	if (projection->paused)
-		save_state(projection, &handled, 0);
+		save_state(projection, goes_live(&locked) ? NULL : &handled, 0, false);
 	ReplayReport(&replay);
 	PG_RETURN_INT64(replay.concerned);
 }
@@ -175,6 +191,13 @@ require_rebuildable(const Projection *projection)
 	ReadModelsRefuseShared(projection->name);
 }
 
+/* Is it to follow appends when it has been rebuilt?  As before, also before a rebuild that broke off. */
+static bool
+goes_live(const LockedProjection *locked)
+{
+	return !locked->projection->paused || locked->live_after;
+}
+
 /* Nothing is handled yet; triggers of the tables must not append either. */
 static void
 empty(const Projection *projection)
@@ -194,6 +217,13 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 	Projection *projection = locked.projection;
 	Coverage	handled;
 
+	if (projection->paused && locked.live_after)
+	{
+		save_state(projection, &locked.handled, locked.rebuilt_to, false);
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" will be paused when it has been rebuilt", projection->name)));
+		PG_RETURN_VOID();
+	}
 	if (projection->paused)
 	{
 		ereport(NOTICE,
@@ -206,7 +236,7 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 		wait_for_open_appends(&locked);
 	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	handled = visible_events();
-	save_state(projection, &handled, 0);
+	save_state(projection, &handled, 0, false);
 	PG_RETURN_VOID();
 }
 
@@ -252,7 +282,7 @@ go_live(LockedProjection *locked, Replay *replay)
 	(void) ReplayRun(replay, &locked->handled, 0);
 	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	(void) ReplayRun(replay, &locked->handled, 0);
-	save_state(projection, NULL, 0);
+	save_state(projection, NULL, 0, false);
 	DispatchRelease(held);		/* ... when it is told of it itself */
 }
 
@@ -263,7 +293,7 @@ begin_replay(Replay *replay, const LockedProjection *locked)
 	replay->projection = locked->projection;
 	replay->old_to = locked->rebuilt_to;
 	if (replay->skip)
-		ReplayRefuseProblems(locked->projection);
+		ReplayRefuseProblems(locked->projection, true);
 }
 
 /* on_error: skip events that fail?  22004, 22023. */
@@ -307,7 +337,7 @@ cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
 	require_read_committed("retry_skipped()");
 	locked = projection_arg(name_arg(fcinfo), "retry_skipped()");
 	projection = locked.projection;
-	ReplayRefuseProblems(projection);
+	ReplayRefuseProblems(projection, true);
 	/* the state of a stream must not go on while it is folded */
 	if (!projection->paused)
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
@@ -346,9 +376,10 @@ static void
 replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 {
 	Replay		replay = {.rebuild = rebuild};
-	ErrorContextCallback callback = {error_context_stack, describe_portions, NULL};
+	Portions	portions = {0};
+	ErrorContextCallback callback = {error_context_stack, describe_portions, &portions};
 	int32		portion = portion_arg(fcinfo->args[1]);
-	bool		stays_paused = false;
+	bool		live_at_end = false;
 	text	   *name;
 	MemoryContext one;
 
@@ -360,28 +391,28 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	replay.memory = CurrentMemoryContext;
 	one = AllocSetContextCreate(replay.memory, "cqrs_es portion", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(one);
+	portions.name = MemoryContextStrdup(replay.memory, text_to_cstring(name));
 	if (rebuild)
 	{
-		stays_paused = begin_rebuild(name, &replay, function);
+		portions.rebuilt_to = begin_rebuild(name, &replay, function);
 		commit_portion();
-	}
-	callback.arg = text_to_cstring(name);
-	if (rebuild)
 		error_context_stack = &callback;
-	while (!handle_portion(name, &replay, portion, function))
+	}
+	while (!handle_portion(name, &replay, portion, function, &portions, &live_at_end))
 	{
 		commit_portion();
 		error_context_stack = &callback;
 		MemoryContextReset(one);
-		callback.arg = text_to_cstring(name);
 	}
-	if (!stays_paused && replay.projection->paused)
+	if (live_at_end && replay.projection->paused)
 	{
 		LockedProjection locked;
 
 		commit_portion();
+		portions.there = false;
 		locked = projection_arg(name, function);
-		if (locked.projection->paused)
+		note_portions(&portions, &locked);
+		if (locked.projection->paused && (!rebuild || locked.live_after))
 			go_live(&locked, &replay);
 	}
 	error_context_stack = callback.previous;
@@ -392,21 +423,22 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 
 /*
  * Pause a projection, and empty its read models: then it is one of whose rebuild
- * nothing has been done.  Returns whether it was paused before.
+ * nothing has been done.  Returns the last position of its events.
  */
-static bool
+static int64
 begin_rebuild(const text *name, const Replay *replay, const char *function)
 {
 	LockedProjection locked;
 	Projection *projection;
 	Coverage	nothing = {.position = 0};
+	int64		rebuilt_to;
 
 	require_read_committed(function);
 	locked = projection_arg(name, function);
 	projection = locked.projection;
 	require_rebuildable(projection);
-	if (replay->skip)
-		ReplayRefuseProblems(projection);
+	/* before the empty tables are committed */
+	ReplayRefuseProblems(projection, replay->skip);
 	if (!projection->paused)
 	{
 		if (locked.unresolved)
@@ -414,23 +446,28 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
 	empty(projection);
-	save_state(projection, &nothing, ReplayLastPosition());
-	return projection->paused;
+	rebuilt_to = ReplayLastPosition();
+	save_state(projection, &nothing, rebuilt_to, goes_live(&locked));
+	return rebuilt_to;
 }
 
 /*
  * Handle some of what a paused projection lacks, and remember that; true when it
- * lacks nothing that is visible, or is not paused any more.
+ * lacks nothing that is visible, or is not paused any more.  *goes_live becomes whether
+ * it is to follow appends then; what a rebuild has to remember lasts until it does.
  */
 static bool
-handle_portion(const text *name, Replay *replay, int32 portion, const char *function)
+handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
+			   Portions *portions, bool *goes_live)
 {
 	LockedProjection locked;
 	bool		held;
 	bool		at_end;
 
 	require_read_committed(function);
+	portions->there = false;
 	locked = projection_arg(name, function);
+	note_portions(portions, &locked);
 	replay->projection = locked.projection;
 	if (!locked.projection->paused)
 	{
@@ -440,7 +477,10 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	held = DispatchHold();
 	begin_replay(replay, &locked);
 	at_end = ReplayRun(replay, &locked.handled, portion);
-	save_state(locked.projection, &locked.handled, at_end ? 0 : locked.rebuilt_to);
+	*goes_live = !replay->rebuild || locked.live_after;
+	if (at_end && !*goes_live)
+		locked.rebuilt_to = 0;
+	save_state(locked.projection, &locked.handled, locked.rebuilt_to, locked.live_after);
 	/* still paused, it will find among the missed ones what its handlers appended */
 	DispatchRelease(held);
 	return at_end;
@@ -482,11 +522,25 @@ portion_arg(NullableDatum arg)
 	return DatumGetInt32(arg.value);
 }
 
+/* Is it what we left, and not one that somebody has made, or rebuilt, since? */
+static void
+note_portions(Portions *portions, const LockedProjection *locked)
+{
+	portions->there = locked->projection->paused &&
+		(portions->rebuilt_to == 0 || locked->rebuilt_to == portions->rebuilt_to);
+}
+
 static void
 describe_portions(void *arg)
 {
-	errcontext("the portions before are committed, projection \"%s\" is paused: resume_in_portions goes on behind them",
-			   (const char *) arg);
+	const Portions *portions = arg;
+
+	if (portions->there)
+		errcontext("the portions before are committed, projection \"%s\" is paused: resume_in_portions goes on behind them",
+				   portions->name);
+	else
+		errcontext("the portions of projection \"%s\" before are committed: projection_status shows how it is now",
+				   portions->name);
 }
 
 /*-------------------------------------------------------------------------
@@ -546,7 +600,7 @@ lock_projection(LockedProjection *locked, const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
 		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
 		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to"
+		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to, p.live_after"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -556,12 +610,13 @@ lock_projection(LockedProjection *locked, const text *name)
 	bool		resolved;
 
 	SPI_connect();
-	ProjectionLockRow(&query, name);
+	(void) ProjectionLockRow(&query, name, false);
 	row = InternalQueryRow(0);
 	spi = MemoryContextSwitchTo(caller);
 	locked->projection = ProjectionMake(&row, caller);
 	CoverageOfRow(&locked->handled, &row);
 	locked->rebuilt_to = DatumGetInt64(InternalQueryDatum(&row, "rebuilt_to", NULL));
+	locked->live_after = DatumGetBool(InternalQueryDatum(&row, "live_after", NULL));
 	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
 	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
@@ -635,20 +690,22 @@ visible_events(void)
 
 /*
  * Paused, with what has been handled, and the events of a rebuild that is not at its end
- * (up to rebuilt_to; 0: there is none); or live again, when handled is NULL.
+ * (up to rebuilt_to; 0: there is none), and whether it is live after that; or live again,
+ * when handled is NULL.
  */
 static void
-save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to)
+save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to,
+		   bool live_after)
 {
 	static InternalQuery query = {
 		.sql = "UPDATE cqrs_es.projections SET paused = $2 IS NOT NULL,"
-		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange, rebuilt_to = $4"
+		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange, rebuilt_to = $4, live_after = $5"
 		" WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 4,.argtypes = {TEXTOID, INT8OID, TEXTOID, INT8OID}
+		.nargs = 5,.argtypes = {TEXTOID, INT8OID, TEXTOID, INT8OID, BOOLOID}
 	};
-	Datum		values[4] = {CStringGetTextDatum(projection->name)};
-	char		nulls[4] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n',
-		rebuilt_to > 0 ? ' ' : 'n'};
+	Datum		values[5] = {CStringGetTextDatum(projection->name)};
+	char		nulls[5] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n',
+		rebuilt_to > 0 ? ' ' : 'n', ' '};
 
 	if (handled)
 	{
@@ -656,5 +713,6 @@ save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_
 		values[2] = CStringGetTextDatum(CoverageGaps(handled));
 	}
 	values[3] = Int64GetDatum(rebuilt_to);
+	values[4] = BoolGetDatum(live_after);
 	(void) RegistryWrite(&query, values, nulls);
 }

@@ -35,6 +35,7 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/registry_function.h"
 #include "base/registry_name.h"
 #include "base/restore.h"
 #include "base/role_switch.h"
@@ -43,10 +44,16 @@
 /* what it takes to make a table a read model */
 #define READ_MODEL_RIGHTS (ACL_INSERT | ACL_UPDATE | ACL_DELETE)
 
-PG_FUNCTION_INFO_V1(cqrs_es_protect_read_models);
-
+static void refuse_drop(void);
 static bool find_shared(const char *projection, char **other, char **table);
+static ArrayType *array_of(const Oid *tables, int n);
 static void refuse_dependents(const Oid *read_models, int n, const char *projection);
+
+void
+ReadModelInit(void)
+{
+	RegistryFunctionAlsoCheckDrops(refuse_drop);
+}
 
 /* The elements of an array of regclass without nulls, palloc'd. */
 Oid *
@@ -67,21 +74,26 @@ ReadModelOids(ArrayType *array, int *n)
  * Tables that the owner of a projection may write in every way: appending sessions will lock
  * them, and a rebuild empties them and fills them again.  They are locked to the
  * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
- * Raises 22004, 42P01, 42809, 42501.
+ * Raises 2202E, 22004, 42P01, 42809, 42501.  Returns each of them once, in an array that
+ * begins at 1.
  */
-void
+ArrayType *
 ReadModelsCheck(ArrayType *read_models, Oid owner)
 {
 	Oid		   *tables;
 	int			n;
 	int			i;
 
+	if (ARR_NDIM(read_models) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("read_models must be a one-dimensional array")));
 	if (array_contains_nulls(read_models))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("read_models must not contain nulls")));
 	tables = ReadModelOids(read_models, &n);
-	/* who drops one waits, and finds that it is in use (protect_read_models) */
+	/* who drops one waits, and finds that it is in use (refuse_drop) */
 	qsort(tables, n, sizeof(Oid), oid_cmp);
 	for (i = 0; i < n; i++)
 		if (OidIsValid(tables[i]))
@@ -115,6 +127,25 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
 					 errdetail("To pause the projection would lock it against all writers.")));
 	}
+	return array_of(tables, n);
+}
+
+/* Each table once, in the order in which they were given. */
+static ArrayType *
+array_of(const Oid *tables, int n)
+{
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
+	List	   *seen = NIL;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (list_member_oid(seen, tables[i]))
+			continue;
+		elements[list_length(seen)] = ObjectIdGetDatum(tables[i]);
+		seen = lappend_oid(seen, tables[i]);
+	}
+	return construct_array(elements, list_length(seen), REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT);
 }
 
 /*
@@ -348,11 +379,11 @@ refuse_dependents(const Oid *read_models, int n, const char *projection)
 }
 
 /*
- * SQL: protect_read_models(), called by the event trigger on sql_drop.  2BP01 when
- * a table is dropped that a projection keeps; a restore is told of it only.
+ * On sql_drop: 2BP01 when a table is dropped that a projection keeps; a restore is told
+ * of it only.
  */
-Datum
-cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
+static void
+refuse_drop(void)
 {
 	static InternalQuery query = {
 		.sql = "SELECT d.object_identity AS table_name, p.name AS projection"
@@ -372,7 +403,7 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 
 	/* the extension itself may be what is dropped */
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("projections", schema)))
-		PG_RETURN_VOID();
+		return;
 
 	SPI_connect();
 	if (RegistryRead(&query, NULL) > 0)
@@ -392,5 +423,4 @@ cqrs_es_protect_read_models(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(projection))));
 	}
 	SPI_finish();
-	PG_RETURN_VOID();
 }

@@ -10,8 +10,9 @@
 
 #include "base/definer.h"
 
+extern void ReadModelInit(void);
 extern Oid *ReadModelOids(ArrayType *array, int *n);
-extern void ReadModelsCheck(ArrayType *read_models, Oid owner);
+extern ArrayType *ReadModelsCheck(ArrayType *read_models, Oid owner);
 extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
 extern void ReadModelsRefuseShared(const char *projection);
 extern void ReadModelsWarnShared(const char *projection);

@@ -249,10 +249,15 @@ skipped_streams(Replay *replay, const Event *event, HASHACTION action)
 static void
 note_progress(Replay *replay, int64 last, int64 position)
 {
-	if (replay->seen < EVENTS_WORTH_A_NOTICE || replay->quarter >= 3 ||
-		position - replay->first < (last - replay->first) / 4 * (replay->quarter + 1))
+	int			quarter;
+
+	if (replay->seen < EVENTS_WORTH_A_NOTICE || position >= last)
 		return;
-	replay->quarter++;
+	/* the first notice may come late */
+	quarter = (int) (4.0 * (position - replay->first) / (last - replay->first));
+	if (quarter <= replay->quarter)
+		return;
+	replay->quarter = quarter;
 	ereport(NOTICE,
 			(errmsg("projection \"%s\": %d %% of the log, %lld events so far",
 					replay->projection->name, 25 * replay->quarter, (long long) replay->seen)));
@@ -285,9 +290,12 @@ last_position(Snapshot snapshot)
 	return position;
 }
 
-/* 55000 when handlers fail whatever the event is: to skip would be to skip them all. */
+/*
+ * 55000 when handlers fail whatever the event is: a replay could not begin, and to skip
+ * would be to skip them all.
+ */
 void
-ReplayRefuseProblems(Projection *projection)
+ReplayRefuseProblems(Projection *projection, bool skip)
 {
 	List	   *problems = HandlerProblems(projection);
 	StringInfoData all;
@@ -300,15 +308,16 @@ ReplayRefuseProblems(Projection *projection)
 		appendStringInfo(&all, "%s%s", all.len > 0 ? "\n" : "", (char *) lfirst(lc));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("projection \"%s\" would skip every event", projection->name),
+			 skip ? errmsg("projection \"%s\" would skip every event", projection->name) :
+			 errmsg("projection \"%s\" cannot handle events", projection->name),
 			 errdetail_internal("%s", all.data),
 			 errhint("Mend its handlers first.")));
 }
 
 /*
  * Tell the caller what came of a replay: NOTICE of its events and the rows that
- * statements changed; in a rebuild a WARNING for each that changed none at all, since
- * rows that were put into a table by hand are not there any more.
+ * statements changed; in a rebuild a WARNING for each that was to change rows and found
+ * none at all, since those that were put into a table by hand are not there any more.
  */
 void
 ReplayReport(const Replay *replay)
@@ -328,26 +337,32 @@ ReplayReport(const Replay *replay)
 			rows += tally->rows;
 	}
 	initStringInfo(&detail);
-	appendStringInfo(&detail, "Its statements changed %lld rows%s.", (long long) rows,
+	appendStringInfo(&detail, rows == 1 ? "Its statements changed %lld row%s." :
+					 "Its statements changed %lld rows%s.", (long long) rows,
 					 functions ? "; those of functions are not counted" : "");
 	if (replay->skipped > 0)
-		appendStringInfo(&detail, "\n%lld events were skipped: see cqrs_es.skipped_events.",
+		appendStringInfo(&detail, replay->skipped == 1 ?
+						 "\n%lld event was skipped: see cqrs_es.skipped_events." :
+						 "\n%lld events were skipped: see cqrs_es.skipped_events.",
 						 (long long) replay->skipped);
 	ereport(NOTICE,
 			(replay->rebuild ?
-			 errmsg("projection \"%s\" has been rebuilt from %lld events", name,
-					(long long) replay->concerned) :
-			 errmsg("projection \"%s\" has caught up with %lld events", name,
-					(long long) replay->concerned),
+			 errmsg_plural("projection \"%s\" has been rebuilt from %lld event",
+						   "projection \"%s\" has been rebuilt from %lld events",
+						   (unsigned long) replay->concerned, name, (long long) replay->concerned) :
+			 errmsg_plural("projection \"%s\" has caught up with %lld event",
+						   "projection \"%s\" has caught up with %lld events",
+						   (unsigned long) replay->concerned, name, (long long) replay->concerned),
 			 errdetail_internal("%s", detail.data)));
 	foreach(lc, replay->tallies)
 	{
 		HandlerTally *tally = lfirst(lc);
 
-		if (replay->rebuild && !tally->is_function && tally->runs > 0 && tally->rows == 0)
+		if (replay->rebuild && tally->seeks_rows && tally->runs > 0 && tally->rows == 0)
 			ereport(WARNING,
-					(errmsg("the handler of projection \"%s\" for event type \"%s\" changed no row in %lld events",
-							name, tally->event_type, (long long) tally->runs),
+					(errmsg_plural("the handler of projection \"%s\" for event type \"%s\" found no row to change in %lld event",
+								   "the handler of projection \"%s\" for event type \"%s\" found no row to change in %lld events",
+								   (unsigned long) tally->runs, name, tally->event_type, (long long) tally->runs),
 					 errhint("Rows that were put into a read model by hand are gone after a rebuild. Let a handler make them.")));
 	}
 }

@@ -37,7 +37,7 @@ typedef struct Replay
 extern bool ReplayRun(Replay *replay, Coverage *handled, int64 max_events);
 extern bool ReplaySkipped(Projection *projection, const SkippedEvent *skipped);
 extern int64 ReplayLastPosition(void);
-extern void ReplayRefuseProblems(Projection *projection);
+extern void ReplayRefuseProblems(Projection *projection, bool skip);
 extern void ReplayReport(const Replay *replay);
 
 #endif							/* CQRS_ES_REPLAY_H */

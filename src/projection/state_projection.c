@@ -143,7 +143,7 @@ StateProjectionMake(const char *projection, Oid table, text *aggregate_type,
  * Could it handle an event now: can the table hold states, and may the definer
  * keep them there?  Raises QE101, 42P01, 42703 when columns are missing, 42P10 when
  * nothing makes view_id (and tenant_id) unique, 42804 and 42P21 when other things are
- * equal to it than its bytes, 42501.
+ * equal to it than its bytes, 55000 when what makes it unique is deferrable, 42501.
  */
 void
 StateProjectionCheck(const StateProjection *state)
@@ -256,7 +256,8 @@ describe_table(Oid table, char **name, bool *has_tenant)
 
 /*
  * Are two aggregates, or tenants, always two rows?  Asked of the columns, and of
- * the unique indexes that ON CONFLICT goes by.  Raises 42804, 42P21.
+ * the unique indexes that ON CONFLICT goes by, which must not be deferrable.  Raises
+ * 42804, 42P21, 55000.
  */
 static void
 check_keys(Oid table, const char *name, bool has_tenant)
@@ -325,6 +326,14 @@ static void
 check_index(Relation index, const char *name)
 {
 	int			i;
+
+	if (!index->rd_index->indimmediate)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("constraint \"%s\" of table %s is deferrable",
+						RelationGetRelationName(index), name),
+				 errdetail("States are written with ON CONFLICT, which needs one that is not."),
+				 errhint("Let it be NOT DEFERRABLE.")));
 
 	for (i = 0; i < index->rd_index->indnkeyatts; i++)
 	{

@@ -2,7 +2,7 @@
 -- Whatever a client sends to a public function: an error with a SQLSTATE that
 -- says what is wrong, never a crash, never XX000.
 BEGIN;
-SELECT plan(204);
+SELECT plan(217);
 SELECT cqrs_es.create_aggregate('bad') IS NULL AS x \gset
 SELECT cqrs_es.create_projection('bad') IS NULL AS x \gset
 CREATE TABLE bad_read_model (id text);
@@ -192,7 +192,20 @@ INSERT INTO calls (state, call) VALUES
 	('42883', $$define_handler('bad', 'e', 'DELETE FROM bad_read_model WHERE id = event.payload')$$),
 	('22004', $$drop_projection(NULL)$$),
 	('22023', $$drop_projection('')$$),
-	('42704', $$drop_projection('nothing')$$);
+	('42704', $$drop_projection('nothing')$$),
+	('22004', $$create_projection('bad too', '{bad,NULL}')$$),
+	('2202E', $$create_projection('bad too', '{{bad}}')$$),
+	('22004', $$create_projection('bad too', read_models => '{bad_read_model,NULL}')$$),
+	('2202E', $$create_projection('bad too', read_models => '{{bad_read_model}}')$$),
+	('22004', $$alter_projection('bad', read_models => '{NULL}')$$),
+	('2202E', $$alter_projection('bad', read_models => '{{bad_read_model,bad_read_model}}')$$),
+	('22004', $$read_all(event_types => '{NULL}')$$),
+	('22004', $$read_all(aggregate_types => '{bad,NULL}')$$),
+	('22004', $$read_all(max_count => 0, event_types => '{NULL,e}')$$),
+	('2202E', $$read_all(event_types => '{{e}}')$$),
+	('22004', $$read_page(event_types => '{NULL}')$$),
+	('22004', $$read_page(aggregate_types => '{bad,NULL}')$$),
+	('2202E', $$read_page(aggregate_types => '{{bad},{bad}}')$$);
 
 SELECT throws_ok('SELECT cqrs_es.' || regexp_replace(call, '\{long \d+\}', repeat('x', substring(call from '\{long (\d+)\}')::int)), state, NULL,
 	format('%s: %s', state, call))

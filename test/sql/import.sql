@@ -80,7 +80,7 @@ SELECT is(pg_temp.import(rows), ARRAY[state, message], message) FROM (VALUES
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 'e' AS event_type, '{}'::jsonb AS payload$$, '42703', '"bad" has neither a column "sequence" nor "position"'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 7 AS sequence, 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2)$$, '22023', 'event 2 of stream "bad/a" has the same place as the one before it'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 7 AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2)$$, '22023', 'event 2 of stream "bad/a" has the same place as the one before it'),
-	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, n AS sequence, -n AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2) AS n$$, '22023', 'event 2 of stream "bad/a" has no greater position than the one before it'),
+	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, n AS sequence, -n AS "position", 'e' AS event_type, '{}'::jsonb AS payload FROM generate_series(1, 2) AS n$$, '22023', 'event 2 of stream "bad/a" has no greater position than those before it'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, NULL::int AS sequence, 'e' AS event_type, '{}'::jsonb AS payload$$, '22004', 'event 1 of stream "bad/a" does not say where in the stream it stands'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 1 AS sequence, 'e' AS event_type, '{}'::jsonb AS payload, '[]'::jsonb AS metadata$$, '22023', 'metadata must be a JSON object'),
 	($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 1 AS sequence, 'e' AS event_type, '{'::text AS payload$$, '22P02', 'invalid input syntax for type json'),
@@ -119,6 +119,6 @@ CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.payloa
 CREATE TRIGGER change BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION change();
 CREATE VIEW changed AS SELECT 'changed' AS aggregate_type, aggregate_id, "position", event_type, payload FROM by_hand;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.import_events('changed')$$))[1:3], ARRAY['55000', 'the log is not what the source says',
-	'Of the events of the source, 6 are missing or differ, and 0 are out of order.'], 'what is not in the log as it should be undoes it all');
+	'Events of the source that are missing or differ: 6; that are out of order: 0.'], 'what is not in the log as it should be undoes it all');
 DROP TRIGGER change ON cqrs_es.events;
 ROLLBACK;

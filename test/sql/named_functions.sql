@@ -2,7 +2,7 @@
 -- A function may be given by its name or by its signature, as a text or as a
 -- regprocedure, to all that define something; and what is none is called by its name.
 BEGIN;
-SELECT plan(42);
+SELECT plan(50);
 SET LOCAL client_min_messages = error;
 CREATE SCHEMA "nf Schema";
 SET LOCAL search_path = "nf Schema", public;
@@ -32,6 +32,12 @@ SELECT is(decider, 'nf_d(aggregate_id)', 'it stays as it was written') FROM cqrs
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_reducer('nf', 'X', '')$$), '22023', 'an empty reducer');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_reducer('nf', 'X', '5 ')$$), '42883', 'a number');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_upcaster('X', '1', '2', NULL::text)$$), '22004', 'null');
+SELECT is(pg_temp.error_of(format('SELECT cqrs_es.' || call, given), '{state,message,hint}'), ARRAY['42602', format('"%s" is no name of a function', given),
+	'Give its name alone, or with the types of its arguments behind it, as in ''my_schema.my_function(jsonb, jsonb)''.'], format(call, given))
+FROM (VALUES (1, $$define_reducer('nf', 'X', %L)$$), (2, $$define_upcaster('X', '1', '2', %L)$$)) c (n, call), (VALUES (1, 'upper('), (2, 'upper(jsonb'), (3, ' (jsonb)')) g (m, given) ORDER BY n, m;
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_reducer('nf', 'X', 'nf_r(jsonb,)')$$), '22P02', 'a type that is missing');
+CREATE FUNCTION "nf (r"(jsonb, cqrs_es.event) RETURNS jsonb LANGUAGE sql AS $$SELECT $1$$;
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_reducer('nf', 'Y', ' "nf (r" (jsonb, cqrs_es.event) ')$$), 'none', 'a name with a parenthesis in it');
 
 -- they work
 SELECT cqrs_es.define_command('nf', 'C', 'nf_d') \gset x_

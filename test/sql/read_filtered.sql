@@ -13,8 +13,8 @@ END $$;
 -- All filters, from all sorts of positions, in pages of several sizes.
 CREATE TEMP TABLE filters AS
 	SELECT row_number() OVER () AS filter, a::text[] AS aggregate_types, e::text[] AS event_types, tenant
-	FROM (VALUES (NULL), ('{}'), ('{filter 1}'), ('{filter 1,filter 1,NULL}'), ('{filter 0,filter 2,none}')) AS a (a),
-		(VALUES (NULL), ('{}'), ('{rare}'), ('{rare,odd,rare}'), ('{even,none,NULL}')) AS e (e),
+	FROM (VALUES (NULL), ('{}'), ('{filter 1}'), ('{filter 1,filter 1,""}'), ('{filter 0,filter 2,none}')) AS a (a),
+		(VALUES (NULL), ('{}'), ('{rare}'), ('{rare,odd,rare}'), ('{even,none,even}')) AS e (e),
 		(VALUES (''), ('small'), ('none')) AS t (tenant);
 CREATE TEMP TABLE seen (way text, filter bigint, size int, page int, positions bigint[], read_to bigint);
 -- read everything in pages, going on from the cursor

@@ -2,7 +2,7 @@
 -- rebuild_in_portions and resume_in_portions: the same rows as in one transaction, and what is left when one is
 -- interrupted.
 
-SELECT plan(33);
+SELECT plan(47);
 CREATE SCHEMA rp;
 SET search_path = rp, public;
 CREATE TABLE rp.sums (id text PRIMARY KEY, n bigint NOT NULL, trail text NOT NULL);
@@ -79,6 +79,35 @@ SELECT is((SELECT sum(n) FROM sums), 173::numeric, 'each event once');
 SELECT rp.sums() AS before, cqrs_es.rebuild_projection('rp') > 0 AS x \gset
 SELECT is(rp.sums(), :'before', 'a rebuild in one transaction gives the same');
 
+-- one that was live is live after the rebuild, however often it was begun; one that was paused is paused
+SELECT cqrs_es.define_handler('rp', 'other', $$UPDATE sums SET n = n / 0$$) IS NULL AS y \gset
+SELECT rp.sums() AS before \gset
+\set interrupted 'CALL cqrs_es.rebuild_in_portions(''rp'', 7);'
+\set statements :interrupted
+\i test/include/session.sql
+\i test/include/session.sql
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'it is interrupted twice');
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'live, handled to 174', 'and live at the end of the third');
+SELECT is(rp.sums(), :'before', 'with the same rows');
+\i test/include/session.sql
+SELECT cqrs_es.rebuild_projection('rp', on_error => 'skip') IS NULL AS x \gset
+SELECT is(rp.state(), 'live, handled to 174', 'also at the end of a rebuild in one transaction');
+SELECT is(rp.sums(), :'before', 'with the same rows');
+SELECT is((SELECT count(*) FROM cqrs_es.projections WHERE live_after), 0::bigint, 'of which nothing is remembered');
+SELECT cqrs_es.pause_projection('rp') IS NULL AS x \gset
+\i test/include/session.sql
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'paused, handled to 174', 'one that was paused is paused');
+SELECT cqrs_es.resume_projection('rp') IS NULL AS x \gset
+\i test/include/session.sql
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'one that is live is interrupted');
+SELECT cqrs_es.pause_projection('rp') IS NULL AS x \gset
+SELECT is(rp.state(), 'partly rebuilt, handled to 147', 'and paused');
+CALL cqrs_es.rebuild_in_portions('rp', 7, on_error => 'skip');
+SELECT is(rp.state(), 'paused, handled to 174', 'it stays so');
+SELECT cqrs_es.resume_projection('rp') IS NULL AS x, cqrs_es.drop_handler('rp', 'other') IS NULL AS y \gset
+
 -- handlers that append: not for old events, also when a rebuild that was interrupted is resumed
 CREATE TABLE rp.seen (position bigint);
 CREATE FUNCTION rp.react(e cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$
@@ -104,6 +133,31 @@ SELECT is((SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'rp reacti
 SELECT is((SELECT count(*) FROM rp.seen), 173::bigint, 'each once');
 SELECT cmp_ok((SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'rp reaction'), '>', 0::bigint, 'there are some');
 SELECT is((SELECT state FROM cqrs_es.projection_status WHERE name = 'reactor'), 'live', 'and it is live');
+
+-- handlers that cannot run: found out before the empty table is committed
+CREATE ROLE cqrs_es_filler;
+CREATE TABLE rp.filled (position bigint);
+GRANT USAGE ON SCHEMA rp, cqrs_es TO cqrs_es_filler;
+GRANT ALL ON rp.filled TO cqrs_es_filler;
+SELECT cqrs_es.create_projection('filled', '{rp}', '{filled}', backfill => true) IS NULL AS x,
+	cqrs_es.define_handler('filled', 'made', 'INSERT INTO filled VALUES (event.global_position)') IS NULL AS y,
+	cqrs_es.alter_projection('filled', owner => 'cqrs_es_filler') IS NULL AS z \gset
+SELECT cqrs_es.resume_projection('filled') AS x, count(*) AS filled FROM rp.filled \gset
+SELECT count(*) AS filled FROM rp.filled \gset
+UPDATE cqrs_es.handlers SET definer = 'cqrs_es_filler'::regrole, definer_name = 'cqrs_es_filler' WHERE projection = 'filled';
+REVOKE INSERT ON rp.filled FROM cqrs_es_filler;
+\set statements 'CALL cqrs_es.rebuild_in_portions(''filled'', 7);'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'ERROR:  55000', 'a handler that may not write ends a rebuild before it begins');
+SELECT is((SELECT count(*) FROM rp.filled), :filled::bigint, 'the table is as it was');
+SELECT is((SELECT state FROM cqrs_es.projection_status WHERE name = 'filled'), 'live', 'the projection too');
+GRANT INSERT ON rp.filled TO cqrs_es_filler;
+CALL cqrs_es.rebuild_in_portions('filled', 7);
+SELECT is((SELECT count(*) FROM rp.filled), :filled::bigint, 'with the right it is rebuilt');
+SELECT cqrs_es.drop_projection('filled') IS NULL AS x \gset
+DROP TABLE rp.filled;
+DROP OWNED BY cqrs_es_filler;
+DROP ROLE cqrs_es_filler;
 
 SELECT cqrs_es.drop_projection(name) IS NULL AS x FROM cqrs_es.projections WHERE name IN ('rp', 'reactor')
 \g /dev/null

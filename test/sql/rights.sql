@@ -163,12 +163,13 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$ALTER POLICY tenant_isolation ON cqrs_es.events USING (true)$$),
 	('{OWNER}', $$ALTER TABLE cqrs_es.events DISABLE ROW LEVEL SECURITY$$),
 	('{OWNER}', $$ALTER TABLE cqrs_es.events DISABLE TRIGGER ALL$$),
-	('{OWNER}', $$CREATE RULE r AS ON INSERT TO cqrs_es.events DO INSTEAD NOTHING$$),
+	('{OWNER}', $$CREATE RULE r AS ON DELETE TO cqrs_es.events DO INSTEAD NOTHING$$),
 	('{OWNER}', $$CREATE TABLE cqrs_es.mine ()$$),
 	('{OWNER}', $$CREATE FUNCTION cqrs_es.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.tenant_id = 'x'$$),
 	('{OWNER}', $$SET LOCAL cqrs_es.node_id = 1$$),
 	('{OWNER}', $$SELECT cqrs_es.function_body(0)$$),
+	('{OWNER}', $$SELECT cqrs_es.check_declared('ddl_command_start')$$),
 	('{OWNER}', $$SET LOCAL session_replication_role = replica$$);
 INSERT INTO calls (needs, call)
 	SELECT '{OWNER}'::text[], format('SELECT FROM %s', oid::regclass) FROM pg_class
@@ -176,7 +177,7 @@ INSERT INTO calls (needs, call)
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
-	WHERE pronamespace = 'cqrs_es'::regnamespace AND (prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) OR proname ~ '^protect|^note_function_names');
+	WHERE pronamespace = 'cqrs_es'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
 GRANT SELECT ON calls TO PUBLIC;
 
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump') AND prokind <> 'p'

@@ -2,7 +2,7 @@
 -- Events that a projection cannot handle: what the error says, and how rebuild and resume step over them.
 
 BEGIN;
-SELECT plan(45);
+SELECT plan(46);
 CREATE SCHEMA se;
 SET LOCAL search_path = se, public;
 CREATE FUNCTION pg_temp.append(id text, amount text, type text DEFAULT 'moved') RETURNS bigint LANGUAGE sql AS
@@ -102,6 +102,9 @@ SELECT throws_ok($$SELECT cqrs_es.resume_projection('broken', on_error => 'skip'
 CREATE FUNCTION se.full(e cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no' USING ERRCODE = '53100'; END$$;
 SELECT cqrs_es.define_handler('broken', '*', 'full(cqrs_es.event)') IS NULL AS x \gset
 SELECT throws_ok($$SELECT cqrs_es.resume_projection('broken', on_error => 'skip')$$, '53100', NULL, 'a full disk');
+CREATE FUNCTION se.locked(e cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no' USING ERRCODE = '55P03'; END$$;
+SELECT cqrs_es.define_handler('broken', '*', 'locked(cqrs_es.event)') IS NULL AS x \gset
+SELECT throws_ok($$SELECT cqrs_es.resume_projection('broken', on_error => 'skip')$$, '55P03', NULL, 'a lock that was not to be had in time');
 
 -- handlers that append, in a resume: what they appended for an event that fails is gone with it
 CREATE FUNCTION se.react_to_some(e cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- A table of states tells aggregates apart byte by byte, or is refused.
 BEGIN;
-SELECT plan(46);
+SELECT plan(52);
 SELECT cqrs_es.create_aggregate('keyed', '{"n": 0}') IS NULL AS x, cqrs_es.define_reducer('keyed', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y \gset
 CREATE FUNCTION pg_temp.append(id text, tenant text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -39,6 +39,19 @@ SELECT throws_ok(format('SELECT pg_temp.create_keyed(%L)', columns), '42P21', me
 	(4, 'view_id text, tenant_id text COLLATE no_case, UNIQUE (tenant_id, view_id)', 'column "tenant_id" of table public.keyed_states has a collation that is not deterministic')) v (n, columns, message) ORDER BY n;
 SELECT lives_ok(format('SELECT pg_temp.create_keyed(%L)', columns), columns) FROM (VALUES
 	(1, 'view_id text PRIMARY KEY'), (2, 'view_id text COLLATE icu_bytes PRIMARY KEY'), (3, 'view_id varchar UNIQUE'), (4, 'view_id varchar(1024) PRIMARY KEY'), (5, 'view_id an_id PRIMARY KEY'), (6, 'view_id text COLLATE "C", tenant_id varchar COLLATE "POSIX", PRIMARY KEY (view_id, tenant_id)')) v (n, columns) ORDER BY n;
+SELECT throws_ok(format('SELECT pg_temp.create_keyed(%L)', columns), '55000', message, columns) FROM (VALUES
+	(1, 'view_id text PRIMARY KEY DEFERRABLE', 'constraint "keyed_states_pkey" of table public.keyed_states is deferrable'),
+	(2, 'view_id text PRIMARY KEY, UNIQUE (view_id) DEFERRABLE INITIALLY DEFERRED', 'constraint "keyed_states_view_id_key" of table public.keyed_states is deferrable'),
+	(3, 'view_id text, tenant_id text, UNIQUE (tenant_id, view_id) DEFERRABLE', 'constraint "keyed_states_tenant_id_view_id_key" of table public.keyed_states is deferrable')) v (n, columns, message) ORDER BY n;
+SELECT lives_ok($$SELECT pg_temp.create_keyed('view_id text PRIMARY KEY, UNIQUE (view_id, version) DEFERRABLE')$$, 'a deferrable one on more than that');
+CREATE TABLE keyed_states (view_id text PRIMARY KEY, version bigint, payload jsonb);
+SELECT cqrs_es.create_projection('keyed', read_models => '{keyed_states}', state_of => 'keyed') IS NULL AS x \gset
+ALTER TABLE keyed_states DROP CONSTRAINT keyed_states_pkey, ADD PRIMARY KEY (view_id) DEFERRABLE;
+SELECT matches(errors[1], 'constraint "keyed_states_pkey" of table public.keyed_states is deferrable', 'one that became so is shown') FROM cqrs_es.projection_status WHERE name = 'keyed';
+ALTER TABLE keyed_states DROP CONSTRAINT keyed_states_pkey, ADD PRIMARY KEY (view_id);
+SELECT is(errors, NULL, 'and one that is not any more is right') FROM cqrs_es.projection_status WHERE name = 'keyed';
+SELECT cqrs_es.drop_projection('keyed') IS NULL AS x \gset
+DROP TABLE keyed_states;
 
 -- which indexes
 

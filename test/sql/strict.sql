@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Strict aggregates: what the reducers cannot take is refused when it is appended, on every path.
 BEGIN;
-SELECT plan(113);
+SELECT plan(121);
 CREATE FUNCTION checked(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
 	IF (event).payload ->> 'fail' IS NOT NULL THEN
@@ -79,6 +79,8 @@ SELECT is(:'answer'::text, E'1\n1\nERROR:  QE103', 'COPY');
 SELECT cqrs_es.define_upcaster('Deposited', '1', '2', 'deposited_2(jsonb)') IS NULL AS x \gset
 SELECT is((pg_temp.error_of(format('SELECT pg_temp.append(%L, %L, %L, %L)', way, 'strict', way, '[{"type": "Deposited", "payload": {"amount": 5}}]')))[2], format('event 6 (Deposited) cannot be appended to stream "strict/%s"', way), way || ': an old version') FROM ways ORDER BY n;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.append_event('strict', 'v', 'Deposited', '{"amount": 5}')$$))[3:4], ARRAY['Its version "1" is an old one, which upcasters lift.', 'Append it in its newest shape, with that version: event_version => ''2'', or the member "version".'], 'what is said');
+SELECT is((pg_temp.error_of(format('SELECT pg_temp.append(%L, %L, %L, %L)', way, 'strict', way, '[{"type": "Deposited", "payload": {"amount": 5}, "version": "7"}]')))[1], 'QE103', way || ': a version that nothing knows') FROM ways ORDER BY n;
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.append_event('strict', 'v', 'Deposited', '{"amount": 5}', event_version => '7')$$))[3:4], ARRAY['Its version "7" is none that upcasters of this event type know.', 'Is it mistyped? The newest one is ''2''. Define the upcaster to a newer one first.'], 'what is said of that');
 SELECT lives_ok(format('SELECT pg_temp.append(%L, %L, %L, %L)', way, 'strict', way, '[{"type": "Deposited", "payload": {"amount": 5}, "version": "2"}]'), way || ': the newest') FROM ways ORDER BY n;
 SELECT lives_ok($$SELECT pg_temp.append('append_event', 'loose', 'old', '[{"type": "Deposited", "payload": {"amount": "5"}}]')$$, 'who is not strict takes any');
 SELECT cqrs_es.drop_upcaster('Deposited', '1') IS NULL AS x \gset

@@ -57,12 +57,14 @@ SELECT cqrs_es.drop_upcaster('counted', '1') IS NULL AS x \gset
 -- a reducer and an upcaster that change declarations, their own among them, all the time
 CREATE FUNCTION redeclaring(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
+	PERFORM cqrs_es.drop_reducer('user code', 'counted'), cqrs_es.drop_upcaster('counted', '1');
 	PERFORM cqrs_es.define_reducer('user code', 'counted', 'redeclaring(jsonb, cqrs_es.event)');
 	PERFORM cqrs_es.define_upcaster('counted', '1', '2', 'lifting(jsonb)');
 	RETURN jsonb_build_object('n', coalesce((state->>'n')::integer, 0) + 1, 'lifted', event.payload->'lifted');
 END $$;
 CREATE FUNCTION lifting(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
+	PERFORM cqrs_es.drop_upcaster('counted', '1');
 	PERFORM cqrs_es.define_upcaster('counted', '1', '2', 'lifting(jsonb)');
 	RETURN payload || '{"lifted": true}';
 END $$;

@@ -2,7 +2,7 @@
 -- verify_log() counts, and finds what is wrong with a log; and what dumps do not have
 -- of the other tables is refused or told.
 BEGIN;
-SELECT plan(25);
+SELECT plan(30);
 
 -- what other files have left, too
 CREATE FUNCTION pg_temp.problems() RETURNS SETOF text LANGUAGE sql AS $$
@@ -51,6 +51,11 @@ SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = 1 WH
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER ALL$$), 'guards of the log 0', 'triggers');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER dispatch_event$$), 'guards of the log 4', 'one trigger');
 SELECT is(pg_temp.found_after($$DROP TRIGGER admit_event ON cqrs_es.events$$), 'guards of the log 4', 'one that is gone');
+SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DROP CONSTRAINT events_pkey$$), 'unique indexes of streams 0', 'the primary key');
+SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DROP CONSTRAINT events_pkey, ADD UNIQUE (tenant_id, aggregate_id, aggregate_type, sequence)$$), NULL, 'another one does');
+SELECT is(pg_temp.found_after($$DROP POLICY tenant_isolation ON cqrs_es.events$$), 'tables without the policy of tenants 1', 'the policy');
+SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE ROW LEVEL SECURITY; DROP POLICY tenant_isolation ON cqrs_es.snapshots$$), 'tables without the policy of tenants 2', 'or row security');
+SELECT is(pg_temp.found_after($$ALTER POLICY tenant_isolation ON cqrs_es.events RENAME TO tenants$$), NULL, 'another name does no harm');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events ADD COLUMN unseen int, DROP COLUMN event_version$$), 'columns that no dump has 2', 'columns that came when no event trigger looked');
 -- (which no rollback undoes)
 SELECT is(pg_temp.found_after($$SELECT setval('cqrs_es.events_global_position_seq', 1)$$), 'last position drawn 1', 'a sequence that is behind');

@@ -100,6 +100,9 @@ foreach my $addition (
 	[ 'a foreign key', q{CREATE TABLE public.types (t text COLLATE "C" PRIMARY KEY); INSERT INTO types VALUES ('added'); ALTER TABLE cqrs_es.events ADD FOREIGN KEY (event_type) REFERENCES types} ],
 	[ 'a trigger', q{CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine AFTER INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION f()} ],
 	[ 'a policy', 'CREATE POLICY mine ON cqrs_es.events AS RESTRICTIVE USING (true)' ],
+	[ 'no policy for tenants', 'DROP POLICY tenant_isolation ON cqrs_es.events' ],
+	[ 'a trigger that is off', 'ALTER TABLE cqrs_es.events DISABLE TRIGGER refuse_change' ],
+	[ 'no index on positions', 'DROP INDEX cqrs_es.events_global_position_idx' ],
 	[ 'a rule', 'CREATE RULE mine AS ON DELETE TO cqrs_es.events DO ALSO NOTIFY deleted' ],
 	[ 'an owner', 'GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper' ],
 	[ 'a publication', 'CREATE PUBLICATION log FOR TABLE cqrs_es.events, public.states' ],
@@ -118,13 +121,18 @@ foreach my $addition (
 my $database = new_database();
 foreach my $told ([ 'CREATE PUBLICATION p FOR TABLES IN SCHEMA cqrs_es', 'schema of an extension in a publication' ],
 	[ 'CREATE PUBLICATION q FOR TABLE cqrs_es.published_positions', 'of cqrs_es.published_positions' ],
-	[ 'CREATE INDEX ON cqrs_es.snapshots (created_at)', 'of cqrs_es.snapshots' ], [ 'ALTER TABLE cqrs_es.handlers OWNER TO keeper', 'of cqrs_es.handlers' ])
+	[ 'CREATE INDEX ON cqrs_es.snapshots (created_at)', 'of cqrs_es.snapshots' ], [ 'ALTER TABLE cqrs_es.handlers OWNER TO keeper', 'of cqrs_es.handlers' ],
+	[ 'ALTER SEQUENCE cqrs_es.events_global_position_seq CACHE 2', 'of cqrs_es.events_global_position_seq' ],
+	[ 'ALTER TABLE cqrs_es.handlers DISABLE TRIGGER registry_changed', 'of cqrs_es.handlers' ], [ 'DROP TRIGGER registry_changed ON cqrs_es.handlers', 'of cqrs_es.handlers' ],
+	[ 'DROP POLICY tenant_isolation ON cqrs_es.snapshots', 'of cqrs_es.snapshots' ])
 {
 	my ($status, $stdout, $stderr) = $node->psql($database, $told->[0]);
 	like($stderr, qr/WARNING:  a dump has no .*\Q$told->[1]\E/, "told: $told->[0]");
 }
 my ($status, $stdout, $stderr) = $node->psql($database, 'ALTER TABLE cqrs_es.aggregates ADD COLUMN note text');
 like($stderr, qr/ERROR:  cannot change the columns of cqrs_es.aggregates/, 'refused');
+
+sql($database, 'CREATE POLICY tenant_isolation ON cqrs_es.snapshots USING (tenant_id = cqrs_es.current_tenant())');
 
 # into the extension again by hand, and out of it
 sql($database, 'ALTER TABLE cqrs_es.events SET (fillfactor = 90)');
@@ -139,6 +147,12 @@ like($stderr, qr/cannot drop extension cqrs_es because other objects depend on i
 like($stderr, qr/a log cannot be restored where another one has events/, 'a log with events gives no way');
 is(sql($database, 'SELECT count(*) FROM cqrs_es.events'), '10', 'they are there');
 is(sql($database, 'SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL'), '0', 'and nothing is wrong with them');
+
+# an owner who may not look into the schema
+($status, $stdout, $stderr) = $node->psql($database, 'ALTER TABLE cqrs_es.events OWNER TO keeper');
+like($stderr, qr/WARNING:  the owner of cqrs_es.events lacks rights.*HINT:  GRANT USAGE ON SCHEMA cqrs_es TO keeper/s, 'told: an owner without USAGE');
+($status, $stdout, $stderr) = $node->psql($database, 'GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper; ALTER TABLE cqrs_es.events SET (fillfactor = 95)');
+is($stderr, '', 'one with it');
 
 # partitions
 $database = new_database();

@@ -17,8 +17,8 @@ $node->start;
 
 # Fields of commands anywhere in the examples, and what a client may send instead.
 my @fields = ('amount', 'owner', 'title', 'price', 'quantity', 'show', 'seat', 'account_id', 'atm_id', 'check_number',
-	'widget_name', 'widget_description', 'circle_name', 'capacity', 'customerId', 'items', 'sku', 'reason');
-my @values = ('null', '-5', '0', '0.001', '1e300', '"12.50"', '"NaN"', '"x"', '""', '[]', '[5]', '{}', 'true', '[null]',
+	'widget_name', 'widget_description', 'circle_name', 'capacity', 'customerId', 'items', 'sku', 'reason', 'minutes', 'places');
+my @values = ('null', '-5', '0', '0.001', '1e300', '1e30', '1.5', '77.5', '5.0', '"12.50"', '"NaN"', '"x"', '""', '[]', '[5]', '{}', 'true', '[null]',
 	'[{"sku": "a", "quantity": -1, "price": 1}]', '[{"sku": "a", "quantity": "2", "price": "NaN"}]', '[{"quantity": 1.5, "price": 2}]');
 my @whole = ('null', '5', '"x"', '[]', '{}', '[{}]', '{"balance": 1000000, "total": -1, "status": "paid", "version": "7", "closed": 5}');
 
@@ -56,6 +56,7 @@ foreach my $source (sort keys %sources)
 						'$.** ? (@.type() == "object").keyvalue() ? (@.key == "amount" || @.key == "price" || @.key == "quantity" || @.key == "capacity").value') v)
 						THEN 'took it for a number'
 					WHEN state @? '$.balance ? (@ < 0 || @ == 1000000 || @.type() != "number")' THEN 'balance'
+					WHEN state @? '$.capacity ? (@ == 78)' THEN 'rounded'
 					WHEN state @? '$.total ? (@ < 0 || @.type() != "number")' THEN 'total'
 					WHEN state @? '$.closed ? (@ != true)' THEN 'closed'
 					WHEN state @? '$.version ? (@.type() != "number")' THEN 'version'
