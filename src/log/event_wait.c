@@ -42,7 +42,7 @@
  * When so many numbers were drawn in each millisecond of the last RATE_MS, on
  * average, there are so many milliseconds between two looks.
  */
-#define RATE_MS			20
+#define RATE_MS			100
 #define BUSY_RATE		2.5
 #define BUSY_INTERVAL_MS 10
 
