@@ -32,4 +32,5 @@ GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.a
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
     cqrs_es.execute_command, cqrs_es.reject, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams
     TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE cqrs_es.wait_for_events, cqrs_es.wait_until_settled TO PUBLIC;
 GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result TO PUBLIC;

@@ -35,6 +35,7 @@
 #include "base/extension.h"
 #include "base/registry.h"
 #include "base/tenancy.h"
+#include "base/wakeup.h"
 #include "log/append_retry.h"
 #include "log/context.h"
 #include "log/dispatch.h"
@@ -83,6 +84,7 @@ _PG_init(void)
 	TenancyInit();
 	RegistryInit();
 	DefinerInit();
+	WakeupInit();
 
 	ContextInit();
 	PositionInit();

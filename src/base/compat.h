@@ -13,10 +13,14 @@
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/sinvaladt.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "cqrs_es needs PostgreSQL 15 or newer"
@@ -134,6 +138,41 @@ compat_find_setting(const char *name)
 #else
 #define compat_my_lxid()	(MyProc->lxid)
 #endif
+
+/* 17 identifies backends by the number of their place */
+static inline PGPROC *
+compat_vxid_proc(VirtualTransactionId vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return ProcNumberGetProc(vxid.procNumber);
+#else
+	return BackendIdGetProc(vxid.backendId);
+#endif
+}
+
+/* a lock that is free at once; also not when the lock table is full; 18 can log failures */
+#if PG_VERSION_NUM >= 180000
+#define compat_try_lock(tag, mode, session) \
+	LockAcquireExtended(tag, mode, session, true, false, NULL, false)
+#else
+#define compat_try_lock(tag, mode, session) \
+	LockAcquireExtended(tag, mode, session, true, false, NULL)
+#endif
+
+/* 17 lets an extension name what it waits for */
+static inline uint32
+compat_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew(name);
+	return wait_event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
 
 /* 16 added onlySummarizing */
 #if PG_VERSION_NUM >= 160000

@@ -19,6 +19,8 @@
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_opfamily_d.h"
+#include "catalog/pg_type_d.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -59,6 +61,37 @@ static bool fits(Relation index, const EventColumns *columns, const EventFilter 
 static const FilterTexts *texts_of(AttrNumber attno, const EventColumns *columns,
 								   const EventFilter *filter);
 static bool distinct(const FilterTexts *texts, FilterTexts *result);
+
+/*
+ * A filter that is an SQL argument, an array of texts; NULL: everything fits.  2202E,
+ * 22004 for a null in it.
+ */
+FilterTexts
+EventFilterTexts(NullableDatum arg, const char *what)
+{
+	FilterTexts filter = {.all = arg.isnull};
+	ArrayType  *array;
+	Datum	   *elements;
+	int			i;
+
+	if (filter.all)
+		return filter;
+	array = DatumGetArrayTypeP(arg.value);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", what)));
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not contain nulls", what),
+				 errhint("Leave it out for all.")));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &filter.n);
+	filter.texts = palloc(Max(filter.n, 1) * sizeof(text *));
+	for (i = 0; i < filter.n; i++)
+		filter.texts[i] = DatumGetTextPP(elements[i]);
+	return filter;
+}
 
 /* Is it one of the events that are wanted? */
 bool

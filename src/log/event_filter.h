@@ -27,6 +27,7 @@ typedef struct EventFilter
 
 typedef struct FilterScan FilterScan;
 
+extern FilterTexts EventFilterTexts(NullableDatum arg, const char *what);
 extern bool EventFilterMatches(const EventFilter *filter, const Event *event);
 extern bool EventFilterHasIndex(const EventFilter *filter);
 extern FilterScan *EventFilterScan(const EventFilter *filter, int64 after_position,

@@ -71,8 +71,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/fmgrprotos.h"
@@ -80,20 +78,25 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/wakeup.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/log_history.h"
 #include "log/position.h"
 #include "log/published.h"
 
-/* sleeps while waiting for a gap: short at first, never long */
-#define MIN_SLEEP_MS	1
-#define MAX_SLEEP_MS	20
+/*
+ * Whoever holds a gap open wakes us when it has ended; unless no code of ours runs
+ * there, so look again after so long at most.
+ */
+#define LONGEST_SLEEP_MS	20
+
+/* the same while nobody is there who could fill a gap */
+#define LONGEST_IDLE_SLEEP_MS	1000
 
 /* An open question: what has to end before `number` is settled. */
 typedef struct Question
@@ -140,7 +143,6 @@ static void init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadl
 static int64 first_own_number(void);
 static Passage pass_gap(const HorizonScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
-static void sleep_politely(int *sleep_ms);
 
 void
 HorizonInit(void)
@@ -182,14 +184,11 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	int64		position = PG_GETARG_INT64(0);
 	int64		number = POSITION_NUMBER(position);
 	TimestampTz deadline;
-	int			sleep_ms = MIN_SLEEP_MS;
+	Waiter		waiter = {0};
 
 	EventsRequireRights(ACL_SELECT);
 	forget_other_sequence();
-	if (position < 0 || (position > 0 && POSITION_NODE(position) != PositionNodeId))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("position %lld is not one of this node", (long long) position)));
+	HorizonCheckPosition(position);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -207,11 +206,9 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 													   TimestampTzGetDatum(GetCurrentTimestamp()),
 													   PG_GETARG_DATUM(1)));
 	while (last_drawn_number() < number)
-	{
-		if (GetCurrentTimestamp() >= deadline)
+		if (!WakeupSleep(&waiter, deadline, HorizonLongestSleep(number)))
 			PG_RETURN_BOOL(false);
-		sleep_politely(&sleep_ms);
-	}
+	WakeupLeave(&waiter);
 	PG_RETURN_BOOL(settle(number, deadline));
 }
 
@@ -271,6 +268,51 @@ HorizonAwaitWriters(void)
 	for (i = 0; i < n; i++)
 		(void) VirtualXactLock(holders[i], true);
 	pfree(holders);
+}
+
+/*
+ * Is everything up to the position settled, as far as is known without waiting?  Not
+ * if it has not been drawn, or has not reached this standby.
+ */
+bool
+HorizonIsSettled(int64 position)
+{
+	int64		number = POSITION_NUMBER(position);
+
+	forget_other_sequence();
+	return last_drawn_number() >= number && settle(number, 0);
+}
+
+/*
+ * How long, in milliseconds, may one sleep who waits for an event after `number`,
+ * up to which all is seen, before looking again without having been woken?  Long,
+ * where whoever appends does wake; not while someone is at it, who may be prepared,
+ * and not where the log comes from elsewhere.
+ */
+long
+HorizonLongestSleep(int64 number)
+{
+	LOCKTAG		tag;
+	int			n = 0;
+
+	if (RecoveryInProgress() || PublishedIsSubscriber())
+		return LONGEST_SLEEP_MS;
+	if (PositionLastNumber() > number)
+	{
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
+		pfree(GetLockConflicts(&tag, ShareLock, &n));
+	}
+	return n > 0 ? LONGEST_SLEEP_MS : LONGEST_IDLE_SLEEP_MS;
+}
+
+/* 22023 unless it is a position of this node, or 0. */
+void
+HorizonCheckPosition(int64 position)
+{
+	if (position < 0 || (position > 0 && POSITION_NODE(position) != PositionNodeId))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position %lld is not one of this node", (long long) position)));
 }
 
 /*
@@ -505,7 +547,7 @@ close_filtered(HorizonScan *walk)
 static bool
 settle(int64 number, TimestampTz deadline)
 {
-	int			sleep_ms = MIN_SLEEP_MS;
+	Waiter		waiter = {0};
 
 	/* of what is drawn elsewhere nobody's lock tells here */
 	if (settled_number < number && PublishedDecides(number))
@@ -519,13 +561,13 @@ settle(int64 number, TimestampTz deadline)
 			question.open = false;
 			settled_number = Max(settled_number, Min(question.number, question.visible));
 			if (question.number >= number)
-				return true;
+				break;
 			continue;
 		}
-		if (GetCurrentTimestamp() >= deadline)
+		if (!WakeupSleep(&waiter, deadline, LONGEST_SLEEP_MS))
 			return false;
-		sleep_politely(&sleep_ms);
 	}
+	WakeupLeave(&waiter);
 	return true;
 }
 
@@ -533,7 +575,7 @@ settle(int64 number, TimestampTz deadline)
 static bool
 settle_replicated(int64 number, TimestampTz deadline)
 {
-	int			sleep_ms = MIN_SLEEP_MS;
+	Waiter		waiter = {0};
 
 	for (;;)
 	{
@@ -541,13 +583,14 @@ settle_replicated(int64 number, TimestampTz deadline)
 
 		settled_number = Max(settled_number, published);
 		if (settled_number >= number)
-			return true;
+			break;
 		if (published == 0)
 			PublishedWarn(number);
-		if (GetCurrentTimestamp() >= deadline)
+		if (!WakeupSleep(&waiter, deadline, LONGEST_SLEEP_MS))
 			return false;
-		sleep_politely(&sleep_ms);
 	}
+	WakeupLeave(&waiter);
+	return true;
 }
 
 /*
@@ -669,15 +712,4 @@ TimestampTz
 HorizonDeadline(void)
 {
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), cqrs_es_settle_timeout);
-}
-
-/* Sleep, longer each time; cancellable. */
-static void
-sleep_politely(int *sleep_ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 *sleep_ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	*sleep_ms = Min(*sleep_ms * 2, MAX_SLEEP_MS);
 }

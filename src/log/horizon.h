@@ -30,6 +30,9 @@ extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);
 extern int64 HorizonSettled(TimestampTz deadline);
 extern void HorizonAwaitWriters(void);
+extern long HorizonLongestSleep(int64 number);
+extern bool HorizonIsSettled(int64 position);
+extern void HorizonCheckPosition(int64 position);
 extern void HorizonCheckCursor(int64 after_position);
 extern void HorizonScanBegin(HorizonScan *walk, int64 after_position,
 							 TimestampTz deadline);

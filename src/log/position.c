@@ -65,6 +65,7 @@
 
 #include "base/compat.h"
 #include "base/extension.h"
+#include "base/wakeup.h"
 #include "log/events.h"
 #include "log/position.h"
 
@@ -393,7 +394,8 @@ begin_drawing(void)
 
 /*
  * RowExclusiveLock on the sequence, of the top transaction: nextval, too, keeps it
- * when a subtransaction is rolled back.
+ * when a subtransaction is rolled back.  Readers wait for whoever has it, so they are
+ * woken when the transaction ends.
  */
 static void
 lock_sequence(void)
@@ -401,6 +403,7 @@ lock_sequence(void)
 	ResourceOwner owner = CurrentResourceOwner;
 	Oid			relid;
 
+	WakeupAtEnd();
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	do
 	{

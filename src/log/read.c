@@ -20,7 +20,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -57,7 +56,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_read_all);
 PG_FUNCTION_INFO_V1(cqrs_es_read_page);
 PG_FUNCTION_INFO_V1(cqrs_es_stream_version);
 
-static FilterTexts filter_arg(NullableDatum arg, const char *what);
 static int64 read_log(FunctionCallInfo fcinfo, LogPage *page);
 static void begin_result(FunctionCallInfo fcinfo, int ncolumns);
 static void put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls,
@@ -163,8 +161,8 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	EventFilter filter = {
 		.tenant_ids = {.all = all_tenants,.n = 1,.texts = &tenant_id},
-		.aggregate_types = filter_arg(fcinfo->args[2], "aggregate_types"),
-		.event_types = filter_arg(fcinfo->args[3], "event_types")
+		.aggregate_types = EventFilterTexts(fcinfo->args[2], "aggregate_types"),
+		.event_types = EventFilterTexts(fcinfo->args[3], "event_types")
 	};
 	MemoryContext work = work_context();
 	FunctionCalls calls;
@@ -227,34 +225,6 @@ ReadMaxCount(NullableDatum arg)
 				(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
 				 errmsg("max_count must not be negative")));
 	return DatumGetInt64(arg.value);
-}
-
-/* An array of texts; no array: everything fits.  2202E, 22004 for a null in it. */
-static FilterTexts
-filter_arg(NullableDatum arg, const char *what)
-{
-	FilterTexts filter = {.all = arg.isnull};
-	ArrayType  *array;
-	Datum	   *elements;
-	int			i;
-
-	if (filter.all)
-		return filter;
-	array = DatumGetArrayTypeP(arg.value);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be a one-dimensional array", what)));
-	if (array_contains_nulls(array))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not contain nulls", what),
-				 errhint("Leave it out for all.")));
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &filter.n);
-	filter.texts = palloc(Max(filter.n, 1) * sizeof(text *));
-	for (i = 0; i < filter.n; i++)
-		filter.texts[i] = DatumGetTextPP(elements[i]);
-	return filter;
 }
 
 /* The type cqrs_es.event is ours to change, but its owner may have altered it. */

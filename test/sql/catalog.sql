@@ -60,7 +60,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT signature FROM functions WHERE is_public <> (proname IN ('aggregate_state', 'append_event',
 			'append_event_arrays', 'append_events', 'current_tenant', 'event_types', 'execute_command', 'id_from_text', 'load_aggregate', 'log_id', 'new_event_id',
 			'next_position', 'poisoned_streams', 'read_all', 'read_page', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
-			'take_snapshot', 'wait_for_position'))$$,
+			'take_snapshot', 'wait_for_events', 'wait_for_position', 'wait_until_settled'))$$,
 		$$CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1$$),
 	('nobody else was given a function',
 		$$SELECT signature FROM functions, aclexplode(proacl) WHERE grantee NOT IN (0, proowner)$$,
