@@ -10,6 +10,7 @@
 #	make demo                        two small applications, command by command
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
+#	make bench BENCH=subscribe       consumers of the log, and what they cost appends
 #
 # Against your own server, as with any PGXS extension:
 #
@@ -32,7 +33,7 @@ EXTENSION = cqrs_es
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCES)$(EXTENSION).control)
 
 # Each floor stands on those before it; what belongs to all of them is at the top.
-ROOMS = base log aggregate command projection
+ROOMS = base log aggregate command projection subscription
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))

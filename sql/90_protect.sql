@@ -59,6 +59,10 @@ CREATE VIEW cqrs_es.missing_objects AS
         FROM cqrs_es.handlers AS h
         UNION ALL SELECT 'commands', pg_catalog.concat_ws(', ', c.aggregate_type, c.command_type), c.definer, c.definer_name
         FROM cqrs_es.commands AS c
+        UNION ALL SELECT 'subscriptions', s.name, s.owner, s.owner_name
+        FROM cqrs_es.subscriptions AS s
+        UNION ALL SELECT 'subscriptions', s.name, s.consumer_role, s.consumer_role_name
+        FROM cqrs_es.subscriptions AS s WHERE s.consumer_role_name IS NOT NULL
     ) AS r
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE CASE WHEN r.role IS NULL
         THEN o.rolname OPERATOR(pg_catalog.=) r.role_name ELSE o.oid OPERATOR(pg_catalog.=) r.role END)

@@ -2,11 +2,12 @@
  * module.c
  *	  Module entry: the table of contents.
  *
- * cqrs_es turns PostgreSQL into an event store.  The house has five rooms, one
+ * cqrs_es turns PostgreSQL into an event store.  The house has rooms, one
  * above the other; a file uses the headers of its own room and of those below
  * it, and names no table of a room above it, which a test checks.  What must happen
  * above at an event registers itself below (DispatchRegister).
  *
+ *	subscription	who takes events out of the log, in batches with a lease
  *	projection	read models that handlers keep in the appending transaction
  *	command		deciders: state + command -> events
  *	aggregate	events -> state: reducers, replay, snapshots
@@ -54,6 +55,9 @@
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/read_model.h"
+#include "subscription/delivery_wait.h"
+#include "subscription/restored_event.h"
+#include "subscription/subscription.h"
 
 PG_MODULE_MAGIC;
 
@@ -109,5 +113,9 @@ _PG_init(void)
 
 	/* observers are called in this order, and handlers come before snapshots */
 	SnapshotInit();
+
+	SubscriptionInit();
+	DeliveryWaitInit();
+	RestoredEventInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

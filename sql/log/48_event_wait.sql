@@ -15,7 +15,7 @@ COMMENT ON PROCEDURE cqrs_es.wait_for_events(text, bigint, interval, text[], tex
     'waits until a subscription, or read_all after a position with the same filters, has something to hand out; holds no snapshot and no locks; ready: false when time ran out';
 
 CREATE PROCEDURE cqrs_es.wait_until_settled(
-    "position"      bigint,
+    global_position bigint,
     timeout         interval DEFAULT '10 seconds',
     INOUT settled   boolean DEFAULT NULL
 )

@@ -33,6 +33,11 @@
 #define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')
 #define ERRCODE_HANDLER_DEPTH			MAKE_SQLSTATE('Q','E','2','0','2')
 
+/* subscriptions */
+#define ERRCODE_BATCH_NOT_YOURS			MAKE_SQLSTATE('Q','E','4','0','1')
+#define ERRCODE_UNDEFINED_SUBSCRIPTION	MAKE_SQLSTATE('Q','E','4','0','2')
+#define ERRCODE_POSITION_AHEAD			MAKE_SQLSTATE('Q','E','4','0','4')
+
 extern bool ErrorIsNotUsers(int sqlerrcode);
 
 #endif							/* CQRS_ES_ERRORS_H */

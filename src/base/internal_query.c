@@ -132,13 +132,19 @@ InternalQueryText(const QueryRow *row, const char *column)
 	return SPI_getvalue(row->tuple, row->desc, column_number(row, column));
 }
 
+/* Columns are asked for in their order, mostly, so the one behind the last is tried first. */
 static int
 column_number(const QueryRow *row, const char *column)
 {
-	int			number = SPI_fnumber(row->desc, column);
+	static int	last = 0;
+	int			number = last + 1;
 
+	if (number > row->desc->natts ||
+		strcmp(NameStr(TupleDescAttr(row->desc, number - 1)->attname), column) != 0)
+		number = SPI_fnumber(row->desc, column);
 	if (number <= 0)
 		elog(ERROR, "a query of our own gave no column \"%s\"", column);
+	last = number;
 	return number;
 }
 

@@ -9,7 +9,7 @@
 #include "executor/spi.h"
 #include "utils/snapshot.h"
 
-#define INTERNAL_QUERY_MAX_ARGS 12
+#define INTERNAL_QUERY_MAX_ARGS 24
 
 /* One statement: schema-qualified text with $n, and its kept plan. */
 typedef struct InternalQuery

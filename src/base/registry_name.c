@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * registry_name.c
- *	  Roles and tables that registries name: definers, owners, read models.
+ *	  Roles and tables that registries name: definers, owners, consumers, read models.
  *
  * A registry has them by oid, which follows a rename, and beside it by the name
  * they had when the row was written.  Neither alone would do for a dump: an
@@ -94,6 +94,7 @@ cqrs_es_resolve_names(PG_FUNCTION_ARGS)
 	row.tuple = row.is_new ? trigger->tg_trigtuple : trigger->tg_newtuple;
 	resolve_role(&row, "definer", "definer_name");
 	resolve_role(&row, "owner", "owner_name");
+	resolve_role(&row, "consumer_role", "consumer_role_name");
 	resolve_tables(&row);
 	check_function(&row);
 	return PointerGetDatum(row.tuple);
@@ -183,6 +184,7 @@ resolve_role(RegistryRow *row, const char *role_column, const char *name_column)
 {
 	bool		has_no_role;
 	bool		has_no_name;
+	Datum		stored;
 	Oid			role;
 	char	   *name;
 
@@ -196,11 +198,14 @@ resolve_role(RegistryRow *row, const char *role_column, const char *name_column)
 			set_column(row, name_column, CStringGetTextDatum(name));
 		return;
 	}
-	name = text_to_cstring(DatumGetTextPP(get_column(row, name_column, &has_no_name)));
-	role = has_no_name ? InvalidOid : get_role_oid(name, true);
+	stored = get_column(row, name_column, &has_no_name);
+	if (has_no_name)
+		return;
+	name = TextDatumGetCString(stored);
+	role = get_role_oid(name, true);
 	if (OidIsValid(role))
 		set_column(row, role_column, ObjectIdGetDatum(role));
-	else if (row->is_new && !has_no_name)
+	else if (row->is_new)
 		warn(row, ERRCODE_UNDEFINED_OBJECT, psprintf("role \"%s\" does not exist", name));
 }
 

@@ -6,6 +6,8 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
 
 #include "base/text.h"
 
@@ -36,4 +38,22 @@ TextArgument(NullableDatum arg, const char *what, int max_bytes)
 				 errdetail("It has %zu bytes; at most %d are possible.",
 						   (Size) VARSIZE_ANY_EXHDR(value), max_bytes)));
 	return value;
+}
+
+/*
+ * The text, if it has at most so many bytes; else as many whole characters of its
+ * beginning as leave room for dots behind them, palloc'd.
+ */
+text *
+TextBegin(text *value, int max_bytes)
+{
+	static const char dots[] = "...";
+	int			size = (int) VARSIZE_ANY_EXHDR(value);
+	const char *data = VARDATA_ANY(value);
+	int			begin;
+
+	if (size <= max_bytes)
+		return value;
+	begin = pg_mbcliplen(data, size, max_bytes - (int) strlen(dots));
+	return cstring_to_text(psprintf("%.*s%s", begin, data, dots));
 }

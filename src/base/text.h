@@ -9,6 +9,7 @@
 #include "base/compat.h"
 
 extern text *TextArgument(NullableDatum arg, const char *what, int max_bytes);
+extern text *TextBegin(text *value, int max_bytes);
 
 /* Bytewise equality of two untoasted texts. */
 static inline bool

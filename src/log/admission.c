@@ -46,12 +46,16 @@
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "base/text.h"
+#include "log/admission.h"
 #include "log/context.h"
 #include "log/event_scan.h"
 #include "log/import.h"
 #include "log/log_end.h"
 #include "log/position.h"
 #include "log/stream_index.h"
+
+/* who wants to know of restored rows */
+static AdmissionObserver tell_restored = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_admit_event);
 PG_FUNCTION_INFO_V1(cqrs_es_refuse_change);
@@ -70,6 +74,13 @@ static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *
 static void check_time(Relation rel, const NewRow *row);
 static void settle_time(NewRow *row, const StreamTip *tip);
 static void set_column(NewRow *row, EventColumn column, Datum value);
+
+/* Have somebody told of restored rows, who must not fail; called by Inits only. */
+void
+AdmissionSetObserver(AdmissionObserver observer)
+{
+	tell_restored = observer;
+}
 
 /* SQL: the BEFORE INSERT ROW trigger of the log */
 Datum
@@ -251,7 +262,11 @@ admit_restored(Relation rel, NewRow *row)
 				 errdetail("The event at that position is one of stream \"%s\".", stream),
 				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
 	if (POSITION_NODE(position) == PositionNodeId)
+	{
 		(void) PositionAdvance(POSITION_NUMBER(position));
+		if (tell_restored)
+			tell_restored(position);
+	}
 }
 
 /* Give the row its sequence, or check the one it brings. */

@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/extension.h"
 #include "base/tenancy.h"
 #include "base/wakeup.h"
 #include "log/event_filter.h"
@@ -42,7 +43,7 @@
  * When so many numbers were drawn in each millisecond of the last RATE_MS, on
  * average, there are so many milliseconds between two looks.
  */
-#define RATE_MS			100
+#define RATE_MS			20
 #define BUSY_RATE		2.5
 #define BUSY_INTERVAL_MS 10
 
@@ -59,6 +60,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_wait_until_settled);
 
 static EventWaitSubscription wait_for_subscription = NULL;
 
+static int64 last_number(void);
 static long rest_before_look(int64 number);
 static bool look_into_log(void *arg, long *longest_ms);
 static bool is_settled(void *arg, long *longest_ms);
@@ -123,7 +125,7 @@ cqrs_es_wait_until_settled(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("position must not be null")));
+				 errmsg("global_position must not be null")));
 	HorizonCheckPosition(position);
 	return answer(fcinfo, EventWaitFor(fcinfo, "wait_until_settled()", deadline,
 									   is_settled, &position));
@@ -167,7 +169,7 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	WakeupEnter(&waiter);
 	for (;;)
 	{
-		int64		number = PositionLastNumber();
+		int64		number = last_number();
 		long		longest_ms = HorizonLongestSleep(number);
 		long		rest_ms = rest_before_look(number);
 
@@ -182,7 +184,7 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 		MemoryContextReset(work);
 		if (over)
 			break;
-		if (PositionLastNumber() != number)
+		if (last_number() != number)
 			SetLatch(MyLatch);
 		if (!WakeupSleep(&waiter, deadline, longest_ms))
 			break;
@@ -190,6 +192,14 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	WakeupLeave(&waiter);
 	MemoryContextDelete(work);
 	return over;
+}
+
+/* Of the positions that were drawn; 42P01 when the extension was dropped meanwhile. */
+static int64
+last_number(void)
+{
+	(void) ExtensionRelid("events");
+	return PositionLastNumber();
 }
 
 /*

@@ -165,6 +165,13 @@ EventsCheckRights(AclMode mode)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 }
 
+/* May the caller read the log at all? */
+bool
+EventsMayRead(void)
+{
+	return pg_class_aclmask(ExtensionRelid("events"), GetUserId(), ACL_SELECT, ACLMASK_ALL) == ACL_SELECT;
+}
+
 /*
  * Modules that audit (pgaudit) or refuse (sepgsql) what the executor is about to do do
  * not see what is done below it.  Their hook is not made to be called from anywhere:

@@ -57,6 +57,7 @@ extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);
 extern void EventsRequireRights(AclMode mode);
 extern void EventsCheckRights(AclMode mode);
+extern bool EventsMayRead(void);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);

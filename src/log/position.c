@@ -270,15 +270,21 @@ PositionLastNumber(void)
 	return PositionSequenceNumber(PositionSequence());
 }
 
-/* The same of one of our sequences. */
+/* The same of one of our sequences; 42P01 when it is gone. */
 int64
 PositionSequenceNumber(Oid sequence)
 {
-	Relation	rel = relation_open(sequence, AccessShareLock);
-	Buffer		buffer = ReadBuffer(rel, 0);
+	Relation	rel = try_relation_open(sequence, AccessShareLock);
+	Buffer		buffer;
 	HeapTupleData row;
 	int64		number;
 
+	/* who waits for events holds no lock on it */
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("extension \"%s\" was dropped meanwhile", CQRS_ES_SCHEMA)));
+	buffer = ReadBuffer(rel, 0);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	number = last_number(sequence_row(buffer, &row));
 	UnlockReleaseBuffer(buffer);

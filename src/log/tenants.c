@@ -33,6 +33,7 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_tenants);
 
+static bool sees_all_rows(void);
 static bool may_execute_tenants(void);
 static bool has_index(void);
 static uint64 read_tenants(void);
@@ -74,9 +75,7 @@ cqrs_es_tenants(PG_FUNCTION_ARGS)
 void
 TenantsRequireAll(void)
 {
-	Oid			log = ExtensionRelid("events");
-
-	if (compat_class_ownercheck(log, GetUserId()) || has_bypassrls_privilege(GetUserId()))
+	if (sees_all_rows())
 		return;
 	if (!may_execute_tenants())
 		ereport(ERROR,
@@ -89,6 +88,21 @@ TenantsRequireAll(void)
 				 errmsg("permission denied to read the events of all tenants"),
 				 errdetail("The log has policies of its own, which show the current tenant's alone."),
 				 errhint("Read as a role with BYPASSRLS.")));
+}
+
+/* The same as an answer. */
+bool
+TenantsMayAll(void)
+{
+	return sees_all_rows() || (may_execute_tenants() && !EventsRowSecurity());
+}
+
+/* Does row security not concern the caller? */
+static bool
+sees_all_rows(void)
+{
+	return compat_class_ownercheck(ExtensionRelid("events"), GetUserId()) ||
+		has_bypassrls_privilege(GetUserId());
 }
 
 static bool

@@ -7,5 +7,6 @@
 #define CQRS_ES_TENANTS_H
 
 extern void TenantsRequireAll(void);
+extern bool TenantsMayAll(void);
 
 #endif							/* CQRS_ES_TENANTS_H */

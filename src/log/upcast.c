@@ -77,6 +77,7 @@ static void lock_upcasters(void);
 static void unlock_upcasters(void);
 static void define_upcaster(FunctionCallInfo fcinfo, NullableDatum function);
 static Upcasters *all_upcasters(void);
+static Upcasters *upcasters_if_any(void);
 static Upcaster *find_upcaster(const Upcasters *all, const text *event_type, const text *version);
 static Datum lift(Event *event, Upcaster *upcaster, FunctionCalls *calls);
 static void describe_upcast(void *arg);
@@ -200,23 +201,13 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 void
 UpcastEvent(Event *event, FunctionCalls *calls)
 {
-	static uint64 none_in_generation = 0;
-	uint64		generation = RegistryGeneration();
-	Upcasters  *all;
+	Upcasters  *all = upcasters_if_any();
 	Upcaster   *upcaster;
 	text	   *event_type;
 	int			steps = 0;
 
-	/* most databases have no upcasters: find that out once per generation */
-	if (none_in_generation == generation)
+	if (all == NULL)
 		return;
-	all = all_upcasters();
-	if (all->n == 0)
-	{
-		none_in_generation = generation;
-		return;
-	}
-
 	event_type = EventText(event, EVENT_EVENT_TYPE);
 	while ((upcaster = find_upcaster(all, event_type, EventText(event, EVENT_EVENT_VERSION))) != NULL)
 	{
@@ -227,6 +218,33 @@ UpcastEvent(Event *event, FunctionCalls *calls)
 		event->values[EVENT_EVENT_VERSION] = PointerGetDatum(upcaster->to_version);
 		event->row = NULL;
 	}
+}
+
+/* Is there an upcaster that would lift the event? */
+bool
+UpcastLifts(const Event *event)
+{
+	Upcasters  *all = upcasters_if_any();
+
+	return all != NULL && find_upcaster(all, EventText(event, EVENT_EVENT_TYPE),
+										EventText(event, EVENT_EVENT_VERSION)) != NULL;
+}
+
+/* All upcasters, NULL when there are none, as in most databases: once per generation that is found out. */
+static Upcasters *
+upcasters_if_any(void)
+{
+	static uint64 none_in_generation = 0;
+	uint64		generation = RegistryGeneration();
+	Upcasters  *all;
+
+	if (none_in_generation == generation)
+		return NULL;
+	all = all_upcasters();
+	if (all->n > 0)
+		return all;
+	none_in_generation = generation;
+	return NULL;
 }
 
 /*

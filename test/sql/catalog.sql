@@ -51,7 +51,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT signature FROM functions WHERE proparallel <> 'u' AND proname NOT IN ('current_tenant', 'id_from_text', 'new_event_id')$$,
 		$$ALTER FUNCTION cqrs_es.read_all PARALLEL RESTRICTED$$),
 	('what is not volatile does not look at the log either',
-		$$SELECT signature FROM functions WHERE provolatile <> 'v' AND proname NOT IN ('current_tenant', 'id_from_text', 'last_position', 'projection_errors')$$,
+		$$SELECT signature FROM functions WHERE provolatile <> 'v' AND proname NOT IN ('current_tenant', 'id_from_text', 'last_position', 'projection_errors',
+			'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen')$$,
 		$$ALTER FUNCTION cqrs_es.read_all STABLE$$),
 	('every argument has a name',
 		$$SELECT signature FROM functions WHERE NOT is_trigger AND pronargs > 0 AND (proargnames IS NULL OR '' = ANY (proargnames))$$,
@@ -60,7 +61,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT signature FROM functions WHERE is_public <> (proname IN ('aggregate_state', 'append_event',
 			'append_event_arrays', 'append_events', 'current_tenant', 'event_types', 'execute_command', 'id_from_text', 'load_aggregate', 'log_id', 'new_event_id',
 			'next_position', 'poisoned_streams', 'read_all', 'read_page', 'read_stream', 'reject', 'replay', 'settled_position', 'stream_version',
-			'take_snapshot', 'wait_for_events', 'wait_for_position', 'wait_until_settled'))$$,
+			'take_snapshot', 'wait_for_position', 'wait_for_events', 'wait_until_settled', 'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen',
+			'receive_events', 'ack_events', 'nack_event', 'extend_lease', 'release_batch'))$$,
 		$$CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1$$),
 	('nobody else was given a function',
 		$$SELECT signature FROM functions, aclexplode(proacl) WHERE grantee NOT IN (0, proowner)$$,
@@ -72,14 +74,15 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		coalesce(obj_description(oid, 'pg_class'), obj_description(reltype, 'pg_type'), '') = ''$$,
 		$$CREATE TABLE cqrs_es.planted ()$$),
 	('every table and sequence is marked for pg_dump: without that its data is silently lost',
-		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p', 'S') AND oid <> ALL (
+		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p', 'S') AND relpersistence <> 'u' AND oid <> ALL (
 			SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'cqrs_es')$$,
 		$$CREATE SEQUENCE cqrs_es.planted$$),
 	('all rows of it, that is',
 		$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'cqrs_es' AND c <> '' AND c !~ '^WHERE false UNION ALL[^W]* FROM .* FROM cqrs_es\.[a-z]+ AS [a-z]$'$$,
 		$$UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'cqrs_es'$$),
-	('nobody but the owner has a right on a relation',
-		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner$$,
+	('nobody but the owner has a right on a relation, but to see views that show each what is theirs',
+		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner AND NOT (privilege_type = 'SELECT' AND relkind = 'v'
+			AND relname IN ('subscription_status', 'subscription_consumers', 'subscription_dead_letters', 'subscription_parked_streams'))$$,
 		$$GRANT SELECT ON cqrs_es.aggregates TO PUBLIC$$),
 	('nor on a column',
 		$$SELECT relname FROM relations JOIN pg_attribute ON attrelid = relations.oid WHERE attacl IS NOT NULL$$,
@@ -105,8 +108,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 	('no other policy is there',
 		$$SELECT relname, polname FROM pg_policy JOIN relations ON relations.oid = polrelid WHERE polname <> 'tenant_isolation' OR NOT has_tenant$$,
 		$$CREATE POLICY planted ON cqrs_es.aggregates USING (true)$$),
-	('every other table is a registry, which tells the sessions of INSERT, UPDATE, DELETE and TRUNCATE, in a replica too',
-		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND NOT EXISTS (
+	('every other table, but what changes with each batch, is a registry, which tells the sessions of INSERT, UPDATE, DELETE and TRUNCATE, in a replica too',
+		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND relname NOT IN ('shares', 'consumers') AND NOT EXISTS (
 			SELECT FROM pg_trigger WHERE tgrelid = relations.oid AND tgfoid = 'cqrs_es.registry_changed'::regproc
 			AND tgenabled = 'A' AND tgtype & 1 = 0 AND tgtype & 2 = 0 AND tgtype & 60 = 60)$$,
 		$$ALTER TABLE cqrs_es.handlers ENABLE TRIGGER registry_changed$$),
@@ -117,7 +120,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		AND attcollation <> '"C"'::regcollation$$,
 		$$CREATE TABLE cqrs_es.planted (key text PRIMARY KEY)$$),
 	('every unique index of a table of streams has the aggregate id and the tenant',
-		$$SELECT relname FROM pg_index i JOIN relations c ON c.oid = i.indrelid WHERE i.indisunique AND is_of_streams
+		$$SELECT relname FROM pg_index i JOIN relations c ON c.oid = i.indrelid WHERE i.indisunique AND is_of_streams AND i.indexrelid <> 'cqrs_es.dead_letters_pkey'::regclass
 		AND 2 <> (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attname IN ('aggregate_id', 'tenant_id'))$$,
 		$$CREATE UNIQUE INDEX ON cqrs_es.events (event_id)$$),
 	('sequences have CACHE 1',
@@ -134,7 +137,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$ALTER TYPE cqrs_es.event ADD ATTRIBUTE planted int$$),
 	('a view shows nobody more than they may see themselves, but for those that show declarations and no events',
 		$$SELECT relname FROM relations WHERE relkind IN ('v', 'm') AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)
-		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types')$$,
+		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types')
+		AND NOT (relname ~ '^subscription_' AND 'security_barrier=true' = ANY (reloptions) AND pg_get_viewdef(oid) ~ 'WHERE cqrs_es.sees_subscription')$$,
 		$$CREATE VIEW cqrs_es.planted AS SELECT * FROM cqrs_es.events$$),
 
 	-- names: nobody's schema has a say

@@ -11,6 +11,7 @@ CREATE ROLE cqrs_es_blind;
 CREATE ROLE cqrs_es_column;
 CREATE ROLE cqrs_es_writer;
 CREATE ROLE cqrs_es_architect;
+CREATE ROLE cqrs_es_consumers ROLE cqrs_es_outsider, cqrs_es_nobody, cqrs_es_reader, cqrs_es_blind, cqrs_es_column, cqrs_es_writer, cqrs_es_architect;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_nobody, cqrs_es_reader, cqrs_es_blind, cqrs_es_column, cqrs_es_writer, cqrs_es_architect;
 GRANT SELECT ON cqrs_es.events TO cqrs_es_reader;
 GRANT INSERT ON cqrs_es.events TO cqrs_es_blind;
@@ -19,7 +20,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON ROUTINE %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume)_|^projection_errors$|^last_position$|^retry_skipped$');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume|reset|discard)_|^redrive$|^projection_errors$|^last_position$|^retry_skipped$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -50,6 +51,11 @@ ROLLBACK;
 RESET ROLE;
 RESET cqrs_es.force_generic_path;
 RESET track_functions;
+
+-- something in hand, for all roles
+SELECT version FROM cqrs_es.append_event('consumed', '1', 'e', '{}', 0) \gset
+SELECT cqrs_es.create_subscription('consumed', '{consumed}', lease => '1 hour', consumer_role => 'cqrs_es_consumers') IS NULL AS x \gset
+SELECT batch, global_position AS consumed FROM cqrs_es.receive_events('consumed', 'c', 1) \gset
 
 BEGIN;
 SELECT plan(71);
@@ -87,6 +93,10 @@ ALTER TABLE own OWNER TO cqrs_es_architect;
 CREATE TABLE others (id text, n bigint);
 SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('theirs', '{rights}', '{own}'),
 	cqrs_es.define_handler('theirs', 'old', 'DELETE FROM own')$$) \gset
+SELECT cqrs_es.create_subscription('subscribed') IS NULL AS x \gset
+SELECT cqrs_es.alter_subscription('subscribed', owner => 'cqrs_es_architect') IS NULL AS x \gset
+INSERT INTO cqrs_es.dead_letters (id, subscription, tenant_id, aggregate_type, aggregate_id, slot, sequence, global_position, event_id, event_type, state)
+	VALUES (1, 'subscribed', '', 'rights', 'a', 0, 1, 1, gen_random_uuid(), 'e', 'skipped');
 
 -- what each call needs beside USAGE on the schema
 CREATE TEMP TABLE calls (n serial, needs text[], call text);
@@ -117,6 +127,11 @@ INSERT INTO calls (needs, call) VALUES
 	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_command('rights', 'a', 'Stay')$$),
 	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_command('rights', 'a', 'Go', command_id => '00000000-0000-7000-8000-000000000001')$$),
 	('{INSERT,SELECT}', $$SELECT cqrs_es.take_snapshot('rights', 'a')$$),
+	('{SELECT}', $$SELECT cqrs_es.receive_events('consumed', 'c')$$),
+	('{SELECT}', format('SELECT cqrs_es.nack_event(%L, %s, %L)', :'batch', :consumed, 'bad')),
+	('{SELECT}', format('SELECT cqrs_es.extend_lease(%L)', :'batch')),
+	('{SELECT}', format('SELECT cqrs_es.release_batch(%L)', :'batch')),
+	('{SELECT}', format('SELECT cqrs_es.ack_events(%L)', :'batch')),
 	('{EXECUTE}', $$SELECT cqrs_es.create_aggregate('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.alter_aggregate('rights', snapshot_every => 5)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_aggregate('rights', force => true)$$),
@@ -140,6 +155,23 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.create_subscription('more')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.alter_subscription('subscribed')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.pause_subscription('subscribed')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.resume_subscription('subscribed')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.reset_subscription('subscribed', 0)$$),
+	('{EXECUTE}', $$SELECT cqrs_es.redrive('subscribed')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.discard_dead_letter(1, 'seen')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.drop_subscription('subscribed')$$),
+	('{}', $$SELECT cqrs_es.sees_subscription('subscribed', true)$$),
+	('{}', $$SELECT cqrs_es.subscription_lag_events('subscribed')$$),
+	('{}', $$SELECT cqrs_es.subscription_lag('subscribed')$$),
+	('{}', $$SELECT cqrs_es.subscription_obstacle('subscribed')$$),
+	('{}', $$SELECT cqrs_es.subscription_seen('subscribed')$$),
+	('{}', $$SELECT FROM cqrs_es.subscription_status$$),
+	('{}', $$SELECT FROM cqrs_es.subscription_consumers$$),
+	('{}', $$SELECT FROM cqrs_es.subscription_dead_letters$$),
+	('{}', $$SELECT FROM cqrs_es.subscription_parked_streams$$),
 	-- for the owner alone, and for importers
 	('{OWNER}', $$SELECT cqrs_es.import_events('own')$$),
 	('{OWNER}', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('rights', 'a', 'e', '{}', now())$$),
@@ -173,7 +205,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SET LOCAL session_replication_role = replica$$);
 INSERT INTO calls (needs, call)
 	SELECT '{OWNER}'::text[], format('SELECT FROM %s', oid::regclass) FROM pg_class
-	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'events'
+	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'events' AND NOT (relkind = 'v' AND relname ~ '^subscription_')
 	UNION ALL SELECT '{OWNER}', format('INSERT INTO %s DEFAULT VALUES', oid::regclass) FROM pg_class
 	WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind = 'r' AND relname <> 'events'
 	UNION ALL SELECT '{OWNER}', format('SELECT %s()', oid::regproc) FROM pg_proc
@@ -399,4 +431,5 @@ SELECT finish();
 ROLLBACK;
 
 DROP OWNED BY cqrs_es_outsider, cqrs_es_nobody, cqrs_es_reader, cqrs_es_blind, cqrs_es_column, cqrs_es_writer, cqrs_es_architect;
-DROP ROLE cqrs_es_outsider, cqrs_es_nobody, cqrs_es_reader, cqrs_es_blind, cqrs_es_column, cqrs_es_writer, cqrs_es_architect;
+SELECT cqrs_es.drop_subscription('consumed') IS NULL AS x \gset
+DROP ROLE cqrs_es_consumers, cqrs_es_outsider, cqrs_es_nobody, cqrs_es_reader, cqrs_es_blind, cqrs_es_column, cqrs_es_writer, cqrs_es_architect;

@@ -39,7 +39,7 @@ my @breaches = (
 	[ 'an internal function that is not there', sub { s/`resolve_names`/`resolve_names`, `resolve_more`/ } ],
 	[ 'a view is missing', sub { s/^\| `missing_objects`.*\n//m } ],
 	[ 'a column is missing', sub { s/`activity`, `pid`/`activity`/ } ],
-	[ 'a table that is not there', sub { s/^(\| `snapshots`)/| `subscriptions` | `name` | |\n$1/m } ],
+	[ 'a table that is not there', sub { s/^(\| `snapshots`)/| `topics` | `name` | |\n$1/m } ],
 	[ 'a setting is missing', sub { s/^\| `cqrs_es\.retry_window`.*\n//m } ],
 	[ 'another default of a setting', sub { s/`cqrs_es\.command_retries` \| `3`/`cqrs_es.command_retries` | `5`/ } ],
 	[ 'another range of a setting', sub { s/0 to 511/0 to 1023/ } ],

@@ -196,13 +196,24 @@ cmp_ok(median_of_three(sub {
 		$lock->quit }) }), '<', 0.6, 'a wake that a lock swallowed');
 
 #-------------------------------------------------------------------------
+# who waits for open transactions to create a subscription behind them
+#-------------------------------------------------------------------------
+
+$node->safe_psql('postgres', q{BEGIN; SELECT FROM cqrs_es.append_event('account', 'forgotten', 'prepared', '1'); PREPARE TRANSACTION 'p'});
+my (undef, undef, $refusal) = $node->psql('postgres', q{\set VERBOSITY verbose
+	SET lock_timeout = '100 ms';
+	SELECT cqrs_es.create_subscription('late', start_at_end => true)});
+like($refusal, qr/ERROR:  55P03: .*CONTEXT:  waiting for transactions that have appended and are open or prepared/s, 'a wait for a forgotten transaction ends');
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'p'});
+
+#-------------------------------------------------------------------------
 # the log goes away, and is there again
 #-------------------------------------------------------------------------
 
 @waiters = map { start(wait_after(end())) } 1 .. 2;
 until_waiting(2);
 $node->safe_psql('postgres', "SET lock_timeout = '10 s'; DROP EXTENSION cqrs_es CASCADE");
-like(join(' ', map { finish($_) } @waiters), qr/^error: .*not.* error: .*not/, 'who waits for a log that is dropped gets an error');
+like(join(' ', map { finish($_) } @waiters), qr/^error: .*(dropped meanwhile|does not exist).* error: .*(dropped meanwhile|does not exist)/, 'who waits for a log that is dropped gets an error');
 $node->safe_psql('postgres', 'CREATE EXTENSION cqrs_es');
 
 #-------------------------------------------------------------------------

@@ -86,7 +86,7 @@ BEGIN
         RAISE NOTICE '%, %', event.event_type, ready;
     END LOOP;
 END $$;
-CALL pg_temp.tail(0);
+CALL pg_temp.tail(:opened - 1);
 CALL pg_temp.tail(:opened);
 DO $$
 DECLARE
@@ -95,7 +95,7 @@ BEGIN
     PERFORM FROM cqrs_es.append_event('account', '1', 'closed', '{}');
     CALL cqrs_es.wait_for_events(after_position => 0, ready => ready);
 END $$;
-SELECT event_type FROM cqrs_es.read_all();
+SELECT event_type FROM cqrs_es.read_all(:opened - 1);
 DO $$
 DECLARE
     "position" bigint;
@@ -106,7 +106,7 @@ BEGIN
     CALL cqrs_es.wait_until_settled("position", settled => settled);
     RAISE NOTICE 'settled: %', settled;
 END $$;
-SELECT event_type FROM cqrs_es.read_all();
+SELECT event_type FROM cqrs_es.read_all(:opened - 1);
 
 -- rights: those of a reader
 CREATE ROLE event_wait_nobody;
