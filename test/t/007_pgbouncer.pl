@@ -1,7 +1,8 @@
 
 # Through PgBouncer in transaction mode, where a session is no longer one client:
 # many clients over few server connections lose and double nothing, what is SET
-# LOCAL stays in its transaction, and what is SET for the session does not.
+# LOCAL stays in its transaction, and what is SET for the session does not; and
+# batches of subscriptions belong to no session.
 
 use strict;
 use warnings FATAL => 'all';
@@ -10,9 +11,14 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use lib "$ENV{TESTDIR}/test/include";
+use Clients qw(python_with_psycopg node_with_pg);
+
 use constant SERVERS => 3;		# server connections of a pool
 use constant CLIENTS => 20;
 use constant TRANSACTIONS => 50;	# of each client
+use constant CONSUMERS => 3;	# in each language
+use constant EVENTS => 600;
 
 # It stands in sbin, which is not in everybody's path.
 $ENV{PATH} .= ':/usr/sbin';
@@ -37,6 +43,7 @@ $node->safe_psql('postgres', q{
 });
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
+my @consumers;
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $pgbouncer;
 
@@ -110,6 +117,41 @@ $node->safe_psql('postgres', q{ALTER ROLE shop SET cqrs_es.tenant_id = 'acme'});
 start_pgbouncer('default_pool_size = 1');
 ($stdout, $stderr) = pooled('SELECT cqrs_es.current_tenant()');
 is($stdout, 'acme', 'a setting of the role holds on every server connection');
+
+# 3. Subscriptions.  Consumers in both languages, twice as many as there are server
+# connections: each statement of theirs may be another session's, and while one
+# waits for events it has a connection for itself.
+$node->safe_psql('postgres', 'ALTER ROLE shop RESET cqrs_es.tenant_id');
+start_pgbouncer();
+my ($python, $why_no_python) = python_with_psycopg();
+my ($node_path, $why_no_node) = node_with_pg();
+$ENV{NODE_PATH} = $node_path if defined $node_path;
+consumers('python', $why_no_python, $python, <<"END");
+import functools, sys
+import psycopg
+psycopg.connect = functools.partial(psycopg.connect, prepare_threshold=None)
+sys.path.insert(0, "$ENV{TESTDIR}/test/clients")
+from consumer import ExactlyOnce
+
+def handle(event, connection):
+    connection.execute("INSERT INTO bookings (position, stream, sequence) VALUES (%s, %s, %s)",
+                       (event.global_position, event.aggregate_id, event.sequence))
+    if event.payload["fails"] and event.attempt == 1:
+        raise ValueError("it fails once")
+
+ExactlyOnce("pooled", handle, 20).run()
+END
+consumers('javascript', $why_no_node, 'node', <<"END");
+const { ExactlyOnce } = require('$ENV{TESTDIR}/test/clients/consumer.js')
+
+async function handle(event, client) {
+  await client.query('INSERT INTO bookings (position, stream, sequence) VALUES (\$1, \$2, \$3)', [event.global_position, event.aggregate_id, event.sequence])
+  if (event.payload.fails && event.attempt === 1) throw new Error('it fails once')
+}
+
+new ExactlyOnce('pooled', handle, 20).run()
+END
+consume() if @consumers;
 
 stop_pgbouncer();
 $node->stop;
@@ -240,4 +282,47 @@ sub metadata
 	my ($id) = @_;
 	return $node->safe_psql('postgres',
 		"SELECT string_agg(metadata::text, ' ' ORDER BY sequence) FROM cqrs_es.events WHERE aggregate_type = 'settings' AND aggregate_id = '$id'");
+}
+
+# These will be consumers; without an interpreter, say why not.
+sub consumers
+{
+	my ($name, $missing, $command, $program) = @_;
+  SKIP:
+	{
+		skip "$name: $missing", 1 if $missing;
+		append_to_file("$directory/$name", $program);
+		push @consumers, ([ $command, "$directory/$name" ]) x CONSUMERS;
+	}
+}
+
+# All of them at once, beside appends, until everything is done.
+sub consume
+{
+	$node->safe_psql('postgres', q{
+		CREATE TABLE bookings (nr bigint GENERATED ALWAYS AS IDENTITY, position bigint, stream text, sequence bigint);
+		GRANT INSERT ON bookings TO shop;
+		SELECT cqrs_es.create_subscription('pooled', aggregate_types => '{job}', retry_delay => '10 ms', lease => '10 s', consumer_role => 'shop')});
+	my (@running, $output);
+	{
+		local %ENV = (%ENV, PGHOST => $directory, PGPORT => $port, PGDATABASE => 'postgres', PGUSER => 'shop');
+		foreach (0 .. $#consumers)
+		{
+			push @running, IPC::Run::start($consumers[$_], '<', \undef, '>&', "$directory/consumer$_");
+		}
+	}
+	unlink "$directory/jobs.sql";
+	append_to_file("$directory/jobs.sql", q{\set stream random(1, 20)} . "\n" . q{\set fails random(1, 20)} . "\n"
+		. q{SELECT cqrs_es.append_event('job', 'j' || :stream, 'e', jsonb_build_object('fails', :fails = 1));} . "\n");
+	IPC::Run::run([ 'pgbench', '-n', '-c', 5, '-t', EVENTS / 5, '-f', "$directory/jobs.sql", $node->connstr('postgres') ], '>&', \$output)
+	  or diag($output);
+	ok($node->poll_query_until('postgres', q{SELECT count(DISTINCT position) = } . EVENTS . q{ FROM bookings}),
+		scalar(@consumers) . ' consumers over ' . SERVERS . ' server connections: all is done');
+	$_->signal('TERM') foreach @running;
+	is(join(' ', map { eval { $_->finish }; $_->full_result(0) } @running), join(' ', (0) x @running), 'SIGTERM ends them');
+	is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT position) FROM bookings'), EVENTS . '|' . EVENTS, 'each event was worked on once');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM (SELECT sequence, lag(sequence, 1, 0::bigint) OVER (PARTITION BY stream ORDER BY nr) AS before FROM bookings) AS b
+		WHERE sequence <> before + 1}), 0, 'each stream in order');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.dead_letters}), 0, 'none is a dead letter');
+	is(join('', map { slurp_file("$directory/consumer$_") } 0 .. $#running), '', 'and no consumer met an error');
 }
