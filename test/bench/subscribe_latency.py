@@ -1,0 +1,80 @@
+"""subscribe_latency.py WAY RATE SECONDS DIRECTORY: how long after the answer to its
+COMMIT an event is in the hand of a consumer, while pgbench appends RATE events per
+second.  Prints the milliseconds of half of the events, of 99 %, and of half of the
+appends themselves.  WAY: subscription, cursor, listen, poll;
+relaxed is a subscription whose consumer has synchronous_commit = off."""
+
+import glob, os, select, subprocess, sys, time
+from uuid import uuid4
+
+import psycopg
+
+way, rate, seconds, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+kind = "latency-" + uuid4().hex
+appenders = 4
+arrived = {}
+connection = psycopg.connect(autocommit=True)
+listener = psycopg.connect(autocommit=True)
+position = connection.execute("SELECT cqrs_es.settled_position()").fetchone()[0]
+batch = None
+if way == "relaxed":
+    connection.execute("SET synchronous_commit = off")
+    way = "subscription"
+if way == "listen":
+    listener.execute("LISTEN events")
+
+
+def receive():
+    global position, batch
+    if way == "subscription":
+        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, batch"
+                                  " FROM cqrs_es.receive_events('latency', 'bench', 1000, ack => %s)", (batch,)).fetchall()
+        batch = rows[0][3] if rows else None
+    else:
+        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, global_position"
+                                  " FROM cqrs_es.read_all(%s, 1000)", (position,)).fetchall()
+        position = rows[-1][3] if rows else position
+    now = time.time()
+    for aggregate_type, aggregate_id, sequence, _ in rows:
+        if aggregate_type == kind:
+            arrived[aggregate_id, sequence] = now
+    return rows
+
+
+def wait():
+    if way == "subscription":
+        connection.execute("CALL cqrs_es.wait_for_events('latency', timeout => '1 s')")
+    elif way == "cursor":
+        connection.execute("CALL cqrs_es.wait_for_events(after_position => %s, timeout => '1 s')", (position,))
+    elif way == "listen":
+        select.select([listener], [], [], 1)
+        listener.pgconn.consume_input()
+        while listener.pgconn.notifies():
+            pass
+    else:
+        time.sleep(0.05)
+
+
+receive()
+log = f"{directory}/{kind}"
+pgbench = subprocess.Popen(
+    ["pgbench", "-n", "-M", "prepared", "-c", str(appenders), "-j", "2", "-T", str(seconds), "-R", str(rate), "-l", "--log-prefix", log,
+     "-f", "subscribe_append.sql", "-D", f"type={kind}", "-D", "payload={}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+while pgbench.poll() is None:
+    if not receive():
+        wait()
+while receive():
+    pass
+if pgbench.returncode != 0:
+    sys.exit(pgbench.stderr.read().decode())
+
+delays, appends = [], []
+for name in glob.glob(log + ".*"):
+    for line in open(name):
+        client, number, lasted, _, second, micro, lag = map(int, line.split())
+        answered = second + micro / 1e6
+        delays.append(1000 * (arrived[str(client), number] - answered))
+        appends.append((lasted - lag) / 1000)
+delays.sort()
+appends.sort()
+print(f"{delays[len(delays) // 2]:.3f} {delays[len(delays) * 99 // 100]:.3f} {appends[len(appends) // 2]:.3f}")
