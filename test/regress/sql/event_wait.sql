@@ -49,14 +49,15 @@ BEGIN
     CALL cqrs_es.wait_for_events(after_position => 0, ready => ready);
 EXCEPTION WHEN division_by_zero THEN
 END $$;
-CREATE FUNCTION pg_temp.wait() RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION waits() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     ready boolean;
 BEGIN
     CALL cqrs_es.wait_for_events(after_position => 0, ready => ready);
     RETURN ready;
 END $$;
-SELECT pg_temp.wait();
+SELECT waits();
+DROP FUNCTION waits();
 SELECT 1 AS one \; CALL cqrs_es.wait_for_events(after_position => 0);
 
 -- above READ COMMITTED, now or after the first commit
