@@ -132,6 +132,16 @@ InternalQueryText(const QueryRow *row, const char *column)
 	return SPI_getvalue(row->tuple, row->desc, column_number(row, column));
 }
 
+/* The same of a column of type text as it is, which outlives the row. */
+text *
+InternalQueryTextCopy(const QueryRow *row, const char *column)
+{
+	bool		isnull;
+	Datum		value = InternalQueryDatum(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetTextPCopy(value);
+}
+
 /* Columns are asked for in their order, mostly, so the one behind the last is tried first. */
 static int
 column_number(const QueryRow *row, const char *column)

@@ -37,6 +37,7 @@ extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
 extern QueryRow InternalQueryRow(uint64 number);
 extern Datum InternalQueryDatum(const QueryRow *row, const char *column, bool *isnull);
 extern char *InternalQueryText(const QueryRow *row, const char *column);
+extern text *InternalQueryTextCopy(const QueryRow *row, const char *column);
 extern Snapshot InternalQueryFreshSnapshot(void);
 
 #endif							/* CQRS_ES_INTERNAL_QUERY_H */

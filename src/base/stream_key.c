@@ -18,6 +18,19 @@ StreamKeyName(const StreamKey *key)
 					text_to_cstring(key->aggregate_id));
 }
 
+/* By the columns aggregate_type, aggregate_id and tenant_id of a row, palloc'd. */
+StreamKey
+StreamKeyOfRow(const QueryRow *row)
+{
+	StreamKey	key = {
+		.aggregate_type = InternalQueryTextCopy(row, "aggregate_type"),
+		.aggregate_id = InternalQueryTextCopy(row, "aggregate_id"),
+		.tenant_id = InternalQueryTextCopy(row, "tenant_id")
+	};
+
+	return key;
+}
+
 /* Are they the same stream?  Ids are compared first, since they differ most. */
 bool
 StreamKeyEqual(const StreamKey *a, const StreamKey *b)

@@ -93,6 +93,38 @@ EventFilterTexts(NullableDatum arg, const char *what)
 	return filter;
 }
 
+/*
+ * A filter that is declared, and stored: types of events or aggregates as append_event
+ * takes them, in an array of one dimension.  The messages are about `what` or one
+ * `element` of it.  2202E, 22023, and as TextArgument.
+ */
+void
+EventFilterCheckTypes(ArrayType *types, const char *what, const char *element, int max_bytes,
+					  bool may_be_empty)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	if (ARR_NDIM(types) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", what)));
+	deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	if (n == 0 && !may_be_empty)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what),
+				 errhint("Leave it out for all.")));
+	for (i = 0; i < n; i++)
+	{
+		NullableDatum type = {.value = elements[i],.isnull = nulls[i]};
+
+		(void) TextArgument(type, element, max_bytes);
+	}
+}
+
 /* Is it one of the events that are wanted? */
 bool
 EventFilterMatches(const EventFilter *filter, const Event *event)

@@ -6,6 +6,7 @@
 #ifndef CQRS_ES_EVENT_FILTER_H
 #define CQRS_ES_EVENT_FILTER_H
 
+#include "utils/array.h"
 #include "utils/snapshot.h"
 
 #include "log/events.h"
@@ -28,6 +29,8 @@ typedef struct EventFilter
 typedef struct FilterScan FilterScan;
 
 extern FilterTexts EventFilterTexts(NullableDatum arg, const char *what);
+extern void EventFilterCheckTypes(ArrayType *types, const char *what, const char *element,
+								  int max_bytes, bool may_be_empty);
 extern bool EventFilterMatches(const EventFilter *filter, const Event *event);
 extern bool EventFilterHasIndex(const EventFilter *filter);
 extern FilterScan *EventFilterScan(const EventFilter *filter, int64 after_position,

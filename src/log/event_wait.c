@@ -26,10 +26,10 @@
 #include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/extension.h"
 #include "base/tenancy.h"
 #include "base/wakeup.h"
@@ -265,11 +265,7 @@ is_settled(void *arg, long *longest_ms)
 static TimestampTz
 deadline_arg(FunctionCallInfo fcinfo, int n)
 {
-	if (PG_ARGISNULL(n))
-		return DT_NOEND;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(GetCurrentTimestamp()),
-												   PG_GETARG_DATUM(n)));
+	return PG_ARGISNULL(n) ? DT_NOEND : ClockAfter(PG_GETARG_INTERVAL_P(n));
 }
 
 /* 25001 where the transaction cannot be ended, or what it has done would be committed. */

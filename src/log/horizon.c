@@ -73,12 +73,12 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
@@ -202,9 +202,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 				 errdetail("The transaction appended events itself, from position %lld on.",
 						   (long long) PositionFirstOwn())));
 
-	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													   TimestampTzGetDatum(GetCurrentTimestamp()),
-													   PG_GETARG_DATUM(1)));
+	deadline = ClockAfter(PG_GETARG_INTERVAL_P(1));
 	while (last_drawn_number() < number)
 		if (!WakeupSleep(&waiter, deadline, HorizonLongestSleep(number)))
 			PG_RETURN_BOOL(false);

@@ -46,6 +46,7 @@
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/text.h"
+#include "log/event_filter.h"
 #include "log/events.h"
 #include "aggregate/aggregate.h"
 #include "projection/projection.h"
@@ -84,7 +85,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
 static bool is_there(const text *name, Datum *values, const char *nulls);
-static void check_types(ArrayType *types);
 static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
 static void lock_changed_tables(const Projection *projection, ArrayType *read_models);
 static void require_may_give_to(Oid owner);
@@ -168,7 +168,8 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
 	if (!PG_ARGISNULL(1))
-		check_types(PG_GETARG_ARRAYTYPE_P(1));
+		EventFilterCheckTypes(PG_GETARG_ARRAYTYPE_P(1), "aggregate_types", "aggregate type",
+							  AGGREGATE_TYPE_MAX_BYTES, false);
 	if (!PG_ARGISNULL(2))
 		values[2] = PointerGetDatum(ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId()));
 	if (!PG_ARGISNULL(3))
@@ -243,33 +244,6 @@ is_there(const text *name, Datum *values, const char *nulls)
 	}
 	SPI_finish();
 	return found;
-}
-
-/* Aggregate types as append_event takes them, in an array of one dimension. */
-static void
-check_types(ArrayType *types)
-{
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	int			i;
-
-	if (ARR_NDIM(types) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("aggregate_types must be a one-dimensional array")));
-	if (ARR_NDIM(types) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("aggregate_types must not be empty"),
-				 errhint("Leave it out for all.")));
-	deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
-	for (i = 0; i < n; i++)
-	{
-		NullableDatum element = {.value = elements[i],.isnull = nulls[i]};
-
-		(void) TextArgument(element, "aggregate type", AGGREGATE_TYPE_MAX_BYTES);
-	}
 }
 
 /*

@@ -39,14 +39,14 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
 #include "base/text.h"
+#include "base/wakeup.h"
 #include "log/event_scan.h"
-#include "log/position.h"
 #include "subscription/batch.h"
 #include "subscription/batch_token.h"
 #include "subscription/consumer.h"
@@ -106,7 +106,6 @@ static double doubled_usecs(const Subscription *subscription, int times);
 static void stop(Subscription *subscription, const text *error);
 static int64 count_wanted_from(const Subscription *subscription, int64 position,
 							   int64 up_to_position);
-static bool is_wanted(const Subscription *subscription, const Event *event);
 static bool is_in_hand(const Subscription *subscription, const Share *share, const Event *event);
 static bool note_overtaken(const Share *share, const Event *event, NackedEvent *note);
 static int	attempts_before(const Subscription *subscription, const Share *share, const Event *event);
@@ -217,9 +216,7 @@ cqrs_es_extend_lease(PG_FUNCTION_ARGS)
 	if (by)
 		SubscriptionCheckInterval("lease", by, 1);
 	open_batch(&call, "extend_lease()", fcinfo->args[0]);
-	leased_until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														   TimestampTzGetDatum(GetCurrentTimestamp()),
-														   IntervalPGetDatum(by ? by : call.subscription->lease)));
+	leased_until = ClockAfter(by ? by : call.subscription->lease);
 	call.share->leased_until = leased_until;
 	ShareStore(call.share);
 	close_batch(&call);
@@ -243,7 +240,7 @@ cqrs_es_release_batch(PG_FUNCTION_ARGS)
 	}
 	ShareFree(call.share);
 	ShareStore(call.share);
-	ConsumerWake();
+	WakeupAtEnd();
 	close_batch(&call);
 	PG_RETURN_VOID();
 }
@@ -320,7 +317,7 @@ BatchFinish(Subscription *subscription, Share *share)
 			share->suspect_end = share->batch_limit = 0;
 	}
 	ShareFree(share);
-	ConsumerWake();
+	WakeupAtEnd();
 	return done;
 }
 
@@ -447,7 +444,7 @@ look_at_failure(const Subscription *subscription, const Share *share, Failure *f
 			break;
 		if (failure->event == NULL)
 			failure->event = EventCopy(&event);
-		if (failure->letter || is_wanted(subscription, &event))
+		if (failure->letter || SubscriptionWants(subscription, &event))
 			undone++;
 	}
 	EventScanEnd(scan);
@@ -504,12 +501,9 @@ apply_failure(Subscription *subscription, const Failure *failure, bool counts)
 static TimestampTz
 retry_time(const Subscription *subscription, const NackedEvent *nacked, int attempts)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	if (nacked->retry_after)
-		return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
-													   IntervalPGetDatum(nacked->retry_after)));
-	return now + (int64) doubled_usecs(subscription, attempts - 1);
+		return ClockAfter(nacked->retry_after);
+	return GetCurrentTimestamp() + (int64) doubled_usecs(subscription, attempts - 1);
 }
 
 /* The delay of the subscription, doubled so often, within its bound. */
@@ -540,19 +534,11 @@ count_wanted_from(const Subscription *subscription, int64 position, int64 up_to_
 	Event		event;
 
 	while (EventScanNext(scan, &event) && EventGlobalPosition(&event) <= up_to_position)
-		if (is_wanted(subscription, &event))
+		if (SubscriptionWants(subscription, &event))
 			n++;
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return n;
-}
-
-/* Is it an event that the subscription hands out? */
-static bool
-is_wanted(const Subscription *subscription, const Event *event)
-{
-	return POSITION_NODE(EventGlobalPosition(event)) == PositionNodeId &&
-		EventFilterMatches(&subscription->filter, event);
 }
 
 /*-------------------------------------------------------------------------
@@ -673,7 +659,7 @@ is_in_hand(const Subscription *subscription, const Share *share, const Event *ev
 		return false;
 	parked = ParkedStreamFind(subscription, &key);
 	if (share->batch_kind == BATCH_CURSOR)
-		return is_wanted(subscription, event) &&
+		return SubscriptionWants(subscription, event) &&
 			EventGlobalPosition(event) > share->position &&
 			EventGlobalPosition(event) <= share->batch_end &&
 			(parked == NULL || EventSequence(event) < parked->sequence);
@@ -681,7 +667,7 @@ is_in_hand(const Subscription *subscription, const Share *share, const Event *ev
 	if (letter && letter->sequence == EventSequence(event))
 		return true;
 	return parked && parked->in_hand && BatchTokenEqual(&parked->batch, &share->batch) &&
-		is_wanted(subscription, event) && EventGlobalPosition(event) <= share->position &&
+		SubscriptionWants(subscription, event) && EventGlobalPosition(event) <= share->position &&
 		EventSequence(event) >= parked->sequence && EventSequence(event) <= parked->handed_to;
 }
 

@@ -28,11 +28,11 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/registry.h"
 #include "base/subtransaction.h"
@@ -96,9 +96,7 @@ BatchRowsBegin(BatchRows *rows, int64 share)
 	Assert(rows->nrows == 0);
 	BatchTokenMake(&rows->token, share);
 	rows->values[BATCH_COLUMN_BATCH] = UUIDPGetDatum(&rows->token);
-	rows->values[BATCH_COLUMN_LEASED_UNTIL] =
-		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
-							IntervalPGetDatum(rows->subscription->lease));
+	rows->values[BATCH_COLUMN_LEASED_UNTIL] = TimestampTzGetDatum(ClockAfter(rows->subscription->lease));
 	rows->n = 0;
 	rows->first = rows->last = rows->halted_at = 0;
 	rows->failed = NIL;

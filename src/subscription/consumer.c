@@ -19,7 +19,6 @@
 
 #include "base/extension.h"
 #include "base/internal_query.h"
-#include "base/wakeup.h"
 #include "subscription/consumer.h"
 #include "subscription/share.h"
 
@@ -96,11 +95,4 @@ static uint32
 hash_text(const text *value)
 {
 	return hash_bytes((const unsigned char *) VARDATA_ANY(value), (int) VARSIZE_ANY_EXHDR(value));
-}
-
-/* At the end of this transaction there may be something for those who wait. */
-void
-ConsumerWake(void)
-{
-	WakeupAtEnd();
 }

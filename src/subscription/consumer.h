@@ -18,6 +18,5 @@
 
 extern void ConsumerSeen(const Subscription *subscription, const text *consumer);
 extern void ConsumerNote(const Subscription *subscription, const text *consumer);
-extern void ConsumerWake(void);
 
 #endif							/* CQRS_ES_CONSUMER_H */

@@ -125,7 +125,7 @@ discard_letters(const text *name, int64 position)
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, TEXTOID}
 	};
 	Datum		values[3] = {PointerGetDatum(name), Int64GetDatum(position),
-		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false))};
+		PointerGetDatum(SubscriptionDecider())};
 
 	(void) SubscriptionWrite(&query, values, NULL);
 }

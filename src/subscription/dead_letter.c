@@ -282,9 +282,7 @@ static void
 from_row(const QueryRow *row, DeadLetter *letter)
 {
 	letter->id = DatumGetInt64(InternalQueryDatum(row, "id", NULL));
-	letter->key.aggregate_type = DatumGetTextPCopy(InternalQueryDatum(row, "aggregate_type", NULL));
-	letter->key.aggregate_id = DatumGetTextPCopy(InternalQueryDatum(row, "aggregate_id", NULL));
-	letter->key.tenant_id = DatumGetTextPCopy(InternalQueryDatum(row, "tenant_id", NULL));
+	letter->key = StreamKeyOfRow(row);
 	letter->sequence = DatumGetInt64(InternalQueryDatum(row, "sequence", NULL));
 	letter->attempts = DatumGetInt32(InternalQueryDatum(row, "attempts", NULL));
 	letter->deliveries = DatumGetInt32(InternalQueryDatum(row, "deliveries", NULL));

@@ -35,7 +35,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_redrive);
 PG_FUNCTION_INFO_V1(cqrs_es_discard_dead_letter);
 
 static text *subscription_of(int64 id);
-static Datum caller_name(void);
 
 /* SQL: the parked row p of the stream of a letter d, at its event */
 #define STREAM_OF_LETTER \
@@ -74,7 +73,7 @@ cqrs_es_redrive(PG_FUNCTION_ARGS)
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
 	Datum		values[6] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
-		PG_GETARG_DATUM(3), Int64GetDatum(ReadMaxCount(fcinfo->args[4])), caller_name()};
+		PG_GETARG_DATUM(3), Int64GetDatum(ReadMaxCount(fcinfo->args[4])), PointerGetDatum(SubscriptionDecider())};
 	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ',
 		PG_ARGISNULL(3) ? 'n' : ' ', ' ', ' '};
 	uint64		n;
@@ -111,7 +110,7 @@ cqrs_es_discard_dead_letter(PG_FUNCTION_ARGS)
 		.nargs = 1,.argtypes = {INT8OID}
 	};
 	text	   *reason = TextArgument(fcinfo->args[1], "reason", REASON_MAX_BYTES);
-	Datum		values[3] = {PG_GETARG_DATUM(0), caller_name(), PointerGetDatum(reason)};
+	Datum		values[3] = {PG_GETARG_DATUM(0), PointerGetDatum(SubscriptionDecider()), PointerGetDatum(reason)};
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -161,11 +160,4 @@ subscription_of(int64 id)
 				 errmsg("dead letter %lld does not exist", (long long) id),
 				 errhint("Only those of subscriptions that the current role owns can be discarded.")));
 	return name;
-}
-
-/* Who decides, as a text. */
-static Datum
-caller_name(void)
-{
-	return CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 }

@@ -293,7 +293,7 @@ filter_anew(const Declaration *declaration)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	Datum		values[4] = {declaration->values[0], declaration->values[1], declaration->values[2],
-		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false))};
+		PointerGetDatum(SubscriptionDecider())};
 	char		nulls[4] = {' ', declaration->nulls[1], declaration->nulls[2], ' '};
 
 	(void) SubscriptionWrite(&shares, values, NULL);
@@ -491,37 +491,18 @@ set_filters(Declaration *declaration, NullableDatum aggregate_types, NullableDat
 			  "event type", EVENT_TYPE_MAX_BYTES, may_be_empty);
 }
 
-/* Texts as append_event takes them, in an array of one dimension. */
+/* Which types pass; an empty array lifts the filter. */
 static void
 set_types(Declaration *declaration, Option option, NullableDatum value, const char *what,
 		  const char *element, int max_bytes, bool may_be_empty)
 {
 	ArrayType  *types;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	int			i;
 
 	if (value.isnull)
 		return;
 	types = DatumGetArrayTypeP(value.value);
-	if (ARR_NDIM(types) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be a one-dimensional array", what)));
-	deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
-	if (n == 0 && !may_be_empty)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", what),
-				 errhint("Leave it out for all.")));
-	for (i = 0; i < n; i++)
-	{
-		NullableDatum text_value = {.value = elements[i],.isnull = nulls[i]};
-
-		(void) TextArgument(text_value, element, max_bytes);
-	}
-	value.isnull = n == 0;
+	EventFilterCheckTypes(types, what, element, max_bytes, may_be_empty);
+	value.isnull = ARR_NDIM(types) == 0;
 	set_option(declaration, option, value);
 }
 

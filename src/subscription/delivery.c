@@ -28,16 +28,16 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/text.h"
+#include "base/wakeup.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
-#include "log/position.h"
 #include "subscription/batch.h"
 #include "subscription/batch_rows.h"
 #include "subscription/consumer.h"
@@ -112,7 +112,6 @@ static void walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *n
 static int	cursor_attempt(const Delivery *delivery, const Event *event,
 						   const NackedEvent *notes, int nnotes);
 static bool is_in_share(const Share *share, ParkedSet *parked, const Event *event);
-static bool is_wanted(const Delivery *delivery, const Event *event);
 static bool hand_out(Delivery *delivery);
 
 /*
@@ -296,7 +295,7 @@ balance(Delivery *delivery)
 	if (shares < seen && SlotSetCount(&share->slots) > 1)
 	{
 		ShareSplit(subscription, share);
-		ConsumerWake();
+		WakeupAtEnd();
 		delivery->is_changed = true;
 	}
 	else if (shares > seen)
@@ -426,7 +425,7 @@ add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot s
 	{
 		int			attempt = 1;
 
-		if (!is_wanted(delivery, &event))
+		if (!SubscriptionWants(delivery->subscription, &event))
 			continue;
 		if (handed_to == 0)
 			attempt += parked->attempts + Max(parked->deliveries, is_suspect ? 1 : 0);
@@ -544,7 +543,7 @@ walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nn
 			break;
 		delivery->end = position;
 		passed++;
-		if (!is_wanted(delivery, &event) ||
+		if (!SubscriptionWants(delivery->subscription, &event) ||
 			((!all_slots || parked) && !is_in_share(share, parked, &event)))
 			continue;
 		if (position == share->alone_position)
@@ -597,13 +596,6 @@ is_in_share(const Share *share, ParkedSet *parked, const Event *event)
 		!(parked && ParkedSetHas(parked, &key, EventSequence(event)));
 }
 
-static bool
-is_wanted(const Delivery *delivery, const Event *event)
-{
-	return POSITION_NODE(EventGlobalPosition(event)) == PositionNodeId &&
-		EventFilterMatches(&delivery->subscription->filter, event);
-}
-
 /*-------------------------------------------------------------------------
  * the batch
  *-------------------------------------------------------------------------
@@ -640,8 +632,6 @@ hand_out(Delivery *delivery)
 		return false;
 	}
 	share->handed_out_at = GetCurrentTimestamp();
-	share->leased_until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																  TimestampTzGetDatum(share->handed_out_at),
-																  IntervalPGetDatum(subscription->lease)));
+	share->leased_until = ClockAfter(subscription->lease);
 	return true;
 }

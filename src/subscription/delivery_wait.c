@@ -15,7 +15,7 @@
  * nothing waits again.
  *
  * Whatever can change the answer wakes who waits: an append, and what the other files
- * here do (ConsumerWake).  Times that make something due bound the sleep.  What has been
+ * here do (WakeupAtEnd).  Times that make something due bound the sleep.  What has been
  * walked over in vain is remembered for the length of the call, for as long as the
  * share's row is the same.
  *-------------------------------------------------------------------------
@@ -37,7 +37,6 @@
 #include "base/text.h"
 #include "log/event_wait.h"
 #include "log/horizon.h"
-#include "log/position.h"
 #include "subscription/delivery_wait.h"
 #include "subscription/parked_set.h"
 #include "subscription/share.h"
@@ -200,8 +199,7 @@ has_event(DeliveryWait *wait, const Subscription *subscription, const QueryRow *
 		StreamKey	key;
 
 		EventKey(&event, &key);
-		found = POSITION_NODE(EventGlobalPosition(&event)) == PositionNodeId &&
-			EventFilterMatches(&subscription->filter, &event) &&
+		found = SubscriptionWants(subscription, &event) &&
 			SlotSetHas(&share.slots, SlotOf(&key)) &&
 			!ParkedSetHas(parked, &key, EventSequence(&event));
 	}

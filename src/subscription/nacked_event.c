@@ -25,8 +25,6 @@
 	"aggregate_type, aggregate_id, tenant_id, sequence, global_position, batch, attempts," \
 	" retry_after, give_up, error"
 
-static text *text_column(const QueryRow *row, const char *column);
-
 /*
  * Note it with the batch in hand, in place of those behind it in its stream; the share
  * is to be stored.
@@ -100,9 +98,7 @@ NackedEvents(const Share *share, const StreamKey *key, int *n)
 		bool		isnull;
 		Datum		retry_after = InternalQueryDatum(&row, "retry_after", &isnull);
 
-		list[i].key.aggregate_type = text_column(&row, "aggregate_type");
-		list[i].key.aggregate_id = text_column(&row, "aggregate_id");
-		list[i].key.tenant_id = text_column(&row, "tenant_id");
+		list[i].key = StreamKeyOfRow(&row);
 		list[i].sequence = DatumGetInt64(InternalQueryDatum(&row, "sequence", NULL));
 		list[i].global_position = DatumGetInt64(InternalQueryDatum(&row, "global_position", NULL));
 		list[i].is_current = share->batch_kind != BATCH_NONE &&
@@ -114,7 +110,7 @@ NackedEvents(const Share *share, const StreamKey *key, int *n)
 			*list[i].retry_after = *DatumGetIntervalP(retry_after);
 		}
 		list[i].give_up = DatumGetBool(InternalQueryDatum(&row, "give_up", NULL));
-		list[i].error = text_column(&row, "error");
+		list[i].error = InternalQueryTextCopy(&row, "error");
 	}
 	return list;
 }
@@ -131,13 +127,4 @@ NackedEventsForget(Share *share)
 
 	(void) InternalQueryWriteNewest(&query, &value, NULL);
 	share->has_notes = false;
-}
-
-static text *
-text_column(const QueryRow *row, const char *column)
-{
-	bool		isnull;
-	Datum		value = InternalQueryDatum(row, column, &isnull);
-
-	return isnull ? NULL : DatumGetTextPCopy(value);
 }

@@ -48,7 +48,6 @@ struct ParkedSet
 static void load(ParkedSet *set);
 static uint64 hash_key(const StreamKey *key);
 static void set_add(ParkedSet *set, const StreamKey *key, int64 sequence);
-static text *text_column(const QueryRow *row, const char *column);
 
 /*
  * The streams of the subscription that are parked, in hand or not, in the current memory
@@ -108,11 +107,8 @@ load(ParkedSet *set)
 	for (i = 0; i < n; i++)
 	{
 		QueryRow	row = InternalQueryRow(i);
-		StreamKey	key;
+		StreamKey	key = StreamKeyOfRow(&row);
 
-		key.aggregate_type = text_column(&row, "aggregate_type");
-		key.aggregate_id = text_column(&row, "aggregate_id");
-		key.tenant_id = text_column(&row, "tenant_id");
 		set_add(set, &key, DatumGetInt64(InternalQueryDatum(&row, "sequence", NULL)));
 	}
 	SPI_finish();
@@ -159,10 +155,4 @@ hash_key(const StreamKey *key)
 							   VARSIZE_ANY_EXHDR(key->aggregate_type), hash);
 	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(key->aggregate_id),
 							   VARSIZE_ANY_EXHDR(key->aggregate_id), hash);
-}
-
-static text *
-text_column(const QueryRow *row, const char *column)
-{
-	return DatumGetTextPCopy(InternalQueryDatum(row, column, NULL));
 }

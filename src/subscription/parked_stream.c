@@ -38,7 +38,6 @@
 	"subscription OPERATOR(pg_catalog.=) $1 AND retry_at IS NOT NULL AND batch OPERATOR(pg_catalog.=) $2"
 
 static void from_row(const QueryRow *row, ParkedStream *parked);
-static text *text_column(const QueryRow *row, const char *column);
 
 /*
  * Parked streams of the share, which is free, that are due, the longest first.  One
@@ -218,9 +217,7 @@ from_row(const QueryRow *row, ParkedStream *parked)
 	bool		no_retry;
 	Datum		retry_at = InternalQueryDatum(row, "retry_at", &no_retry);
 
-	parked->key.aggregate_type = text_column(row, "aggregate_type");
-	parked->key.aggregate_id = text_column(row, "aggregate_id");
-	parked->key.tenant_id = text_column(row, "tenant_id");
+	parked->key = StreamKeyOfRow(row);
 	parked->sequence = DatumGetInt64(InternalQueryDatum(row, "sequence", NULL));
 	parked->attempts = DatumGetInt32(InternalQueryDatum(row, "attempts", NULL));
 	parked->deliveries = DatumGetInt32(InternalQueryDatum(row, "deliveries", NULL));
@@ -232,10 +229,4 @@ from_row(const QueryRow *row, ParkedStream *parked)
 		parked->batch = *DatumGetUUIDP(batch);
 		parked->handed_to = DatumGetInt64(InternalQueryDatum(row, "handed_to", NULL));
 	}
-}
-
-static text *
-text_column(const QueryRow *row, const char *column)
-{
-	return DatumGetTextPCopy(InternalQueryDatum(row, column, NULL));
 }

@@ -44,7 +44,6 @@ static Share *from_row(const QueryRow *row);
 static BatchKind kind_of(const QueryRow *row, const char *column);
 static int64 int64_of(const QueryRow *row, const char *column);
 static int	int_of(const QueryRow *row, const char *column);
-static text *text_of(const QueryRow *row, const char *column);
 static Datum kind_name(BatchKind kind);
 static Datum numbers_array(const int64 *numbers, int n);
 
@@ -341,12 +340,12 @@ from_row(const QueryRow *row)
 	share->batch_count = int_of(row, "batch_count");
 	share->handed_out_at = int64_of(row, "handed_out_at");
 	share->leased_until = int64_of(row, "leased_until");
-	share->consumer = text_of(row, "consumer");
+	share->consumer = InternalQueryTextCopy(row, "consumer");
 	share->has_notes = DatumGetBool(InternalQueryDatum(row, "has_notes", NULL));
 	share->last_kind = kind_of(row, "last_kind");
 	share->alone_position = int64_of(row, "alone_position");
 	share->deliveries = int_of(row, "deliveries");
-	share->lost_by = text_of(row, "lost_by");
+	share->lost_by = InternalQueryTextCopy(row, "lost_by");
 	share->suspect_end = int64_of(row, "suspect_end");
 	share->batch_limit = int_of(row, "batch_limit");
 	share->failures_in_row = int_of(row, "failures_in_row");
@@ -354,7 +353,7 @@ from_row(const QueryRow *row)
 	share->retry_at = int64_of(row, "retry_at");
 	share->failed_position = int64_of(row, "failed_position");
 	share->attempts = int_of(row, "attempts");
-	share->error = text_of(row, "error");
+	share->error = InternalQueryTextCopy(row, "error");
 	return share;
 }
 
@@ -385,15 +384,6 @@ int_of(const QueryRow *row, const char *column)
 	Datum		value = InternalQueryDatum(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
-}
-
-static text *
-text_of(const QueryRow *row, const char *column)
-{
-	bool		isnull;
-	Datum		value = InternalQueryDatum(row, column, &isnull);
-
-	return isnull ? NULL : DatumGetTextPCopy(value);
 }
 
 /* As a text, of none the empty one. */

@@ -31,7 +31,6 @@
 #include "base/tenancy.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
-#include "log/position.h"
 #include "log/tenants.h"
 #include "subscription/slot.h"
 #include "subscription/subscription.h"
@@ -256,8 +255,7 @@ static void
 look_at(Count *count, const Event *event)
 {
 	count->looked_at++;
-	if (POSITION_NODE(EventGlobalPosition(event)) != PositionNodeId ||
-		!EventFilterMatches(&count->subscription->filter, event) ||
+	if (!SubscriptionWants(count->subscription, event) ||
 		!is_behind(&count->progress, event))
 		return;
 	if (count->n++ == 0)

@@ -250,22 +250,12 @@ from_row(const QueryRow *row)
 static FilterTexts
 filter_texts(const QueryRow *row, const char *column)
 {
-	FilterTexts texts = {0};
-	Datum		array = InternalQueryDatum(row, column, &texts.all);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	int			i;
+	NullableDatum types;
 
-	if (texts.all)
-		return texts;
-	deconstruct_array(DatumGetArrayTypePCopy(array), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	texts.texts = palloc(Max(n, 1) * sizeof(text *));
-	for (i = 0; i < n; i++)
-		if (!nulls[i])
-			texts.texts[texts.n++] = DatumGetTextPP(elements[i]);
-	return texts;
+	types.value = InternalQueryDatum(row, column, &types.isnull);
+	if (!types.isnull)
+		types.value = PointerGetDatum(DatumGetArrayTypePCopy(types.value));
+	return EventFilterTexts(types, column);
 }
 
 /* As REGISTRY_ROLE, without a query over all roles for each call of a consumer. */
@@ -289,6 +279,14 @@ interval_of(const QueryRow *row, const char *column)
 
 	*interval = *DatumGetIntervalP(InternalQueryDatum(row, column, NULL));
 	return interval;
+}
+
+/* Is it one of this node that passes the filter? */
+bool
+SubscriptionWants(const Subscription *subscription, const Event *event)
+{
+	return POSITION_NODE(EventGlobalPosition(event)) == PositionNodeId &&
+		EventFilterMatches(&subscription->filter, event);
 }
 
 /*-------------------------------------------------------------------------
@@ -400,8 +398,7 @@ refuse_tenant(void)
 /*
  * A position up to which events are to be done must be one of this node, 0 or more
  * (22023, under the name of the argument), and the log must have come to it: QE404.
- * Drawn is enough, and so is there, for rows may have been restored.  Without an
- * argument it is where a subscription is.
+ * Drawn is enough, and so is there, for rows may have been restored.
  */
 void
 SubscriptionRequirePosition(const char *argument, int64 position)
@@ -409,7 +406,7 @@ SubscriptionRequirePosition(const char *argument, int64 position)
 	if (position < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be negative", argument ? argument : "position")));
+				 errmsg("%s must not be negative", argument)));
 	if (position != 0 && POSITION_NODE(position) != PositionNodeId &&
 		POSITION_NODE(position) <= POSITION_MAX_NODE)
 		ereport(ERROR,
@@ -542,6 +539,13 @@ SubscriptionForgetNotes(const text *name)
 	Datum		value = PointerGetDatum(name);
 
 	(void) SubscriptionWrite(&query, &value, NULL);
+}
+
+/* Who decides about dead letters: the name of the current role, palloc'd. */
+text *
+SubscriptionDecider(void)
+{
+	return cstring_to_text(GetUserNameFromId(GetUserId(), false));
 }
 
 /* It stops by itself, until somebody resumes it. */

@@ -54,6 +54,7 @@ extern void SubscriptionPatienceEnd(SubscriptionPatience *patience);
 extern Subscription *SubscriptionRead(const text *name);
 extern Subscription *SubscriptionFind(const text *name);
 extern Subscription *SubscriptionLockOwn(const text *name, LOCKMODE mode);
+extern bool SubscriptionWants(const Subscription *subscription, const Event *event);
 extern bool SubscriptionMayConsume(const Subscription *subscription);
 extern void SubscriptionRequireConsumer(const Subscription *subscription);
 extern void SubscriptionRequireOwner(const Subscription *subscription);
@@ -66,6 +67,7 @@ extern char *SubscriptionObstacle(int64 position);
 extern int64 SubscriptionLogEnd(void);
 extern void SubscriptionCheckInterval(const char *what, const Interval *interval, int64 least);
 extern int64 SubscriptionUsecs(const Interval *interval);
+extern text *SubscriptionDecider(void);
 extern void SubscriptionStop(const Subscription *subscription, const char *error);
 
 extern void SubscriptionInsertShare(const text *name, int64 position);
