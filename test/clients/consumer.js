@@ -29,7 +29,7 @@ class Consumer {
         console.error(error.message)                    // the server was restarted, or the like
         await sleep(1000)
       }
-      await this.client.end().catch(() => {})
+      this.client.end().catch(() => {})                 // not awaited: of a broken connection it may never end
     }
   }
 
