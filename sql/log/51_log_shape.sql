@@ -1,5 +1,5 @@
 -- 51_log_shape: what people add to the log is in their dumps: see src/log/log_shape.c
--- (The event trigger that sees to it is in sql/92_keep_shape.sql.)
+-- (The event trigger that sees to it is in sql/96_keep_shape.sql.)
 
 CREATE FUNCTION cqrs_es.lost_by_dump(command pg_ddl_command) RETURNS text
     LANGUAGE C VOLATILE PARALLEL UNSAFE

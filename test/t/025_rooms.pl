@@ -244,7 +244,7 @@ for my $plant (
 	[ 'sql/log/50_read.sql', 'SELECT FROM cqrs_es.reducers;', 'names reducers of aggregate', 'a table in an SQL part' ],
 	[ 'sql/aggregate/76_late.sql', '', 'its number does not come after', 'an SQL part out of order', 'sql/command/70_command.sql' ],
 	[ 'sql/04_early.sql', '', 'its number does not come after', '... at the top' ],
-	[ 'sql/other/95_other.sql', '', 'no room of that name', 'an SQL part in no room' ],
+	[ 'sql/other/99_other.sql', '', 'no room of that name', 'an SQL part in no room' ],
 	[ 'src/stray.c', '', 'outside of the rooms', 'a source at the top' ],
 	[ 'src/log/deep/stray.h', '', 'outside of the rooms', 'a header too deep' ],
 	[ 'src/other/stray.c', '', 'no room of that name', 'a folder that is no room' ])
@@ -284,7 +284,7 @@ for my $build ([ 'in the checkout', $copy, 'Makefile' ], [ 'elsewhere', "$copy/b
 	make_path($folder);
 	command_ok([ @make, '-j2', 'all' ], "builds $where");
 	is_deeply([ grep { !-s "$folder/$_" } @built ], [], '... all objects, the library and the SQL script');
-	like(slurp_file("$folder/sql/cqrs_es--$version.sql"), qr/-- 00_core:.*-- 90_protect:/s, '... which has all parts');
+	like(slurp_file("$folder/sql/cqrs_es--$version.sql"), qr/-- 00_core:.*-- 94_protect:/s, '... which has all parts');
 	is(scalar(() = slurp_file("$folder/sql/cqrs_es--$version.sql") =~ /^-- \d\d_\w+:/mg),
 		scalar(grep { m{/\d\d_\w+\.sql$} } @before), '... each once');
 	command_ok([ @make, 'clean' ], "cleans up $where");

@@ -1,4 +1,4 @@
--- 94_grants: who may do what, right after CREATE EXTENSION, whatever default
+-- 98_grants: who may do what, right after CREATE EXTENSION, whatever default
 -- privileges there are: they may take from PUBLIC what everybody needs, or give
 -- somebody a registry, whose rows say what runs with whose rights.
 

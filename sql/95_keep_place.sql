@@ -1,7 +1,7 @@
--- 91_keep_place: the tables of the extension, and its schema, keep their names, and nobody
+-- 95_keep_place: the tables of the extension, and its schema, keep their names, and nobody
 -- inherits from them: see src/log/log_shape.c.  It is found by name, by sessions and by
 -- the extension's own event triggers.
--- Like that of 90_protect, the event trigger must not fail where the library is missing, and
+-- Like that of 94_protect, the event trigger must not fail where the library is missing, and
 -- costs next to nothing where a table is created.
 
 CREATE FUNCTION cqrs_es.keep_place() RETURNS event_trigger

@@ -1,4 +1,4 @@
--- 93_verify_log: is a log whole, after a restore for instance?
+-- 97_verify_log: is a log whole, after a restore for instance?
 -- It finds the log by name, which may be another table by then.
 
 CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, problem text)

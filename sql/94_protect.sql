@@ -1,4 +1,4 @@
--- 90_protect: what declarations name is not dropped, functions not renamed either,
+-- 94_protect: what declarations name is not dropped, functions not renamed either,
 -- and what is missing all the same is shown.  An event trigger is called
 -- for every DROP of everybody, so it must not fail when the library is missing
 -- or an old one: its function is not in C, and lets through all but a refusal

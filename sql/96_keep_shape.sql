@@ -1,5 +1,5 @@
--- 92_keep_shape: what people add to the log is in their dumps: see src/log/log_shape.c.
--- Like that of 90_protect, the event trigger must not fail where the library is missing.
+-- 96_keep_shape: what people add to the log is in their dumps: see src/log/log_shape.c.
+-- Like that of 94_protect, the event trigger must not fail where the library is missing.
 
 CREATE FUNCTION cqrs_es.keep_shape() RETURNS event_trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
