@@ -5,7 +5,8 @@ COMMENT ON SEQUENCE cqrs_es.share_numbers IS 'numbers of shares; 48 bits of the 
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.share_numbers', '');
 
 -- Rows are changed with each batch and never in an indexed column, so room on the page
--- keeps the changes there.
+-- keeps the changes there. Vacuum must not shorten the table, nor the others that grow
+-- and empty: it would shut out consumers meanwhile, and those who look on standbys.
 CREATE TABLE cqrs_es.shares (
     share           bigint PRIMARY KEY DEFAULT pg_catalog.nextval('cqrs_es.share_numbers'::pg_catalog.regclass),
     subscription    text COLLATE "C" NOT NULL,
@@ -32,7 +33,7 @@ CREATE TABLE cqrs_es.shares (
     failed_position bigint,
     attempts        integer NOT NULL DEFAULT 0,
     error           text
-) WITH (fillfactor = 20);
+) WITH (fillfactor = 20, vacuum_truncate = off);
 CREATE INDEX shares_subscription ON cqrs_es.shares (subscription);
 COMMENT ON TABLE cqrs_es.shares IS
     'parts of subscriptions, each a set of streams with one position and at most one batch in hand';
@@ -59,5 +60,5 @@ CREATE UNLOGGED TABLE cqrs_es.consumers (
     consumer     text COLLATE "C" NOT NULL,
     seen_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (subscription, consumer)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, vacuum_truncate = off);
 COMMENT ON TABLE cqrs_es.consumers IS 'who asked for events, and when last';

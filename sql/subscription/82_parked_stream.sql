@@ -19,7 +19,7 @@ CREATE TABLE cqrs_es.parked_streams (
     deliveries      integer NOT NULL DEFAULT 0,
     lost_by         text COLLATE "C",
     PRIMARY KEY (subscription, aggregate_type, aggregate_id, tenant_id)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, vacuum_truncate = off);
 CREATE INDEX parked_streams_due ON cqrs_es.parked_streams (subscription, retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX parked_streams_in_hand ON cqrs_es.parked_streams (batch) WHERE batch IS NOT NULL;
 COMMENT ON TABLE cqrs_es.parked_streams IS
@@ -54,7 +54,7 @@ CREATE TABLE cqrs_es.nacked_events (
     give_up         boolean NOT NULL DEFAULT false,
     error           text,
     PRIMARY KEY (share, aggregate_type, aggregate_id, tenant_id, sequence)
-);
+) WITH (vacuum_truncate = off);
 COMMENT ON TABLE cqrs_es.nacked_events IS
     'events that failed in a batch in hand, the first of each stream; they count when it is acknowledged';
 COMMENT ON COLUMN cqrs_es.nacked_events.attempts IS 'how often it has failed, with this one';
