@@ -17,6 +17,8 @@ use strict;
 use warnings FATAL => 'all';
 use IO::Socket::UNIX;
 
+our $asked = 0;		# messages that all of them have sent
+
 sub new
 {
 	my ($class, $host, $port, $user, $database) = @_;
@@ -57,6 +59,7 @@ sub send
 {
 	my ($self, $query) = @_;
 
+	$asked++;
 	local $SIG{PIPE} = 'IGNORE';
 	$self->{socket} && $self->{socket}->syswrite('Q' . pack('N', 5 + length $query) . "$query\0")
 	  or return $self->lost;

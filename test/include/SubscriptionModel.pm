@@ -72,6 +72,15 @@ sub setup
 		CREATE TABLE effects (subscription text, position bigint);
 		CREATE INDEX ON effects (subscription);
 		ALTER TABLE effects SET (autovacuum_enabled = off);
+		-- vacuum locks a table that it shortens: nobody is to wait for that here
+		DO $$
+		DECLARE
+			name text;
+		BEGIN
+			FOREACH name IN ARRAY '{subscriptions, shares, consumers, parked_streams, nacked_events, dead_letters}'::text[] LOOP
+				EXECUTE format('ALTER TABLE cqrs_es.%I SET (vacuum_truncate = off)', name);
+			END LOOP;
+		END $$;
 		CREATE TABLE sick ();
 		CREATE FUNCTION lift(payload jsonb) RETURNS jsonb IMMUTABLE LANGUAGE plpgsql AS $$
 		BEGIN
@@ -89,10 +98,24 @@ sub open_session
 	my $session = $self->{connect}->() or die 'could not connect';
 
 	$session->ask("SET lock_timeout = '30ms'; SET statement_timeout = '20s'; SET client_min_messages = warning");
+	$session->ask($_) foreach looks();
 	$session->{pid} = $session->value('SELECT pg_backend_pid()');
 	$session->{who} = $who;
 	$self->{session}{$who} = $session;
 	return;
+}
+
+# What is asked again and again, and would take longer to plan than to do.
+sub looks
+{
+	return (
+		'PREPARE letters(text) AS SELECT id, state, global_position, error, attempts FROM cqrs_es.dead_letters WHERE subscription = $1 ORDER BY id',
+		'PREPARE state(text) AS SELECT paused, stopped_error, (SELECT coalesce(max(circuit), 0) FROM cqrs_es.shares WHERE subscription = $1)'
+		  . ' FROM cqrs_es.subscriptions WHERE name = $1',
+		'PREPARE shares(text) AS SELECT share, slots, position, batch, coalesce(leased_until < clock_timestamp(), false), coalesce(retry_at > clock_timestamp(), false)'
+		  . ' FROM cqrs_es.shares WHERE subscription = $1 ORDER BY share',
+		'PREPARE parked(text) AS SELECT aggregate_id, slot, sequence, retry_at <= clock_timestamp(), batch, global_position'
+		  . ' FROM cqrs_es.parked_streams WHERE subscription = $1');
 }
 
 sub violated
@@ -169,7 +192,7 @@ sub call
 	# as it is before a refusal takes the transaction back
 	$self->{valid_when_asked} = { map { ($_->{token} => $_->{valid}) } $self->batches };
 	my @results = $session->try($query);
-	$self->note(sprintf "   %s: %s -- %s", $session->{who}, $query =~ s/; SELECT id, state.*//sr,
+	$self->note(sprintf "   %s: %s -- %s", $session->{who}, $query =~ s/; EXECUTE letters.*//sr,
 		$session->{state} ? "$session->{state} $session->{message}" : join ' ; ', map { rows_text($_) } @results);
 	if ($session->{state})
 	{
@@ -226,9 +249,7 @@ sub back_to_savepoint
 sub look_query
 {
 	my ($self) = @_;
-	return "; SELECT id, state, global_position, error, attempts FROM cqrs_es.dead_letters WHERE subscription = '$self->{name}' ORDER BY id"
-	  . "; SELECT paused, stopped_error, (SELECT coalesce(max(circuit), 0) FROM cqrs_es.shares WHERE subscription = '$self->{name}')"
-	  . " FROM cqrs_es.subscriptions WHERE name = '$self->{name}'";
+	return "; EXECUTE letters('$self->{name}'); EXECUTE state('$self->{name}')";
 }
 
 # --- events
@@ -259,16 +280,16 @@ sub crc_over
 	return $crc;
 }
 
-# An id that begins so, of a stream that has this slot.
+# An id that begins so, of a stream that has this slot. What four more digits do to
+# a checksum is the same whatever it was: crc(c, digits) = crc(c, zeros) ^ crc(0, digits).
+my %digits;
 sub id_with_slot
 {
 	my ($tenant, $type, $begin, $slot) = @_;
 	my $crc = crc_over(0xFFFFFFFF, "$tenant\0$type\0$begin");
 
-	for (my $number = 0;; $number++)
-	{
-		return "$begin$number" if ((crc_over($crc, $number) ^ 0xFFFFFFFF) & 255) == $slot;
-	}
+	if (!%digits) { $digits{ crc_over(0, $_) & 255 } //= $_ foreach '0000' .. '9999' }
+	return $begin . $digits{ (crc_over($crc, "\0\0\0\0") ^ 0xFFFFFFFF ^ $slot) & 255 };
 }
 
 # --- playing
@@ -291,6 +312,7 @@ sub play
 		push @{ $self->{streams} }, { number => $number, type => $type, id => $id, slot => $slot };
 	}
 	my $admin = $self->{session}{admin};
+	$self->{checked} = -1;
 	$self->begun($_) foreach values %{ $self->{session} };
 	my $start = $admin->value('SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM cqrs_es.events_global_position_seq');
 	$self->{floor} = $start;
@@ -333,7 +355,10 @@ sub operate
 	$self->{seen}{$what}++;
 	my $method = "op_$what";
 	$self->$method(@arguments);
-	$self->check_tables if !$self->others_in_transaction;
+	# an operation that there was nothing to do for has left them as they were checked
+	return if $self->others_in_transaction || $Session::asked == $self->{checked};
+	$self->check_tables;
+	$self->{checked} = $Session::asked;
 	return;
 }
 
@@ -345,13 +370,12 @@ sub clean_up
 	{
 		$session->try('ROLLBACK') if $session->{transaction} ne 'I';
 		$self->open_session($session->{who}) if !$session->{socket};
-		@$session{qw(undo savepoints held)} = ([], [], []);
+		@$session{qw(undo savepoints held draws)} = ([], [], [], 0);
 	}
 	my $admin = $self->{session}{admin};
-	$admin->ask("SELECT cqrs_es.drop_subscription('$self->{name}', true)");
-	$admin->ask('DELETE FROM sick') if $self->{sick};
+	$admin->ask("SELECT cqrs_es.drop_subscription('$self->{name}', true); DELETE FROM effects WHERE subscription = '$self->{name}'"
+		. ($self->{sick} ? '; DELETE FROM sick' : ''));
 	$self->{sick} = 0;
-	$admin->ask("DELETE FROM effects WHERE subscription = '$self->{name}'");
 	return;
 }
 
@@ -368,7 +392,12 @@ sub op_append
 	{
 		my @results = $self->call($session,
 			"SELECT version, global_position FROM cqrs_es.append_event('$stream->{type}', '$stream->{id}', '$type', '{}', event_version => '1')");
-		return if $session->{state};
+		if ($session->{state})
+		{
+			$self->held_end($session, 'ROLLBACK') if $session->{transaction} eq 'I';
+			return;
+		}
+		$session->{draws} = $session->{transaction} ne 'I';
 		my ($sequence, $position) = @{ $results[0][0] };
 		my $event = { stream => $stream, sequence => $sequence, position => $position, type => $type, state => 'undone',
 			committed => $session->{transaction} eq 'I', fails => 0, noted => $self->{sick} && $type eq 'x' ? UNKNOWN : 0, losses => 0, alone => 0 };
@@ -395,7 +424,8 @@ sub op_gap
 
 	return if $self->stream_is_held($session, $stream);
 	my $append = "SELECT FROM cqrs_es.append_event('$stream->{type}', '$stream->{id}', 'e', '{}')";
-	$session->ask($session->{transaction} eq 'I' ? "BEGIN; $append; ROLLBACK" : "SAVEPOINT g; $append; ROLLBACK TO g; RELEASE g");
+	$session->{draws} = $session->{transaction} ne 'I';
+	$session->ask($session->{draws} ? "SAVEPOINT g; $append; ROLLBACK TO g; RELEASE g" : "BEGIN; $append; ROLLBACK");
 	return;
 }
 
@@ -413,6 +443,15 @@ sub op_end_writer
 
 	return if $session->{transaction} eq 'I';
 	$session->ask($how);
+	$self->held_end($session, $how);
+	return;
+}
+
+# What the transaction of a writer has appended is there now, or never will be.
+sub held_end
+{
+	my ($self, $session, $how) = @_;
+
 	my %held = map { ($_->{position} => 1) } @{ $session->{held} };
 	if ($how eq 'COMMIT') { $_->{committed} = 1 foreach @{ $session->{held} } }
 	else
@@ -421,6 +460,7 @@ sub op_end_writer
 		delete @{ $self->{at} }{ keys %held };
 	}
 	$session->{held} = [];
+	$session->{draws} = 0;
 	return;
 }
 
@@ -476,7 +516,7 @@ sub op_die
 	$session->close;
 	my $admin = $self->{session}{admin};
 	my $until = time + 20;
-	while ($admin->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $session->{pid}"))
+	while ($admin->value("SELECT count(*) FROM pg_stat_get_activity($session->{pid})"))
 	{
 		die 'a backend does not end' if time > $until;
 		select undef, undef, undef, 0.001;
@@ -1015,6 +1055,8 @@ sub op_alter
 		$_->{valid} = 0 foreach $self->batches;
 		# where a stream is parked another event may be the first, so nothing is counted on
 		$_->{fails} = 0 foreach @{ $self->{events} };
+		# and in the order of the log none that has failed is waited for, which may be left out now
+		$self->{waiting} = 0;
 	}
 	my ($shares) = $admin->ask("SELECT slots, position FROM cqrs_es.shares WHERE subscription = '$self->{name}'");
 	foreach my $event (@{ $self->{events} })
@@ -1285,10 +1327,7 @@ sub op_discard
 sub tables
 {
 	my ($self) = @_;
-	my ($shares, $parked) = $self->{session}{admin}->ask(
-		"SELECT share, slots, position, batch, coalesce(leased_until < clock_timestamp(), false), coalesce(retry_at > clock_timestamp(), false) "
-		. "FROM cqrs_es.shares WHERE subscription = '$self->{name}' ORDER BY share;"
-		. "SELECT aggregate_id, slot, sequence, retry_at <= clock_timestamp(), batch, global_position FROM cqrs_es.parked_streams WHERE subscription = '$self->{name}'");
+	my ($shares, $parked) = $self->{session}{admin}->ask("EXECUTE shares('$self->{name}'); EXECUTE parked('$self->{name}')");
 	my %parked = map { ($_->[0] => { slot => $_->[1], sequence => $_->[2], due => ($_->[3] // '') eq 't', blocked => !defined $_->[3], batch => $_->[4] }) } @$parked;
 	my @shares = map { { share => $_->[0], slots => $_->[1], position => $_->[2], batch => $_->[3], lapsed => $_->[4] eq 't', waits => $_->[5] eq 't' } } @$shares;
 	$self->{seen}{several_shares}++ if @shares > 1;
@@ -1370,6 +1409,7 @@ sub available
 	my ($self) = @_;
 	my ($shares, $parked) = $self->tables;
 	my ($flight) = sort { $a <=> $b } map { $_->{position} } grep { !$_->{committed} } @{ $self->{events} };
+	my $drawing = grep { $_->{draws} } values %{ $self->{session} };
 	my @available;
 
 	foreach my $share (grep { !$_->{waits} && (!$_->{batch} || $_->{lapsed}) } @$shares)
@@ -1379,7 +1419,11 @@ sub available
 			next if $self->{sick} && $self->is_behind_sick($event);
 			my $row = $parked->{ $event->{stream}{id} };
 			if ($row) { push @available, $event if $row->{due} && $event->{position} <= $share->{position} && (!$row->{batch} || $share->{batch}) }
-			elsif ($event->{position} > $share->{position} && (!defined $flight || $event->{position} < $flight)) { push @available, $event }
+			elsif ($event->{position} > $share->{position} && (!defined $flight || $event->{position} < $flight))
+			{
+				# a gap may be of any transaction that has drawn a position and goes on
+				push @available, $event if !$drawing || !grep { !$self->{at}{$_} } $share->{position} + 1 .. $event->{position};
+			}
 		}
 	}
 	return @available;

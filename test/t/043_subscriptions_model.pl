@@ -3,7 +3,7 @@
 # (test/include/SubscriptionModel.pm says what). Consumers die at every statement.
 #
 # CQRS_ES_MODEL_SEQUENCES: how many (600); CQRS_ES_MODEL_SEED: which (printed);
-# CQRS_ES_MODEL_LENGTH: operations at most; CQRS_ES_MODEL_REPLAY: a file with one
+# CQRS_ES_MODEL_LENGTH: operations at most; CQRS_ES_MODEL_PROCESSES: how many play (2); CQRS_ES_MODEL_REPLAY: a file with one
 # sequence, as it is printed when one fails, after it has been made as short as
 # possible.
 
@@ -17,19 +17,19 @@ use lib "$ENV{TESTDIR}/test/include";
 use Session;
 use SubscriptionModel;
 
-use constant PROCESSES => 2;
 use constant SHOWN => 3;		# failing sequences are shown of each process
 
 my $sequences = $ENV{CQRS_ES_MODEL_SEQUENCES} || 600;
 my $seed = $ENV{CQRS_ES_MODEL_SEED} || 20261126;
 my $length = $ENV{CQRS_ES_MODEL_LENGTH} || 24;
 my $replay = $ENV{CQRS_ES_MODEL_REPLAY};
+my $processes = $ENV{CQRS_ES_MODEL_PROCESSES} || 2;
 
 my $node = PostgreSQL::Test::Cluster->new('model');
 $node->init;
 $node->append_conf('postgresql.conf', "log_statement = none\nlog_min_messages = panic\nautovacuum_naptime = 5s");
 $node->start;
-foreach my $number (0 .. PROCESSES - 1)
+foreach my $number (0 .. $processes - 1)
 {
 	$node->safe_psql('postgres', "CREATE DATABASE model$number");
 	$node->safe_psql("model$number", SubscriptionModel::setup());
@@ -249,9 +249,9 @@ if ($replay)
 	exit;
 }
 
-# Each process plays every PROCESSES-th, in a database of its own.
+# Each process plays every so many-th, in a database of its own.
 my @processes;
-foreach my $number (0 .. PROCESSES - 1)
+foreach my $number (0 .. $processes - 1)
 {
 	my $file = "$PostgreSQL::Test::Utils::tmp_check/model$number";
 	my $pid = fork // die "could not fork: $!";
@@ -261,7 +261,7 @@ foreach my $number (0 .. PROCESSES - 1)
 		my ($failed, $played) = (0, 0);
 		my $model = eval { model($number) };
 		$text = "could not begin: $@" if !$model;
-		for (my $at = $number; $model && $at < $sequences && $failed < SHOWN; $at += PROCESSES)
+		for (my $at = $number; $model && $at < $sequences && $failed < SHOWN; $at += $processes)
 		{
 			my @operations = sequence($at);
 			my $failure = fails($model, @operations);
