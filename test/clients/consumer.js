@@ -104,7 +104,7 @@ class ExactlyOnce extends Consumer {
   }
 }
 
-module.exports = { Consumer, ExactlyOnce }
+module.exports = { Consumer, ExactlyOnce, released }
 
 if (require.main === module) {
   new Consumer(process.argv[2], (event) => console.log(event.global_position, event.event_type)).run()
