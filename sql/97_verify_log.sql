@@ -46,7 +46,10 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         -- tables in which tenants are not kept apart
         SELECT count(*) AS n, min(t.relname) AS first
         FROM pg_class AS t
-        WHERE t.oid IN ('cqrs_es.events'::regclass, 'cqrs_es.snapshots'::regclass, 'cqrs_es.skipped_events'::regclass)
+        WHERE (t.oid = 'cqrs_es.events'::regclass OR t.relkind = 'r' AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_extension'::regclass
+                AND d.deptype = 'e' AND e.extname = 'cqrs_es'))
+        AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = t.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped)
         AND NOT (t.relrowsecurity AND EXISTS (SELECT FROM pg_policy AS p
             WHERE p.polrelid = t.oid AND pg_get_expr(p.polqual, p.polrelid) LIKE '%current_tenant()%'))
     ), own AS (

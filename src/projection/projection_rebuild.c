@@ -59,9 +59,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
-#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -69,6 +67,7 @@
 #include "base/compat.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
+#include "base/portion.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/text.h"
@@ -130,8 +129,6 @@ static int64 begin_rebuild(const text *name, const Replay *replay, const char *f
 static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
 						   Portions *portions, bool *goes_live);
 static void note_portions(Portions *portions, const LockedProjection *locked);
-static void commit_portion(void);
-static void require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function);
 static int32 portion_arg(NullableDatum arg);
 static void describe_portions(void *arg);
 static Coverage visible_events(void);
@@ -383,7 +380,7 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	text	   *name;
 	MemoryContext one;
 
-	require_transactions_of_its_own(fcinfo, function);
+	PortionRequireOwnTransactions(fcinfo, function);
 	replay.skip = skip_arg(fcinfo->args[2]);
 	/* what is allocated here lasts over commits */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
@@ -395,12 +392,12 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	if (rebuild)
 	{
 		portions.rebuilt_to = begin_rebuild(name, &replay, function);
-		commit_portion();
+		PortionCommit();
 		error_context_stack = &callback;
 	}
 	while (!handle_portion(name, &replay, portion, function, &portions, &live_at_end))
 	{
-		commit_portion();
+		PortionCommit();
 		error_context_stack = &callback;
 		MemoryContextReset(one);
 	}
@@ -408,7 +405,7 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	{
 		LockedProjection locked;
 
-		commit_portion();
+		PortionCommit();
 		portions.there = false;
 		locked = projection_arg(name, function);
 		note_portions(&portions, &locked);
@@ -484,27 +481,6 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	/* still paused, it will find among the missed ones what its handlers appended */
 	DispatchRelease(held);
 	return at_end;
-}
-
-static void
-commit_portion(void)
-{
-	SPI_commit();
-	/* as for whatever else runs in a procedure */
-	EnsurePortalSnapshotExists();
-}
-
-/* 25001 where nothing can be committed: in a transaction block, or a function. */
-static void
-require_transactions_of_its_own(FunctionCallInfo fcinfo, const char *function)
-{
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot run in a transaction block", function),
-				 errdetail("It commits after each portion."),
-				 errhint("CALL it by itself.")));
 }
 
 /* How many events a portion has: 22004, 22023. */

@@ -132,6 +132,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{SELECT}', format('SELECT cqrs_es.extend_lease(%L)', :'batch')),
 	('{SELECT}', format('SELECT cqrs_es.release_batch(%L)', :'batch')),
 	('{SELECT}', format('SELECT cqrs_es.ack_events(%L)', :'batch')),
+	('{INSERT,SELECT}', $$SELECT cqrs_es.receive_message('rights', 'a')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.create_aggregate('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.alter_aggregate('rights', snapshot_every => 5)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_aggregate('rights', force => true)$$),

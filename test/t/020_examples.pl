@@ -15,7 +15,7 @@ my $node = PostgreSQL::Test::Cluster->new('examples');
 $node->init;
 $node->start;
 
-foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order')
+foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order', 'saga')
 {
 	$node->safe_psql('postgres', qq(CREATE DATABASE "$example"));
 	$node->command_ok(

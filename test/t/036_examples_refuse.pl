@@ -17,7 +17,7 @@ $node->start;
 
 # Fields of commands anywhere in the examples, and what a client may send instead.
 my @fields = ('amount', 'owner', 'title', 'price', 'quantity', 'show', 'seat', 'account_id', 'atm_id', 'check_number',
-	'widget_name', 'widget_description', 'circle_name', 'capacity', 'customerId', 'items', 'sku', 'reason', 'minutes', 'places');
+	'widget_name', 'widget_description', 'circle_name', 'capacity', 'customerId', 'items', 'sku', 'reason', 'minutes', 'places', 'customer');
 my @values = ('null', '-5', '0', '0.001', '1e300', '1e30', '1.5', '77.5', '5.0', '"12.50"', '"NaN"', '"x"', '""', '[]', '[5]', '{}', 'true', '[null]',
 	'[{"sku": "a", "quantity": -1, "price": 1}]', '[{"sku": "a", "quantity": "2", "price": "NaN"}]', '[{"quantity": 1.5, "price": 2}]');
 my @whole = ('null', '5', '"x"', '[]', '{}', '[{}]', '{"balance": 1000000, "total": -1, "status": "paid", "version": "7", "closed": 5}');
@@ -85,7 +85,7 @@ foreach my $source (sort keys %sources)
 		CROSS JOIN LATERAL (SELECT w::jsonb FROM unnest(ARRAY[$wholes]) w
 			UNION ALL SELECT g || jsonb_build_object(f, v::jsonb) FROM unnest(ARRAY[$names]) f, unnest(ARRAY[$list]) v,
 				(VALUES ('{"amount": 1, "owner": "Ada", "title": "t", "price": 1, "quantity": 1, "show": "hamlet", "seat": "Z9", "atm_id": "ATM34f1ba3c",
-					"widget_name": "n", "widget_description": "d", "circle_name": "c", "capacity": 5, "customerId": "C", "reason": "r", "sku": "s",
+					"widget_name": "n", "widget_description": "d", "circle_name": "c", "capacity": 5, "customerId": "C", "reason": "r", "sku": "s", "customer": "c", "minutes": 15,
 					"items": [{"sku": "a", "quantity": 1, "price": 2}], "check_number": "1170"}'::jsonb)) g (g)
 			UNION ALL SELECT jsonb_build_object(f, v::jsonb) FROM unnest(ARRAY[$names]) f, unnest(ARRAY[$list]) v) p (payload)});
 	my $sent = $node->safe_psql($database, 'SELECT count(*) FROM public.outcomes');

@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ * portion.h
+ *	  Procedures that commit after each portion of their work.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_PORTION_H
+#define CQRS_ES_PORTION_H
+
+#include "fmgr.h"
+
+extern void PortionRequireOwnTransactions(FunctionCallInfo fcinfo, const char *function);
+extern void PortionCommit(void);
+
+#endif							/* CQRS_ES_PORTION_H */
