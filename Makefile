@@ -7,7 +7,7 @@
 #	make test TESTS="append fold"    only the tests with these names, of every kind
 #	make test SETTINGS="jit=off"     with these settings of the servers
 #	make test-bare                   both commands on bare machines (as root, with debootstrap)
-#	make demo                        two small applications, command by command
+#	make demo                        a small application and three systems, step by step
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends

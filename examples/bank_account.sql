@@ -1,12 +1,16 @@
--- A bank account: rules that look into tables, exact money, and metadata.
+-- A bank account: rules that look into tables, exact money, metadata, and what
+-- is outside: a mailer, and a fraud check that answers with a command.
 --
 --	psql -d an_empty_database -f examples/bank_account.sql
 --
 -- Commands OpenAccount{account_id}, DepositMoney{amount}, WithdrawMoney{amount,
--- atm_id}, WriteCheck{check_number, amount}; events AccountOpened{account_id},
--- CustomerDepositedMoney{amount, balance}, CustomerWithdrewCash{amount, balance},
--- CustomerWroteCheck{check_number, amount, balance}. Numbers in JSON are numeric:
--- no amount is ever a floating-point number.
+-- atm_id}, WriteCheck{check_number, amount}, FreezeAccount{because},
+-- ReleaseAccount{}; events AccountOpened{account_id}, CustomerDepositedMoney{amount,
+-- balance}, CustomerWithdrewCash{amount, balance}, CustomerWroteCheck{check_number,
+-- amount, balance}, AccountFrozen{because}, AccountReleased{}. Numbers in JSON are
+-- numeric: no amount is ever a floating-point number.
+--
+-- What 11 to 14 do by hand, bank_account.py does as a program.
 
 -- What psql prints: commands, and of errors no context. Declarations return
 -- nothing worth printing.
@@ -29,6 +33,10 @@ SELECT cqrs_es.define_reducer('account', 'CustomerWithdrewCash', '[
 SELECT cqrs_es.define_reducer('account', 'CustomerWroteCheck', '[
     {"op": "set",    "path": "/balance", "from": "/balance"},
     {"op": "append", "path": "/checks",  "from": "/check_number"}]');
+SELECT cqrs_es.define_reducer('account', 'AccountFrozen', '[
+    {"op": "set",    "path": "/frozen",  "value": true}]');
+SELECT cqrs_es.define_reducer('account', 'AccountReleased', '[
+    {"op": "set",    "path": "/frozen",  "value": false}]');
 
 \echo '\n*** 2. What the commands have to know: our ATMs, and the checks we handed out ***\n'
 
@@ -71,6 +79,8 @@ SELECT cqrs_es.define_command('account', 'WithdrawMoney', $$
     CASE
         WHEN version = 0 THEN
             cqrs_es.reject('account not found', code => 'NOT_FOUND')
+        WHEN state @@ '$.frozen == true' THEN
+            cqrs_es.reject('account is frozen', code => 'FROZEN')
         WHEN (state->>'balance')::numeric < positive(command->'amount') THEN
             cqrs_es.reject('funds not available', code => 'FUNDS_NOT_AVAILABLE')
         WHEN NOT EXISTS (SELECT FROM atms WHERE atm_id = command->>'atm_id') THEN
@@ -82,11 +92,31 @@ SELECT cqrs_es.define_command('account', 'WithdrawMoney', $$
                     'balance', (state->>'balance')::numeric - positive(command->'amount')))
     END
 $$);
+-- What somebody finds suspicious is on record each time, also when the account is frozen already.
+SELECT cqrs_es.define_command('account', 'FreezeAccount', $$
+    CASE
+        WHEN version = 0 THEN
+            cqrs_es.reject('account not found', code => 'NOT_FOUND')
+        ELSE
+            jsonb_build_object('type', 'AccountFrozen', 'version', '1.0',
+                'payload', jsonb_build_object('because', command->'because'))
+    END
+$$);
+SELECT cqrs_es.define_command('account', 'ReleaseAccount', $$
+    CASE
+        WHEN (state @@ '$.frozen == true') IS NOT TRUE THEN
+            cqrs_es.reject('account is not frozen', code => 'NOT_FROZEN')
+        ELSE
+            jsonb_build_object('type', 'AccountReleased', 'version', '1.0', 'payload', '{}'::jsonb)
+    END
+$$);
 -- A check is valid if the account got it, and once.
 SELECT cqrs_es.define_command('account', 'WriteCheck', $$
     CASE
         WHEN version = 0 THEN
             cqrs_es.reject('account not found', code => 'NOT_FOUND')
+        WHEN state @@ '$.frozen == true' THEN
+            cqrs_es.reject('account is frozen', code => 'FROZEN')
         WHEN (state->>'balance')::numeric < positive(command->'amount') THEN
             cqrs_es.reject('funds not available', code => 'FUNDS_NOT_AVAILABLE')
         WHEN state->'checks' ? (command->>'check_number')
@@ -135,6 +165,17 @@ SELECT cqrs_es.define_handler('account_query', 'CustomerWroteCheck', $$
         'ledger', payload->'ledger' || jsonb_build_object('description', event.payload->'check_number', 'amount', event.payload->'amount'))
     WHERE view_id = event.aggregate_id
 $$);
+SELECT cqrs_es.define_handler('account_query', event_type, $$
+    UPDATE account_query SET version = event.sequence, payload = payload || jsonb_build_object(
+        'frozen', event.event_type = 'AccountFrozen')
+    WHERE view_id = event.aggregate_id
+$$)
+FROM unnest(ARRAY['AccountFrozen', 'AccountReleased']) AS event_type;
+
+\echo '\n*** ... and what the outside has to know: a queue for each who listens, so that none waits for the other ***\n'
+
+SELECT cqrs_es.create_subscription('mails', aggregate_types => '{account}', max_attempts => 5);
+SELECT cqrs_es.create_subscription('fraud_check', event_types => '{CustomerWithdrewCash, CustomerWroteCheck}', max_attempts => 5);
 
 -- From here on results are printed, and a refusal does not end the script.
 \o
@@ -197,3 +238,43 @@ SELECT sequence, event_type, event_version, payload FROM cqrs_es.read_stream('ac
 SELECT sequence, metadata->>'time' AS time, metadata->>'uri' AS uri, metadata->>'user_agent' AS user_agent
 FROM cqrs_es.read_stream('account', 'ACCT-1');
 SELECT cqrs_es.aggregate_state('account', 'ACCT-1', at_sequence => 2);
+
+\echo '\n*** 11. The fraud check takes from its queue what it can, and asks about it. The check of 700.35 is suspicious: it answers with a command ***\n'
+
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('fraud_check', consumer => 'psql', max_count => 2);
+SELECT aggregate_id, sequence, event_type, payload->'amount' AS amount FROM hand;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('fraud_check', consumer => 'psql', max_count => 2);
+SELECT aggregate_id, sequence, event_type, payload->'amount' AS amount FROM hand;
+
+-- The command has the id of the event that it answers, so that it can be sent again.
+\set freeze 'SELECT version, state FROM cqrs_es.execute_command(''account'', ''ACCT-1'', ''FreezeAccount'', ''{"because": 6}'',\n    command_id => (SELECT event_id FROM hand WHERE sequence = 6));'
+:freeze
+
+\echo '\n*** 12. It dies, before it has said that it is done. The account is frozen, until somebody has talked with the customer ***\n'
+
+SELECT * FROM cqrs_es.execute_command('account', 'ACCT-1', 'WithdrawMoney', '{"amount": 10, "atm_id": "ATM34f1ba3c"}');
+SELECT version, state FROM cqrs_es.execute_command('account', 'ACCT-1', 'ReleaseAccount');
+
+\echo '\n*** 13. It is started again, gets the event again, and answers again. That is the command of before: nothing is frozen twice ***\n'
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('fraud_check', consumer => 'psql', max_count => 2, resume => true);
+SELECT aggregate_id, sequence, event_type, payload->'amount' AS amount FROM hand;
+:freeze
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+SELECT version, state FROM cqrs_es.load_aggregate('account', 'ACCT-1');
+
+\echo '\n*** 14. The mailer has a queue of its own. Its server is busy at the third mail: that comes again, with all behind it, and nothing before it ***\n'
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('mails', consumer => 'psql', max_count => 5);
+SELECT sequence, event_type, attempt FROM hand;
+SELECT cqrs_es.nack_event(batch, global_position, error => 'smtp 451', retry_after => '0 s') FROM hand WHERE sequence = 3;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('mails', consumer => 'psql', max_count => 5);
+SELECT sequence, event_type, attempt FROM hand;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;

@@ -1,10 +1,13 @@
--- University circles: fields that may stay away, and names that are unique.
+-- University circles: fields that may stay away, names that are unique, and a read side
+-- outside of the database.
 --
 --	psql -d an_empty_database -f examples/circle.sql
 --
 -- Commands CreateCircle{circle_name, capacity}, UpdateCircle{circle_name?,
 -- capacity?}; events CircleCreated{name, capacity}, CircleUpdated{name?,
 -- capacity?}; the state {id, name, capacity, version}.
+--
+-- The read side of 8 and 9 is a table here; with relay.py and circle.py it is in Redis.
 
 -- What psql prints: commands, and of errors no context. Declarations return
 -- nothing worth printing.
@@ -114,6 +117,10 @@ SELECT cqrs_es.define_command('circle', 'UpdateCircle', $$
     END
 $$);
 
+\echo '\n*** ... and a queue of what goes outside, to a read side that others ask ***\n'
+
+SELECT cqrs_es.create_subscription('circles', aggregate_types => '{circle}', max_attempts => 5);
+
 -- From here on results are printed, and a refusal does not end the script.
 \o
 \set ON_ERROR_STOP off
@@ -158,3 +165,38 @@ SELECT version, state FROM cqrs_es.execute_command('circle', 'c-3', 'CreateCircl
 SELECT * FROM get_circle('c-1');
 SELECT * FROM list_circles();
 SELECT aggregate_id, last_sequence, payload FROM cqrs_es.snapshots;
+
+\echo '\n*** 8. A read side outside. A relay takes events from the queue and hands them on; what it had in hand when it died comes again ***\n'
+
+-- It keeps the version with each circle: so it passes over what it has got already.
+CREATE TABLE outside (id text PRIMARY KEY, name text, capacity text, version bigint);
+CREATE FUNCTION put(id text, sequence bigint, payload jsonb) RETURNS text LANGUAGE sql AS $$
+    WITH put AS (
+        INSERT INTO outside AS o VALUES (id, payload->>'name', payload->>'capacity', sequence)
+        ON CONFLICT (id) DO UPDATE SET name     = coalesce(excluded.name, o.name),
+                                       capacity = coalesce(excluded.capacity, o.capacity),
+                                       version  = excluded.version
+        WHERE o.version < excluded.version
+        RETURNING true)
+    SELECT CASE WHEN EXISTS (SELECT FROM put) THEN 'put' ELSE 'was there' END
+$$;
+
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('circles', consumer => 'psql', max_count => 4);
+SELECT aggregate_id, sequence, event_type, payload, put(aggregate_id, sequence, payload) FROM hand WHERE sequence < 3 ORDER BY global_position;
+SELECT cqrs_es.release_batch(batch) FROM hand LIMIT 1;
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('circles', consumer => 'psql', max_count => 100);
+SELECT aggregate_id, sequence, event_type, payload, put(aggregate_id, sequence, payload) FROM hand ORDER BY global_position;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+SELECT * FROM outside ORDER BY name;
+
+\echo '\n*** 9. All of it is lost. It is made again from the events ***\n'
+
+TRUNCATE outside;
+SELECT cqrs_es.reset_subscription('circles', 0);
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('circles', consumer => 'psql', max_count => 100);
+SELECT put(aggregate_id, sequence, payload), count(*) FROM (SELECT * FROM hand ORDER BY global_position) AS h GROUP BY 1;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+SELECT * FROM outside ORDER BY name;

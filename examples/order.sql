@@ -1,4 +1,4 @@
--- Orders of several tenants: history, audit, a summary and an outbox.
+-- Orders of several tenants: history, audit, a summary, and three who listen.
 --
 --	psql -d an_empty_database -f examples/order.sql
 --
@@ -6,6 +6,8 @@
 -- PayOrder{}, CancelOrder{reason}; events OrderCreated{orderId, customerId,
 -- items, totalAmount}, OrderItemAdded{item, totalAmount}, OrderPaid{amount},
 -- OrderCancelled{reason}. The tenant is a setting, and a part of every key.
+--
+-- What 11 to 14 do by hand, order.js does as a program.
 
 -- What psql prints: commands, and of errors no context. Declarations return
 -- nothing worth printing.
@@ -75,7 +77,7 @@ SELECT cqrs_es.define_command('ORDER', 'CancelOrder', $$
     if_open(state, jsonb_build_object('type', 'OrderCancelled', 'payload', jsonb_build_object('reason', command->'reason')))
 $$);
 
-\echo '\n*** 3. Two projections: a summary of each order, and what a mailer has to send ***\n'
+\echo '\n*** 3. A summary of each order, written in the transaction of the event ***\n'
 
 CREATE TABLE order_summary (
     tenant_id    text,
@@ -107,27 +109,47 @@ SELECT cqrs_es.define_handler('order_summary', 'OrderCancelled', $$
     WHERE tenant_id = event.tenant_id AND order_id = event.aggregate_id
 $$);
 
--- A row per event, there at the moment of commit if the event is, and only then.
--- (Without read_models: nobody can rebuild it, and send all mails again.)
-CREATE TABLE notification_outbox (
-    position   bigint PRIMARY KEY,
-    tenant_id  text NOT NULL,
-    order_id   text NOT NULL,
-    event_type text NOT NULL,
-    payload    jsonb NOT NULL
-);
-SELECT cqrs_es.create_projection('notification_outbox', aggregate_types => '{ORDER}');
-SELECT cqrs_es.define_handler('notification_outbox', '*', $$
-    INSERT INTO notification_outbox (position, tenant_id, order_id, event_type, payload)
-    VALUES (event.global_position, event.tenant_id, event.aggregate_id, event.event_type, event.payload)
-$$);
-
 -- Who did what when, and on whose behalf: it is all in the events.
 CREATE VIEW order_audit AS
 SELECT created_at, metadata->>'createdBy' AS who, event_type AS what, aggregate_id AS order_id, sequence AS version,
        metadata->>'correlation_id' AS correlation_id, metadata->>'causation_id' AS causation_id
 FROM cqrs_es.events
 WHERE aggregate_type = 'ORDER' AND tenant_id = cqrs_es.current_tenant();
+
+\echo '\n*** ... and three who listen: a read model, an e-mail service, the API of a partner. None of them waits for another ***\n'
+
+-- Each event may fail five times. Then its order waits until somebody decides; but a mail
+-- stands for itself, and those behind it go out.
+SELECT cqrs_es.create_subscription('order_read_model', aggregate_types => '{ORDER}', all_tenants => true, max_attempts => 5);
+SELECT cqrs_es.create_subscription('order_mails',      aggregate_types => '{ORDER}', all_tenants => true, max_attempts => 5, on_failure => 'skip');
+SELECT cqrs_es.create_subscription('order_api',        aggregate_types => '{ORDER}', all_tenants => true, max_attempts => 5);
+
+-- How much was ordered. All orders meet in these rows, so it is no projection: they would
+-- wait for each other.
+CREATE TABLE demand (
+    tenant_id text,
+    sku       text,
+    quantity  numeric NOT NULL,
+    PRIMARY KEY (tenant_id, sku)
+);
+CREATE FUNCTION count_demand(tenant_id text, payload jsonb) RETURNS SETOF demand LANGUAGE sql AS $$
+    INSERT INTO demand AS d (tenant_id, sku, quantity)
+    SELECT count_demand.tenant_id, item->>'sku', sum((item->>'quantity')::numeric)
+    FROM (SELECT jsonb_array_elements(payload->'items') UNION ALL SELECT payload->'item') AS i (item)
+    WHERE item->>'sku' IS NOT NULL
+    GROUP BY item->>'sku'
+    ON CONFLICT (tenant_id, sku) DO UPDATE SET quantity = d.quantity + excluded.quantity
+    RETURNING d.*
+$$;
+
+-- What was sent: who mails looks here first.
+CREATE TABLE sent_mails (
+    event_id       uuid PRIMARY KEY,
+    tenant_id      text NOT NULL,
+    order_id       text NOT NULL,
+    event_type     text NOT NULL,
+    correlation_id text
+);
 
 -- From here on results are printed, and a refusal does not end the script.
 \o
@@ -204,9 +226,75 @@ SELECT who, what, version, correlation_id, causation_id FROM order_audit WHERE o
 SELECT * FROM order_summary WHERE tenant_id = cqrs_es.current_tenant();
 SELECT * FROM order_summary ORDER BY tenant_id, order_id;
 
--- A mailer takes what is due; what others have taken it passes over, and if it crashes, its rows are there again.
-WITH taken AS (
-    DELETE FROM notification_outbox WHERE position = ANY (ARRAY(
-        SELECT position FROM notification_outbox ORDER BY position LIMIT 100 FOR UPDATE SKIP LOCKED))
-    RETURNING *)
-SELECT tenant_id, order_id, event_type, payload FROM taken ORDER BY position;
+\echo '\n*** 11. The read model takes its events, counts, and dies: nothing is counted. The next one counts, and acknowledges in the same transaction ***\n'
+
+RESET cqrs_es.tenant_id;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('order_read_model', consumer => 'psql', max_count => 10);
+SELECT tenant_id, aggregate_id, sequence, event_type FROM hand;
+BEGIN;
+SELECT counted.* FROM hand, count_demand(hand.tenant_id, payload) AS counted;
+ROLLBACK;
+
+BEGIN;
+SELECT cqrs_es.extend_lease(batch) > now() AS is_ours FROM hand LIMIT 1;
+SELECT counted.* FROM hand, count_demand(hand.tenant_id, payload) AS counted;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+COMMIT;
+SELECT * FROM demand ORDER BY tenant_id, sku;
+
+\echo '\n*** 12. The mailer notes what it has sent. Told to end, it gives back what it has; the next one sends what is not there yet ***\n'
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('order_mails', consumer => 'psql', max_count => 10);
+INSERT INTO sent_mails
+SELECT event_id, tenant_id, aggregate_id, event_type, metadata->>'correlation_id' FROM hand ORDER BY global_position LIMIT 2
+RETURNING tenant_id, order_id, event_type;
+SELECT cqrs_es.release_batch(batch) FROM hand LIMIT 1;
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('order_mails', consumer => 'psql', max_count => 10);
+SELECT tenant_id, aggregate_id, sequence, event_type FROM hand;
+INSERT INTO sent_mails
+SELECT event_id, tenant_id, aggregate_id, event_type, metadata->>'correlation_id' FROM hand ORDER BY global_position
+ON CONFLICT DO NOTHING
+RETURNING tenant_id, order_id, event_type;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+
+\echo '\n*** 13. The partner does not know the customer of the second tenant: five attempts, then it is a dead letter. The other order goes on ***\n'
+
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('order_api', consumer => 'psql', max_count => 10);
+SELECT tenant_id, aggregate_id, sequence, event_type, attempt FROM hand;
+SELECT cqrs_es.nack_event(batch, global_position, error => 'HTTP 422', retry_after => '0 s') FROM hand WHERE tenant_id = 'TENANT002' AND sequence = 1;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+
+-- Four more times. (What is received is committed, always, before anything is done with it.)
+DO $$
+DECLARE
+    event record;
+BEGIN
+    LOOP
+        SELECT * INTO event FROM cqrs_es.receive_events('order_api', consumer => 'psql', max_count => 1);
+        COMMIT;
+        EXIT WHEN event.batch IS NULL;
+        RAISE NOTICE 'attempt %: %', event.attempt,
+            cqrs_es.nack_event(event.batch, event.global_position, error => 'HTTP 422', retry_after => '0 s');
+        PERFORM cqrs_es.ack_events(event.batch);
+        COMMIT;
+    END LOOP;
+END
+$$;
+SELECT tenant_id, aggregate_id, sequence, event_type, state, attempts, error FROM cqrs_es.subscription_dead_letters;
+
+\echo '\n*** 14. The partner knows the customer now. Redriven, the order comes with all that is behind it ***\n'
+
+SELECT cqrs_es.redrive('order_api');
+DROP TABLE hand;
+CREATE TEMP TABLE hand AS SELECT * FROM cqrs_es.receive_events('order_api', consumer => 'psql', max_count => 10);
+SELECT tenant_id, aggregate_id, sequence, event_type, attempt FROM hand;
+SELECT cqrs_es.ack_events(batch) FROM hand LIMIT 1;
+SELECT name, lag_events, blocked, dead_letters FROM cqrs_es.subscription_status ORDER BY name;
+
+\echo '\n*** 15. In the course of what was it sent? The same id is in the events, and goes with each call outside ***\n'
+
+SELECT order_id, event_type, correlation_id FROM sent_mails WHERE correlation_id = 'checkout-7' ORDER BY event_type;

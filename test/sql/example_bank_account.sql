@@ -3,7 +3,7 @@
 \set example bank_account
 \i test/include/example.sql
 BEGIN;
-SELECT plan(49);
+SELECT plan(61);
 
 SELECT is(pg_temp.refusal('account', 'ACCT-1', 'DepositMoney', '{"amount": 100}'), NULL, 'money is needed');
 INSERT INTO checks VALUES ('ACCT-1', '1172');
@@ -20,14 +20,28 @@ FROM (VALUES (1, 'ACCT-1', 'WithdrawMoney', '{"amount": 100.01, "atm_id": "ATM34
 	(10, 'ACCT-2', 'OpenAccount', '{"account_id": "ACCT-1"}', 'QE301 ID_DIFFERS account id differs'),
 	(11, 'ACCT-2', 'DepositMoney', '{"amount": 1}', 'QE301 NOT_FOUND account not found'),
 	(12, 'ACCT-2', 'WithdrawMoney', '{"amount": 1, "atm_id": "ATM34f1ba3c"}', 'QE301 NOT_FOUND account not found'),
-	(13, 'ACCT-2', 'WriteCheck', '{"amount": 1, "check_number": "1172"}', 'QE301 NOT_FOUND account not found')) AS t (n, id, command, payload, refusal)
+	(13, 'ACCT-2', 'WriteCheck', '{"amount": 1, "check_number": "1172"}', 'QE301 NOT_FOUND account not found'),
+	(14, 'ACCT-2', 'FreezeAccount', '{}', 'QE301 NOT_FOUND account not found'),
+	(15, 'ACCT-2', 'ReleaseAccount', '{}', 'QE301 NOT_FROZEN account is not frozen'),
+	(16, 'ACCT-1', 'ReleaseAccount', '{}', 'QE301 NOT_FROZEN account is not frozen')) AS t (n, id, command, payload, refusal)
 ORDER BY n;
 SELECT is(pg_temp.refusal('account', 'ACCT-1', command, '{"atm_id": "ATM34f1ba3c", "check_number": "1172"}'::jsonb || payload::jsonb),
 	'QE301 AMOUNT_NOT_POSITIVE amount must be positive', command || ' ' || payload)
 FROM unnest('{DepositMoney, WithdrawMoney, WriteCheck}'::text[]) AS command,
 	unnest(ARRAY['{}', '{"amount": 0}', '{"amount": -1}', '{"amount": null}', '{"amount": "1"}', '{"amount": "NaN"}', '{"amount": [1]}']) AS payload
 ORDER BY command, payload COLLATE "C";
-SELECT is((SELECT count(*) FROM cqrs_es.events), 7::bigint, 'what is refused leaves no trace');
+SELECT is((SELECT count(*) FROM cqrs_es.events), 9::bigint, 'what is refused leaves no trace');
+
+-- Frozen, money only comes in; each suspicion is on record.
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'FreezeAccount', '{"because": 1}'), NULL, 'frozen');
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'FreezeAccount', '{"because": 2}'), NULL, 'and again');
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'WithdrawMoney', '{"amount": 1, "atm_id": "ATM34f1ba3c"}'), 'QE301 FROZEN account is frozen', 'no money');
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'WriteCheck', '{"amount": 1, "check_number": "1172"}'), 'QE301 FROZEN account is frozen', 'no check');
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'DepositMoney', '{"amount": 1}'), NULL, 'but money comes in');
+SELECT is(payload->'frozen', 'true', 'the view shows it') FROM account_query WHERE view_id = 'ACCT-1';
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'ReleaseAccount'), NULL, 'released');
+SELECT is(payload->'frozen', 'false', 'the view shows it') FROM account_query WHERE view_id = 'ACCT-1';
+SELECT is(pg_temp.refusal('account', 'ACCT-1', 'WithdrawMoney', '{"amount": 1, "atm_id": "ATM34f1ba3c"}'), NULL, 'money goes out again');
 
 -- What floating-point numbers would lose.
 SELECT is(pg_temp.refusal('account', 'exact', 'OpenAccount', '{"account_id": "exact"}'), NULL, 'another account');
@@ -47,7 +61,7 @@ SELECT results_eq($$SELECT view_id, entry->>'description', (entry->>'amount')::n
 	FROM account_query, jsonb_array_elements(payload->'ledger') WITH ORDINALITY AS l (entry, n) ORDER BY view_id, n$$,
 	$$SELECT aggregate_id COLLATE "default", CASE event_type WHEN 'CustomerDepositedMoney' THEN 'deposit' WHEN 'CustomerWithdrewCash' THEN 'atm withdrawal'
 		ELSE payload->>'check_number' END, (payload->>'amount')::numeric
-	FROM cqrs_es.events WHERE event_type <> 'AccountOpened' ORDER BY 1, sequence$$, 'the ledger has every movement in its order');
+	FROM cqrs_es.events WHERE event_type NOT LIKE 'Account%' ORDER BY 1, sequence$$, 'the ledger has every movement in its order');
 SELECT results_eq('SELECT view_id, payload->''written_checks'' FROM account_query ORDER BY 1',
 	$$VALUES ('ACCT-1', '["1170", "1171"]'::jsonb), ('exact', '[]')$$, 'the checks that were written');
 SELECT is((SELECT array_agg(DISTINCT event_version COLLATE "default") FROM cqrs_es.events), '{1.0}', 'event_version 1.0');

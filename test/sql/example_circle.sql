@@ -3,7 +3,7 @@
 \set example circle
 \i test/include/example.sql
 BEGIN;
-SELECT plan(19);
+SELECT plan(21);
 
 SELECT is(pg_temp.refusal('circle', id, command, payload::jsonb), refusal, command || ' ' || payload)
 FROM (VALUES (1, 'new', 'CreateCircle', '{"circle_name": "x", "capacity": 2}', 'QE301 CAPACITY_TOO_SMALL Circle capacity must be 3 or more'),
@@ -32,6 +32,12 @@ SELECT results_eq('SELECT * FROM get_circle(''edge'')', $$VALUES ('edge', 'y', 4
 SELECT is_empty('SELECT * FROM get_circle(''none'')', 'get_circle: none');
 SELECT results_eq('SELECT aggregate_id COLLATE "default", last_sequence, payload FROM cqrs_es.snapshots ORDER BY 1',
 	$$SELECT id, version, state FROM pg_temp.states('circle') WHERE version = 5 ORDER BY 1$$, 'a snapshot every 5 events, equal to the replay');
+-- What the read side outside has is what was there before this test.
+SELECT results_eq('SELECT id, name, capacity, version FROM outside ORDER BY 1',
+	$$SELECT id, state->>'name', state->>'capacity', version FROM (VALUES ('c-1', 5::bigint), ('c-2', 1), ('c-3', 1)) AS c (id, version),
+		cqrs_es.aggregate_state('circle', id, at_sequence => version) AS state$$, 'the read side outside');
+SELECT results_eq($$SELECT put('c-1', 5, '{"name": "old"}'), put('c-1', 6, '{"capacity": 7}'), name, capacity, version FROM outside WHERE id = 'c-1'$$,
+	$$VALUES ('was there', 'put', 'Chess and Go', '16', 5::bigint)$$, 'what comes again changes nothing');
 SELECT finish();
 ROLLBACK;
 \i test/include/example_end.sql

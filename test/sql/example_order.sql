@@ -3,7 +3,7 @@
 \set example order
 \i test/include/example.sql
 BEGIN;
-SELECT plan(25);
+SELECT plan(30);
 SET LOCAL cqrs_es.tenant_id = 'TENANT001';
 \set order '20240101-001'
 \set none '20240101-009'
@@ -40,9 +40,19 @@ SELECT results_eq('SELECT order_id, customer_id, items, total_amount, status, ve
 	'TENANT002: the summary is what the events say');
 SELECT is(total_amount, 0.3, 'exactly') FROM order_summary WHERE tenant_id = 'TENANT002' AND order_id = :'none';
 SELECT is((SELECT max(version) FROM order_audit WHERE order_id = :'none'), 1::bigint, 'the audit is the other tenant''s');
-SELECT results_eq('SELECT position, tenant_id, order_id, event_type, payload FROM notification_outbox ORDER BY 1',
-	$$SELECT global_position, tenant_id COLLATE "default", aggregate_id COLLATE "default", event_type COLLATE "default", payload
-	FROM cqrs_es.events ORDER BY 1 OFFSET 5$$, 'the outbox has a row of every event since the mailer came');
+RESET cqrs_es.tenant_id;
+SELECT results_eq('SELECT event_id, tenant_id, order_id, event_type FROM sent_mails ORDER BY 1',
+	$$SELECT event_id, tenant_id COLLATE "default", aggregate_id COLLATE "default", event_type COLLATE "default" FROM cqrs_es.events WHERE aggregate_id = '20240101-001' ORDER BY 1$$,
+	'the mails of the story were sent, each once');
+SELECT results_eq('SELECT name, lag_events FROM cqrs_es.subscription_status ORDER BY 1',
+	$$VALUES ('order_api' COLLATE "C", 3::bigint), ('order_mails', 3), ('order_read_model', 3)$$, 'all three have seen it, and not yet the three of this test');
+SELECT results_eq('SELECT state, attempts FROM cqrs_es.subscription_dead_letters', $$VALUES ('delivered', 5)$$, 'what was a dead letter was delivered');
+SELECT results_eq('SELECT tenant_id, sku, quantity FROM demand ORDER BY 1, 2',
+	$$VALUES ('TENANT001', 'ink', 1::numeric), ('TENANT001', 'pen', 2), ('TENANT002', 'desk', 1)$$, 'the read model counted each event once');
+-- An order may have a thing twice, or one without a name.
+SELECT results_eq($$SELECT sku, quantity FROM count_demand('T', '{"items": [{"sku": "a", "quantity": 1.5}, {"quantity": 1}, {"sku": "a", "quantity": 2}]}')$$,
+	$$VALUES ('a', 3.5)$$, 'a thing twice, and one without a name');
+SELECT is((SELECT count(*) FROM count_demand('T', '{"reason": "r"}')), 0::bigint, 'an event without things');
 
 SET LOCAL cqrs_es.tenant_id = 'TENANT001';
 SELECT results_eq(format($$SELECT sequence, r.state FROM cqrs_es.replay('ORDER', '%1$s') AS r$$, :'order'),
