@@ -12,6 +12,8 @@
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends
 #
+# A benchmark ends with a chart, docs/bench-*.svg, where gnuplot is installed.
+#
 # Against your own server, as with any PGXS extension:
 #
 #	make && make install && make installcheck
@@ -119,5 +121,6 @@ bench:
 		-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB \
 		-c checkpoint_timeout=30min -c autovacuum=on \
 		test/bench/$(BENCH)
+	@! test -e $(SOURCES)results/bench-$(BENCH).svg || mv $(SOURCES)results/bench-$(BENCH).svg $(SOURCES)docs/
 
 .PHONY: test test-bare demo bench

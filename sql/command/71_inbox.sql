@@ -1,12 +1,14 @@
 -- 71_inbox: which messages from outside have been received
 
+-- Vacuum must not shorten it when messages have been forgotten: that would shut out all who
+-- receive meanwhile. The room is used again.
 CREATE TABLE cqrs_es.received_messages (
     tenant_id   text COLLATE "C" NOT NULL,
     source      text COLLATE "C" NOT NULL,
     message_id  text COLLATE "C" NOT NULL,
     received_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant_id, source, message_id)
-);
+) WITH (vacuum_truncate = off);
 COMMENT ON TABLE cqrs_es.received_messages IS
     'messages that have been received; kept by receive_message(), until forget_messages()';
 COMMENT ON COLUMN cqrs_es.received_messages.source IS 'who gives the ids: a queue, a sender';

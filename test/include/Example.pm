@@ -18,7 +18,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(ended until_true);
+our @EXPORT_OK = qw(started ended until_true);
+
+# All that was started, so that nothing is left of a test that dies.
+my @processes;
+END { local $?; $_->signal('KILL') foreach grep { $_->pumpable } @processes }
 
 # Its server, where the example has been played.
 sub new
@@ -67,7 +71,14 @@ sub starts
 	my $file = sprintf '%s/%s.%d', PostgreSQL::Test::Utils::tempdir(), $self->{name}, ++$self->{started};
 	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGUSER => scalar getpwuid $>, PGDATABASE => $self->{name}, %environment);
 	my @command = map { -e "$ENV{TESTDIR}/examples/$_" ? "$ENV{TESTDIR}/examples/$_" : $_ } @$command;
-	return { file => $file, process => IPC::Run::start(\@command, '<', \undef, '>', $file, '2>', "$file.err") };
+	return { file => $file, process => started(\@command, '<', \undef, '>', $file, '2>', "$file.err") };
+}
+
+# What IPC::Run::start() does.
+sub started
+{
+	push @processes, IPC::Run::start(@_);
+	return $processes[-1];
 }
 
 # Send the signal; returns the exit code.

@@ -104,12 +104,15 @@ sub ended
 	return $process->full_result(0) >> 8 || $process->full_result(0);
 }
 
-# Does it have something in hand?
+# Wait until it has something in hand, while more happens to the streams: others may
+# have taken what was there.
 sub until_busy
 {
-	my ($self, $subscription, $relay) = @_;
-	$self->until_sql(qq{SELECT EXISTS (SELECT FROM cqrs_es.shares WHERE subscription = '$subscription' AND batch IS NOT NULL AND consumer LIKE '%:$relay->{pid}:%')},
-		'it has something in hand');
+	my ($self, $subscription, $relay, @streams) = @_;
+	$self->until_true('it has something in hand', sub {
+		$self->happens(1, @streams) if @streams;
+		return $self->sql(qq{SELECT EXISTS (SELECT FROM cqrs_es.shares WHERE subscription = '$subscription' AND batch IS NOT NULL AND consumer LIKE '%:$relay->{pid}:%')}) eq 't';
+	});
 }
 
 # Wait until a function returns true.

@@ -17,7 +17,7 @@ my $version = eval { my $output; IPC::Run::run([ 'redis-server', '--version' ], 
 plan(skip_all => 'Redis is not installed (Debian: redis-server)') if !$version;
 
 my $examples = "$ENV{TESTDIR}/examples";
-my @streams = map { "s$_" } 1 .. 12;
+my @streams = map { "s$_" } 1 .. 8;
 
 my $node = PostgreSQL::Test::Cluster->new('relays');
 $node->init;
@@ -88,7 +88,7 @@ sub troubles
 
 	# in the middle of it all
 	$relays->happens(20, @streams);
-	$relays->until_busy('queue', $killed[1]);
+	$relays->until_busy('queue', $killed[1], @streams);
 	$relays->ended($killed[1], 'KILL');
 	kill_redis();
 	start_redis();

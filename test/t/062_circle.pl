@@ -13,7 +13,7 @@ use Test::More;
 
 use lib "$ENV{TESTDIR}/test/include";
 use Clients qw(python_with node_with);
-use Example qw(ended until_true);
+use Example qw(started ended until_true);
 
 my ($python, $why) = python_with('psycopg', 'redis');
 plan skip_all => $why if !$python;
@@ -90,7 +90,7 @@ sub starts
 # It has on disk what it has acknowledged.
 sub start_redis
 {
-	my $server = IPC::Run::start([ 'redis-server', '--port', $port, '--bind', '127.0.0.1', '--dir', $directory, '--save', '',
+	my $server = started([ 'redis-server', '--port', $port, '--bind', '127.0.0.1', '--dir', $directory, '--save', '',
 			'--appendonly', 'yes', '--appendfsync', 'always' ], '<', \undef, '>&', "$directory/redis.log");
 	until_true(sub { redis('PING') eq 'PONG' }, 'Redis is there');
 	return $server;
