@@ -39,5 +39,5 @@ GRANT EXECUTE ON FUNCTION cqrs_es.sees_subscription, cqrs_es.subscription_lag_ev
     TO PUBLIC;
 GRANT SELECT ON cqrs_es.subscription_status, cqrs_es.subscription_consumers, cqrs_es.subscription_dead_letters, cqrs_es.subscription_parked_streams
     TO PUBLIC;
-GRANT EXECUTE ON PROCEDURE cqrs_es.wait_for_events, cqrs_es.wait_until_settled TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE cqrs_es.wait_for_events, cqrs_es.wait_until_settled, cqrs_es.wait_for_projection TO PUBLIC;
 GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result TO PUBLIC;

@@ -7,6 +7,7 @@
  * it, and names no table of a room above it, which a test checks.  What must happen
  * above at an event registers itself below (DispatchRegister).
  *
+ *	async		projections that follow the log by themselves, and who runs them
  *	subscription	who takes events out of the log, in batches with a lease
  *	projection	read models that handlers keep in the appending transaction
  *	command		deciders: state + command -> events
@@ -31,6 +32,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "base/deferred_constraint.h"
 #include "base/definer.h"
 #include "base/early_setting.h"
 #include "base/extension.h"
@@ -58,6 +60,7 @@
 #include "subscription/delivery_wait.h"
 #include "subscription/restored_event.h"
 #include "subscription/subscription.h"
+#include "async/async_projection.h"
 
 PG_MODULE_MAGIC;
 
@@ -88,6 +91,7 @@ _PG_init(void)
 	TenancyInit();
 	RegistryInit();
 	DefinerInit();
+	DeferredConstraintInit();
 	WakeupInit();
 
 	ContextInit();
@@ -117,5 +121,7 @@ _PG_init(void)
 	SubscriptionInit();
 	DeliveryWaitInit();
 	RestoredEventInit();
+
+	AsyncProjectionInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

@@ -9,14 +9,17 @@ CREATE TABLE cqrs_es.projections (
     owner_name      text COLLATE "C" NOT NULL,
     state_of        text COLLATE "C",
     paused          boolean NOT NULL DEFAULT false,
+    mode            text NOT NULL DEFAULT 'sync' CHECK (mode IN ('sync', 'async')),
+    per_stream      boolean NOT NULL DEFAULT false,
     handled_position bigint,
     handled_gaps    int8multirange,
     rebuilt_to      bigint,
     live_after      boolean NOT NULL DEFAULT false,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    CHECK (paused OR rebuilt_to IS NULL),
+    CHECK (paused OR mode = 'async' OR rebuilt_to IS NULL),
     CHECK (paused OR NOT live_after),
-    CHECK (paused = (handled_position IS NOT NULL)),
+    CHECK ((paused OR mode = 'async') = (handled_position IS NOT NULL)),
+    CHECK (mode = 'async' OR NOT per_stream),
     -- a pair of names for each
     CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
     -- the states of one aggregate type stand in one table
@@ -26,8 +29,12 @@ COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection'
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';
 COMMENT ON COLUMN cqrs_es.projections.state_of IS
     'keeps the states of this aggregate type in its read model, instead of having handlers';
+COMMENT ON COLUMN cqrs_es.projections.mode IS
+    'sync: it handles events in the transactions that append them; async: afterwards, whoever runs it';
+COMMENT ON COLUMN cqrs_es.projections.per_stream IS
+    'of an asynchronous one: each stream for itself, so that one whose event fails does not hold up the others';
 COMMENT ON COLUMN cqrs_es.projections.handled_position IS
-    'the last event that a paused projection has handled';
+    'the last event that a paused projection has handled; of an asynchronous one that is not paused: the last that it passes over, for it was handled before';
 COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
     'positions up to it that were not visible then, and may have been missed';
 COMMENT ON COLUMN cqrs_es.projections.rebuilt_to IS
@@ -65,20 +72,23 @@ CREATE FUNCTION cqrs_es.create_projection(
     aggregate_types text[] DEFAULT NULL,
     read_models     regclass[] DEFAULT NULL,
     state_of        text DEFAULT NULL,
-    backfill        boolean DEFAULT false
+    backfill        boolean DEFAULT false,
+    mode            text DEFAULT NULL,
+    per_stream      boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_create_projection';
-COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) IS
-    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log';
-REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean) IS
+    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log; mode: sync (when it is new, the default), in the transactions that append, or async, afterwards by run_projections(); per_stream: an asynchronous one in which an event that fails holds up its stream alone';
+REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean) FROM PUBLIC;
 
-CREATE FUNCTION cqrs_es.alter_projection(name text, owner regrole DEFAULT NULL, read_models regclass[] DEFAULT NULL) RETURNS void
+CREATE FUNCTION cqrs_es.alter_projection(name text, owner regrole DEFAULT NULL, read_models regclass[] DEFAULT NULL,
+    mode text DEFAULT NULL, per_stream boolean DEFAULT NULL) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_alter_projection';
-COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) IS
-    'changes the owner of a projection, or the tables that it keeps; NULL: as it is. Its handlers stay as they are';
-REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[]) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[], text, boolean) IS
+    'changes the owner of a projection, the tables that it keeps, or how it follows the log: its mode, sync or async, and per_stream; NULL: as it is. Its handlers stay as they are';
+REVOKE EXECUTE ON FUNCTION cqrs_es.alter_projection(text, regrole, regclass[], text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.drop_projection(name text, if_exists boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE

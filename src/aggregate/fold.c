@@ -84,7 +84,7 @@ static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint
 						   bool as_caller, FoldWatch *watch);
 static void note_event(const Fold *fold, const Event *event);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
-					   bool as_caller);
+					   bool as_caller, const FoldedState *from);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
@@ -167,7 +167,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity());
+	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), NULL);
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
@@ -269,11 +269,29 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, point, as_caller);
+	fold_begin(&fold, aggregate, key, point, as_caller, NULL);
 	fold.watch = watch;
 	while (fold.version < point.sequence && fold_next(&fold, &event))
 		 /* on */ ;
 	return fold_end(&fold);
+}
+
+/*
+ * Fold all events of the stream that follow a state, whatever row security would show the
+ * caller.  Changes *folded; its state is palloc'd in the current memory context.  Raises
+ * what FoldStream does.
+ */
+void
+FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key)
+{
+	FoldPoint	end = {PG_INT64_MAX, DT_NOEND};
+	Fold		fold;
+	Event		event;
+
+	fold_begin(&fold, aggregate, key, end, false, folded);
+	while (fold_next(&fold, &event))
+		 /* on */ ;
+	*folded = fold_end(&fold);
 }
 
 /*
@@ -311,12 +329,13 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 }
 
 /*
- * Begin at the newest snapshot that is not beyond the point; without one
- * when row security of the log decides what the caller may see of the stream.
+ * Begin at a state that one has, or for NULL at the newest snapshot that is not beyond the
+ * point; without one when row security of the log decides what the caller may see of the
+ * stream.
  */
 static void
 fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
-		   bool as_caller)
+		   bool as_caller, const FoldedState *from)
 {
 	StoredState stored;
 
@@ -331,8 +350,14 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
 	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	if (point.sequence == 0 || as_caller ||
-		!SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot, &stored))
+	if (from)
+	{
+		stored.last_sequence = from->version;
+		stored.last_event_at = from->last_event_at;
+		stored.state = from->state;
+	}
+	else if (point.sequence == 0 || as_caller ||
+			 !SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot, &stored))
 	{
 		stored.last_sequence = 0;
 		stored.last_event_at = DT_NOBEGIN;

@@ -31,6 +31,7 @@ extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
 extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,
 								   int64 up_to_sequence, FoldWatch *watch);
+extern void FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key);
 extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 					 const Event *events, int nevents, FoldWatch *watch);
 

@@ -19,6 +19,7 @@
 #include "base/definer.h"
 #include "base/extension.h"
 #include "base/text.h"
+#include "log/upcast.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"
 
@@ -196,6 +197,25 @@ ReducerFind(Aggregate *aggregate, const text *event_type)
 		if (TextEqual(aggregate->reducers[i].event_type, event_type))
 			return &aggregate->reducers[i];
 	return NULL;
+}
+
+/*
+ * Could the current role fold the aggregate, of event types that have reducers?  42501,
+ * 42883, 42P17 when not, as the first function would raise it.
+ */
+void
+ReducersRequireRights(const Aggregate *aggregate)
+{
+	int			i;
+
+	for (i = 0; i < aggregate->nreducers; i++)
+	{
+		const Reducer *reducer = &aggregate->reducers[i];
+
+		UpcastRequireRights(reducer->event_type);
+		if (reducer->program == NULL)
+			RegistryFunctionRequire(&reducer->function);
+	}
 }
 
 /*

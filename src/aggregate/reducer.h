@@ -25,6 +25,7 @@ typedef struct Reducer
 
 extern void ReducerInit(void);
 extern Reducer *ReducerFind(Aggregate *aggregate, const text *event_type);
+extern void ReducersRequireRights(const Aggregate *aggregate);
 extern Jsonb *ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state,
 						  const Event *event);
 

@@ -10,6 +10,7 @@
 #include "access/genam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
@@ -44,6 +45,13 @@
 	object_ownercheck(ExtensionRelationId, extension, roleid)
 #else
 #define compat_extension_ownercheck(extension, roleid) pg_extension_ownercheck(extension, roleid)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_namespace_aclcheck(schema, roleid, mode) \
+	object_aclcheck(NamespaceRelationId, schema, roleid, mode)
+#else
+#define compat_namespace_aclcheck(schema, roleid, mode) pg_namespace_aclcheck(schema, roleid, mode)
 #endif
 
 /* 16 has no variants of its own for what recurses to children */

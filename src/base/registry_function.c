@@ -67,6 +67,9 @@ PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 static void (*drop_checks[MAX_DROP_CHECKS]) (void);
 static int	ndrop_checks = 0;
 
+/* see RegistryFunctionDenials */
+static uint64 denials = 0;
+
 PG_FUNCTION_INFO_V1(cqrs_es_check_declared);
 
 static void note_functions(void);
@@ -366,6 +369,32 @@ watch(Oid function)
 }
 
 /*
+ * Counts the errors for want of the right to call a function: who catches errors of what
+ * calls one finds out that this was one.
+ */
+uint64
+RegistryFunctionDenials(void)
+{
+	return denials;
+}
+
+/*
+ * Could the current role call it?  42883, 42P17, 42501 when not, as a call raises it.
+ */
+void
+RegistryFunctionRequire(const RegistryFunction *function)
+{
+	if (OidIsValid(function->oid))
+	{
+		refuse_temporary(function->oid, function->role);
+		check_execute(function->oid, function->signature);
+	}
+	/* what is found now is still there for fmgr_info, which does not wait */
+	if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function->oid)))
+		report_missing(function);
+}
+
+/*
  * Begin a row of calls, whose memory is the current memory context.  What others
  * changed until now counts, also in a transaction that holds all its locks.
  */
@@ -418,14 +447,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 			break;
 	if (call == NULL)
 	{
-		if (OidIsValid(function->oid))
-		{
-			refuse_temporary(function->oid, function->role);
-			check_execute(function->oid, function->signature);
-		}
-		/* what is found now is still there for fmgr_info, which does not wait */
-		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function->oid)))
-			report_missing(function);
+		RegistryFunctionRequire(function);
 		call = MemoryContextAlloc(calls->memory, sizeof(FunctionCall));
 		fmgr_info_cxt(function->oid, &call->finfo, calls->memory);
 		call->function = function;
@@ -677,5 +699,12 @@ check_execute(Oid function, const char *name)
 		return;
 	if (compat_proc_aclcheck(function, GetUserId(), ACL_EXECUTE, &is_missing) != ACLCHECK_OK &&
 		!is_missing)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
+	{
+		denials++;
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for function %s", name),
+				 errhint("GRANT EXECUTE ON FUNCTION %s TO %s.", name,
+						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
+	}
 }

@@ -52,6 +52,8 @@ extern bool RegistryFunctionExists(Datum signature);
 extern char *RegistryFunctionName(const char *signature);
 extern void RegistryFunctionInit(RegistryFunction *function, const QueryRow *row,
 								 const char *role);
+extern uint64 RegistryFunctionDenials(void);
+extern void RegistryFunctionRequire(const RegistryFunction *function);
 extern void RegistryFunctionCallsInit(FunctionCalls *calls);
 extern Datum RegistryFunctionCall(RegistryFunction *function, FunctionCalls *calls,
 								  const NullableDatum *args, int nargs);

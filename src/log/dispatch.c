@@ -285,6 +285,13 @@ deferred_triggers_wait(void)
 	return found;
 }
 
+/* Are there events that observers will be told of later? */
+bool
+DispatchHasQueued(void)
+{
+	return !dlist_is_empty(&current.queue);
+}
+
 /* Is this call part of what follows from an event, a new one or one that is replayed? */
 bool
 DispatchIsBusy(void)

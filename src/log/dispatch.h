@@ -28,6 +28,7 @@ extern void DispatchRegister(EventObserver observer);
 extern void DispatchEvents(const Event *events, int nevents);
 extern bool DispatchHold(void);
 extern void DispatchRelease(bool held_before);
+extern bool DispatchHasQueued(void);
 extern bool DispatchIsBusy(void);
 extern bool DispatchIsQueued(int64 position);
 extern void DispatchForbid(bool forbid);

@@ -61,13 +61,11 @@ PG_FUNCTION_INFO_V1(cqrs_es_wait_until_settled);
 static EventWaitSubscription wait_for_subscription = NULL;
 
 static int64 last_number(void);
-static long rest_before_look(int64 number);
 static bool look_into_log(void *arg, long *longest_ms);
 static bool is_settled(void *arg, long *longest_ms);
 static TimestampTz deadline_arg(FunctionCallInfo fcinfo, int n);
 static void require_outside(FunctionCallInfo fcinfo, const char *procedure);
 static void require_read_committed(const char *procedure);
-static void end_transaction(void);
 static Datum answer(FunctionCallInfo fcinfo, bool value);
 
 /*-------------------------------------------------------------------------
@@ -162,16 +160,13 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	MemoryContext work = AllocSetContextCreate(caller, "cqrs_es wait", ALLOCSET_DEFAULT_SIZES);
 	bool		over;
 
-	require_read_committed(procedure);
-	require_outside(fcinfo, procedure);
-	end_transaction();
-	require_read_committed(procedure);
+	EventWaitBegin(fcinfo, procedure);
 	WakeupEnter(&waiter);
 	for (;;)
 	{
 		int64		number = last_number();
 		long		longest_ms = HorizonLongestSleep(number);
-		long		rest_ms = rest_before_look(number);
+		long		rest_ms = EventWaitRest(number);
 
 		if (rest_ms > 0 && GetCurrentTimestamp() < deadline)
 			WakeupRest(&waiter, rest_ms);
@@ -180,7 +175,7 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 		over = look(arg, &longest_ms);
 		MemoryContextSwitchTo(caller);
 		PopActiveSnapshot();
-		end_transaction();
+		EventWaitEndTransaction();
 		MemoryContextReset(work);
 		if (over)
 			break;
@@ -192,6 +187,19 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	WakeupLeave(&waiter);
 	MemoryContextDelete(work);
 	return over;
+}
+
+/*
+ * What a procedure begins with that ends transactions while it runs: 25001 where the
+ * transaction cannot be ended or must not be, and above READ COMMITTED.  Ends it.
+ */
+void
+EventWaitBegin(FunctionCallInfo fcinfo, const char *procedure)
+{
+	require_read_committed(procedure);
+	require_outside(fcinfo, procedure);
+	EventWaitEndTransaction();
+	require_read_committed(procedure);
 }
 
 /* Of the positions that were drawn; 42P01 when the extension was dropped meanwhile. */
@@ -207,8 +215,8 @@ last_number(void)
  * who wait would leave no processor to those who append.  So how long to rest before
  * this one?  0 when little is going on.
  */
-static long
-rest_before_look(int64 number)
+long
+EventWaitRest(int64 number)
 {
 	static TimestampTz last_look = 0;
 	static int64 last_number = 0;
@@ -298,9 +306,9 @@ require_read_committed(const char *procedure)
 				 errhint("default_transaction_isolation says what a transaction without a block has.")));
 }
 
-/* Commit, which lets go of snapshots and locks, and begin anew. */
-static void
-end_transaction(void)
+/* In a procedure: commit, which lets go of snapshots and locks, and begin anew. */
+void
+EventWaitEndTransaction(void)
 {
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();

@@ -21,6 +21,9 @@ typedef bool (*EventWaitLook) (void *arg, long *longest_ms);
 typedef bool (*EventWaitSubscription) (FunctionCallInfo fcinfo, text *subscription,
 									   TimestampTz deadline);
 
+extern void EventWaitBegin(FunctionCallInfo fcinfo, const char *procedure);
+extern void EventWaitEndTransaction(void);
+extern long EventWaitRest(int64 number);
 extern bool EventWaitFor(FunctionCallInfo fcinfo, const char *procedure,
 						 TimestampTz deadline, EventWaitLook look, void *arg);
 extern void EventWaitSetSubscription(EventWaitSubscription wait);

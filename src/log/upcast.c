@@ -230,6 +230,21 @@ UpcastLifts(const Event *event)
 										EventText(event, EVENT_EVENT_VERSION)) != NULL;
 }
 
+/*
+ * Could the current role lift events of this type?  42501, 42883, 42P17 when not, as
+ * the first upcaster would raise it.
+ */
+void
+UpcastRequireRights(const text *event_type)
+{
+	const Upcasters *all = all_upcasters();
+	int			i;
+
+	for (i = 0; i < all->n; i++)
+		if (TextEqual(all->upcasters[i].event_type, event_type))
+			RegistryFunctionRequire(&all->upcasters[i].function);
+}
+
 /* All upcasters, NULL when there are none, as in most databases: once per generation that is found out. */
 static Upcasters *
 upcasters_if_any(void)

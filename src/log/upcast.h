@@ -12,6 +12,7 @@
 extern void UpcastInit(void);
 extern void UpcastEvent(Event *event, FunctionCalls *calls);
 extern bool UpcastLifts(const Event *event);
+extern void UpcastRequireRights(const text *event_type);
 extern text *UpcastNewest(const text *event_type, text *version);
 extern text *UpcastUnknown(const text *event_type, const text *version);
 extern const char *UpcastFingerprint(const char **row_versions);

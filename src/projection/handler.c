@@ -36,8 +36,10 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/deferred_constraint.h"
 #include "base/definer.h"
 #include "base/errors.h"
 #include "base/extension.h"
@@ -86,9 +88,8 @@ typedef struct HandlerList
 	Handler		handlers[FLEXIBLE_ARRAY_MEMBER];
 } HandlerList;
 
-/* how handlers run: for a new event, or */
-#define RUN_REPLAYED	0x01	/* for an old one, of a paused projection, too */
-#define RUN_OWN_WORDS	0x02	/* with errors in their own words, for who records them */
+/* with HANDLER_OWN_WORDS and so on: how handlers run, for a new event (0), or */
+#define RUN_REPLAYED	0x04	/* for an old one, also where appends pass by */
 
 /* Which handler runs for which event, for the error context. */
 typedef struct HandlerContext
@@ -106,7 +107,9 @@ static void save_handler(FunctionCallInfo fcinfo, const char *statement, const c
 static bool begin_change(const text *name, bool if_exists, bool *found);
 static void note_change(const text *name);
 static void project(const Event *event);
+static bool acts_for_others(Projection *projection);
 static bool run_all(Projection **projections, int n, const Event *event, int how);
+static void lift(const Projection *projection, Event *event, int how);
 static void run(Handler *handler, const Event *event, int how);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
@@ -119,7 +122,10 @@ static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
 						 ErrorData *error, bool may_see_all);
 static void describe_handler(void *arg);
-static char *problem_of(const Handler *handler);
+static bool list_member_text(List *texts, const char *text);
+static void check_handler(const Handler *handler);
+static void check_rights(const Handler *handler);
+static char *problem_of(const Handler *handler, void (*check) (const Handler *handler));
 static HandlerList *handlers_of(Projection *projection);
 static void forget_old_handlers(Projection *projection);
 static HandlerList *load_handlers(const Projection *projection, Snapshot snapshot);
@@ -334,7 +340,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
  *-------------------------------------------------------------------------
  */
 
-/* Run what the projections do that a new event concerns and that are not paused. */
+/* Run what the projections do that a new event concerns, and that appends do not pass by. */
 static void
 project(const Event *event)
 {
@@ -350,19 +356,74 @@ project(const Event *event)
 /*
  * Run what a projection, a copy of the caller's own, does for an old event, paused or
  * not; false when the event does not concern it.  The caller sees to it that nobody
- * changes the projection meanwhile.  With own_words an error is what the handler or
+ * changes the projection meanwhile.  With HANDLER_OWN_WORDS an error is what the handler or
  * upcaster raised, for a caller who records it; it shows all there is to see.
+ * HANDLER_GO_ON is for who has to tell which event failed, or how far it has come: a state
+ * that is of the event before takes this event alone, as at an append.  Otherwise it is brought
+ * up to its stream's end, and later events have nothing to do.
+ *
+ * Handlers run as their definers, upcasters and reducers as the projection's owner, whoever
+ * calls.
  */
 bool
-HandlerReplay(Projection *projection, const Event *event, bool own_words)
+HandlerReplay(Projection *projection, const Event *event, int how)
 {
 	bool		concerned;
 
 	RegistryEnter();
 	forget_old_handlers(projection);
-	concerned = run_all(&projection, 1, event, RUN_REPLAYED | (own_words ? RUN_OWN_WORDS : 0));
+	concerned = run_all(&projection, 1, event, RUN_REPLAYED | how);
 	RegistryLeave();
 	return concerned;
+}
+
+/*
+ * Before a row of replays in a (sub)transaction: deferred constraints and triggers of the
+ * read models.  They would run at commit with the rights of whoever replays.  So what a
+ * definer wrote who has not those rights could leave none waiting, and would fail with
+ * 42501 (DefinerSwitchRole); instead they are not deferred, and run at the end of each statement
+ * as the definer, until DeferredConstraintRelease gets what this returned, in the current memory
+ * context.  NIL: the definers have the caller's rights, and everything is as it is declared.
+ * An error puts them back with the (sub)transaction.
+ */
+List *
+HandlerHoldConstraints(Projection *projection)
+{
+	return acts_for_others(projection) ? DeferredConstraintHold() : NIL;
+}
+
+/* Has anybody whose handlers or read models these are less rights than who calls? */
+static bool
+acts_for_others(Projection *projection)
+{
+	HandlerList *list = handlers_of(projection);
+	int			i;
+
+	if (!has_privs_of_role(projection->owner.role, GetUserId()))
+		return true;
+	for (i = 0; i < list->n; i++)
+		if (!has_privs_of_role(list->handlers[i].definer.role, GetUserId()))
+			return true;
+	return false;
+}
+
+/*
+ * Check now, as the projection's owner, what replays have left waiting for the commit: so
+ * that an event is found out which violates a deferred constraint.  What is replayed
+ * then may leave something waiting again.  Raises what the checks raise, 42704.
+ */
+void
+HandlerCheckConstraints(const Projection *projection)
+{
+	List	   *waiting = DeferredConstraintWaiting();
+
+	if (waiting != NIL)
+	{
+		RoleSwitch	saved = ProjectionSwitchToOwner(projection);
+
+		DeferredConstraintCheck(waiting);
+		RoleSwitchBack(&saved);
+	}
 }
 
 /* Has the projection something to do for the event? */
@@ -494,7 +555,7 @@ writes_beside(const WithClause * with)
 
 /*
  * Run the handlers of projections for an event, which are passed by when they are
- * paused, unless it is replayed; false when it does not concern any.  Between
+ * paused or asynchronous, unless it is replayed; false when it does not concern any.  Between
  * RegistryEnter and RegistryLeave: the projections outlive what handlers do to
  * registries.
  */
@@ -512,9 +573,14 @@ run_all(Projection **projections, int n, const Event *event, int how)
 	{
 		HandlerList *list;
 
-		if ((projections[i]->paused && !(how & RUN_REPLAYED)) ||
-			!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
+		if (!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
 			continue;
+		if (ProjectionIsPassedBy(projections[i]) && !(how & RUN_REPLAYED))
+		{
+			if (!projections[i]->paused)
+				ProjectionAsyncPart->appended();
+			continue;
+		}
 		list = handlers_of(projections[i]);
 		for (j = 0; j < list->n; j++)
 		{
@@ -524,13 +590,9 @@ run_all(Projection **projections, int n, const Event *event, int how)
 				continue;
 			if (!concerned)
 			{
-				FunctionCalls calls;
-
 				FixedSettingsSet(&guc_level);	/* once for all of them */
 				TenancyActFor(EventText(event, EVENT_TENANT_ID), &guc_level);
-				RegistryFunctionCallsInit(&calls);
-				(void) UpcastEvent(&upcast, &calls);
-				RegistryFunctionCallsEnd(&calls);
+				lift(projections[i], &upcast, how);
 			}
 			concerned = true;
 			run(handler, &upcast, how);
@@ -538,6 +600,30 @@ run_all(Projection **projections, int n, const Event *event, int how)
 	}
 	FixedSettingsRestore(guc_level);
 	return concerned;
+}
+
+/*
+ * Lift an event to its newest version: a new one with the rights of whoever appends, as
+ * whatever reads it; one that is replayed with those of the projection's owner, since
+ * whoever replays it, perhaps a superuser, has nothing to do with what was appended.
+ */
+static void
+lift(const Projection *projection, Event *event, int how)
+{
+	FunctionCalls calls;
+	RoleSwitch	saved;
+
+	RegistryFunctionCallsInit(&calls);
+	if ((how & RUN_REPLAYED) && UpcastLifts(event))
+	{
+		saved = ProjectionSwitchToOwner(projection);
+		UpcastEvent(event, &calls);
+		RegistryFunctionCallsEnd(&calls);
+		RoleSwitchBack(&saved);
+		return;
+	}
+	UpcastEvent(event, &calls);
+	RegistryFunctionCallsEnd(&calls);
 }
 
 /*
@@ -561,7 +647,8 @@ run(Handler *handler, const Event *event, int how)
 		SPI_connect();
 		require_read_models(handler->projection);
 		if (handler->states)
-			handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0);
+			handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0,
+												(how & HANDLER_GO_ON) != 0);
 		else
 		{
 			(void) DefinerStatementRun(handler->statement, event, 0);
@@ -576,7 +663,7 @@ run(Handler *handler, const Event *event, int how)
 		ErrorData  *error;
 
 		DispatchSetHandler(NULL);
-		if (how & RUN_OWN_WORDS)
+		if (how & HANDLER_OWN_WORDS)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
@@ -673,36 +760,74 @@ HandlerProblems(Projection *projection)
 
 	for (i = 0; i < list->n; i++)
 	{
-		char	   *problem = problem_of(&list->handlers[i]);
+		char	   *problem = problem_of(&list->handlers[i], check_handler);
 
-		if (problem)
+		if (problem == NULL)
+			problem = problem_of(&list->handlers[i], check_rights);
+		/* they may lack the right to the same upcaster */
+		if (problem && !list_member_text(problems, problem))
 			problems = lappend(problems, problem);
 	}
 	return problems;
 }
 
+static bool
+list_member_text(List *texts, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, texts)
+	{
+		if (strcmp(lfirst(lc), text) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Looks by compiling it anew, as its definer. */
+static void
+check_handler(const Handler *handler)
+{
+	if (handler->states == NULL)
+		DefinerStatementCheck(handler->statement);
+	else if (handler->projection->missing == NIL)	/* else there is nothing to look at */
+		StateProjectionCheck(handler->states);
+}
+
+/* Could a replay lift and fold what it handles, which it does as the projection's owner? */
+static void
+check_rights(const Handler *handler)
+{
+	RoleSwitch	saved;
+
+	/* one that is gone is a problem of its own */
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(handler->projection->owner.role)))
+		return;
+	saved = ProjectionSwitchToOwner(handler->projection);
+	if (handler->states)
+		StateProjectionRequireRights(handler->states);
+	else if (handler->event_type)
+		UpcastRequireRights(handler->event_type);
+	RoleSwitchBack(&saved);
+}
+
 /*
- * The same of one handler; NULL when nothing does.  Looks by compiling it anew, as its definer.
+ * What a check of one handler raises; NULL when that is nothing.
  * Keeps no lock, and does not wait for one: while a table is locked (the
  * projection is being rebuilt, for instance) nothing is known of it.
  */
 static char *
-problem_of(const Handler *handler)
+problem_of(const Handler *handler, void (*check) (const Handler *handler))
 {
 	ErrorData  *volatile error = NULL;
 	Subtransaction subtransaction;
 
-	if (handler->states && handler->projection->missing != NIL)
-		return NULL;			/* there is nothing to look at */
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
 		(void) set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		if (handler->states)
-			StateProjectionCheck(handler->states);
-		else
-			DefinerStatementCheck(handler->statement);
+		check(handler);
 		SubtransactionEnd(&subtransaction, false);
 	}
 	PG_CATCH();

@@ -18,8 +18,16 @@ typedef struct HandlerTally
 	int64		rows;			/* that it changed */
 } HandlerTally;
 
+/* how an old event is replayed */
+#define HANDLER_OWN_WORDS	0x01	/* with errors in their own words, for who records
+									 * them */
+#define HANDLER_GO_ON 0x02		/* a state takes just this one, not all up to its
+								 * stream's end */
+
 extern void HandlerInit(void);
-extern bool HandlerReplay(Projection *projection, const Event *event, bool own_words);
+extern bool HandlerReplay(Projection *projection, const Event *event, int how);
+extern List *HandlerHoldConstraints(Projection *projection);
+extern void HandlerCheckConstraints(const Projection *projection);
 extern bool HandlerConcerns(Projection *projection, const Event *event);
 extern List *HandlerTallies(Projection *projection, List *tallies);
 extern List *HandlerProblems(Projection *projection);

@@ -9,8 +9,8 @@
  *
  * The lock of a projection.  Before anything runs for an event, the read models
  * of all projections that it concerns are locked as for writing, in the order
- * of their oids, to the end of the transaction; also those of paused ones, for
- * which nothing runs at all.  (A projection without read models, or one of whose
+ * of their oids, to the end of the transaction; also those of paused and of asynchronous
+ * ones, for which nothing runs here at all.  (A projection without read models, or one of whose
  * read models is missing, locks the table cqrs_es.projections instead.)  Whoever locks
  * them against writers knows then that every event that has been told of is
  * committed, and that those to come will be dealt with by the registry as it is left,
@@ -79,13 +79,17 @@ StaticAssertDecl(EVENT_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "event types are key
 
 static ProjectionHandlers load_handlers = NULL;
 
+/* set by the room above, at Init */
+const ProjectionAsync *ProjectionAsyncPart = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_alter_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
 static void refuse_drop_of_aggregate(const text *type);
-static bool is_there(const text *name, Datum *values, const char *nulls);
+static bool is_there(const text *name, Datum *values, const char *nulls, const bool *is_given);
 static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
+static void alter_owned(const text *name, NullableDatum given_owner, NullableDatum given_tables);
 static void lock_changed_tables(const Projection *projection, ArrayType *read_models);
 static void require_may_give_to(Oid owner);
 static ArrayType *oid_array(const Projection *projection);
@@ -110,6 +114,13 @@ void
 ProjectionSetHandlers(ProjectionHandlers load)
 {
 	load_handlers = load;
+}
+
+/* What is done about asynchronous projections; called by Inits only. */
+void
+ProjectionSetAsync(const ProjectionAsync *async)
+{
+	ProjectionAsyncPart = async;
 }
 
 /* An aggregate type stays while a projection keeps its states: 2BP01. */
@@ -144,9 +155,9 @@ refuse_drop_of_aggregate(const text *type)
  */
 
 /*
- * SQL: create_projection(name, aggregate_types, read_models, state_of, backfill).
- * One that is to be filled from the log begins as a paused one that has handled
- * nothing yet.  Who creates the same again, running a migration twice, changes
+ * SQL: create_projection(name, aggregate_types, read_models, state_of, backfill, mode,
+ * per_stream).  One that is to be filled from the log begins as a paused one that has
+ * handled nothing yet.  Who creates the same again, running a migration twice, changes
  * nothing.
  */
 Datum
@@ -154,17 +165,24 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.projections"
-		" (name, aggregate_types, read_models, owner, state_of, paused, handled_position)"
-		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 THEN 0 END) ON CONFLICT DO NOTHING",
-		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID}
+		" (name, aggregate_types, read_models, owner, state_of, paused, mode, per_stream, handled_position)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $6 OR $7 OPERATOR(pg_catalog.=) 'async' THEN 0 END)"
+		" ON CONFLICT DO NOTHING",
+		.nargs = 8,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID,
+		TEXTOID, BOOLOID}
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	Datum		values[6] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
-		ObjectIdGetDatum(GetUserId()), PG_GETARG_DATUM(3), BoolGetDatum(backfill)};
-	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
-		PG_ARGISNULL(3) ? 'n' : ' ', ' '};
+	bool		is_async = !PG_ARGISNULL(5) && ProjectionModeIsAsync(PG_GETARG_TEXT_PP(5));
+	bool		per_stream = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
+	bool		is_given[2] = {!PG_ARGISNULL(5), !PG_ARGISNULL(6)};
+	Datum		values[8] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
+		ObjectIdGetDatum(GetUserId()), PG_GETARG_DATUM(3), BoolGetDatum(backfill),
+		CStringGetTextDatum(is_async ? "async" : "sync"), BoolGetDatum(per_stream)};
+	char		nulls[8] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
+		PG_ARGISNULL(3) ? 'n' : ' ', ' ', ' ', ' '};
 
+	ProjectionCheckOrder(is_async, per_stream);
 	if (!PG_ARGISNULL(3))
 		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
 	if (!PG_ARGISNULL(1))
@@ -188,9 +206,11 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	{
 		/* somebody else may create or drop it between the two */
 		CHECK_FOR_INTERRUPTS();
-		if (is_there(name, values, nulls))
+		if (is_there(name, values, nulls, is_given))
 			PG_RETURN_VOID();
 	} while (RegistryWrite(&query, values, nulls) == 0);
+	if (is_async)
+		ProjectionAsyncPart->created(ProjectionLoad(name));
 	if (!PG_ARGISNULL(2))
 		ReadModelsWarnShared(text_to_cstring(name));
 	if (backfill)
@@ -201,13 +221,38 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Is it the mode "async", or "sync"?  22023 for any other. */
+bool
+ProjectionModeIsAsync(const text *mode)
+{
+	char	   *word = text_to_cstring(mode);
+
+	if (strcmp(word, "sync") != 0 && strcmp(word, "async") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("mode must be \"sync\" or \"async\"")));
+	return strcmp(word, "async") == 0;
+}
+
+/* Can a projection be so?  22023. */
+void
+ProjectionCheckOrder(bool is_async, bool per_stream)
+{
+	if (per_stream && !is_async)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("per_stream is for projections of mode \"async\""),
+				 errdetail("In mode \"sync\" an event that fails fails its append.")));
+}
+
 /*
  * Is there such a projection already?  Then it must be the caller's own (42501), and
  * the same: what it has in its tables is of the old choice, so another one is refused
- * (42710).  Whether it is paused is left as it is.  Locks its row.
+ * (42710).  Whether it is paused is left as it is, and so are mode and per_stream that
+ * are not given.  Locks its row.
  */
 static bool
-is_there(const text *name, Datum *values, const char *nulls)
+is_there(const text *name, Datum *values, const char *nulls, const bool *is_given)
 {
 	static InternalQuery query = {
 		.sql = "SELECT " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, pg_catalog.concat_ws(', ',"
@@ -216,15 +261,17 @@ is_there(const text *name, Datum *values, const char *nulls)
 		" p.aggregate_types IS NULL AND $2 IS NULL)"
 		" THEN pg_catalog.concat('aggregate_types is ', coalesce(p.aggregate_types::pg_catalog.text, 'NULL')) END,"
 		" CASE WHEN NOT (t.read_models OPERATOR(pg_catalog.@>) g.read_models AND t.read_models OPERATOR(pg_catalog.<@) g.read_models)"
-		" THEN pg_catalog.concat('read_models is ', t.read_models::pg_catalog.regclass[]::pg_catalog.text) END) AS differences"
+		" THEN pg_catalog.concat('read_models is ', t.read_models::pg_catalog.regclass[]::pg_catalog.text) END) AS differences,"
+		" pg_catalog.concat_ws(', ', CASE WHEN p.mode OPERATOR(pg_catalog.<>) $5 THEN pg_catalog.concat('mode is ', p.mode) END,"
+		" CASE WHEN p.per_stream OPERATOR(pg_catalog.<>) $6 THEN pg_catalog.concat('per_stream is ', p.per_stream) END) AS others"
 		" FROM cqrs_es.projections AS p"
 		" CROSS JOIN LATERAL (SELECT coalesce(" REGISTRY_READ_MODELS ", '{}')::pg_catalog.oid[] AS read_models) AS t"
 		" CROSS JOIN LATERAL (SELECT coalesce($3, '{}')::pg_catalog.oid[] AS read_models) AS g"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF p",
-		.nargs = 4,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, TEXTOID}
+		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, TEXTOID, TEXTOID, BOOLOID}
 	};
-	Datum		wanted[4] = {values[0], values[1], values[2], values[4]};
-	char		wanted_nulls[4] = {' ', nulls[1], nulls[2], nulls[4]};
+	Datum		wanted[6] = {values[0], values[1], values[2], values[4], values[6], values[7]};
+	char		wanted_nulls[6] = {' ', nulls[1], nulls[2], nulls[4], is_given[0] ? ' ' : 'n', is_given[1] ? ' ' : 'n'};
 	bool		found;
 
 	SPI_connect();
@@ -233,6 +280,7 @@ is_there(const text *name, Datum *values, const char *nulls)
 	{
 		QueryRow	row = InternalQueryRow(0);
 		char	   *differences = InternalQueryText(&row, "differences");
+		char	   *others = InternalQueryText(&row, "others");
 
 		require_owner(name);
 		if (differences[0] != '\0')
@@ -241,6 +289,12 @@ is_there(const text *name, Datum *values, const char *nulls)
 					 errmsg("projection \"%s\" already exists, and is another one", text_to_cstring(name)),
 					 errdetail("Its %s.", differences),
 					 errhint("Its tables have the rows of that. Drop it with drop_projection(), create it anew, define its handlers, and rebuild it.")));
+		if (others[0] != '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("projection \"%s\" already exists, and is another one", text_to_cstring(name)),
+					 errdetail("Its %s.", others),
+					 errhint("alter_projection() changes that.")));
 	}
 	SPI_finish();
 	return found;
@@ -272,7 +326,8 @@ check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid
 }
 
 /*
- * SQL: alter_projection(name, owner, read_models); null leaves each as it is.
+ * SQL: alter_projection(name, owner, read_models, mode, per_stream); null leaves each as
+ * it is.
  *
  * A writer who has told the projection of an event holds the lock of the tables that it
  * had then.  Who pauses the projection later asks for those that it has by then.  So the
@@ -281,6 +336,21 @@ check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid
  */
 Datum
 cqrs_es_alter_projection(PG_FUNCTION_ARGS)
+{
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+
+	if (!PG_ARGISNULL(3))
+		(void) ProjectionModeIsAsync(PG_GETARG_TEXT_PP(3));
+	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2) || (PG_ARGISNULL(3) && PG_ARGISNULL(4)))
+		alter_owned(name, fcinfo->args[1], fcinfo->args[2]);
+	if (!PG_ARGISNULL(3) || !PG_ARGISNULL(4))
+		ProjectionAsyncPart->alter(name, fcinfo->args[3], fcinfo->args[4]);
+	PG_RETURN_VOID();
+}
+
+/* Another owner, other read models; null as it is. */
+static void
+alter_owned(const text *name, NullableDatum given_owner, NullableDatum given_tables)
 {
 	static InternalQuery lock = {
 		.sql = "SELECT " PROJECTION_COLUMNS " FROM cqrs_es.projections AS p"
@@ -298,42 +368,44 @@ cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 		" AND read_models IS NOT DISTINCT FROM coalesce($3, read_models)",
 		.nargs = 3,.argtypes = {TEXTOID, REGROLEOID, REGCLASSARRAYOID}
 	};
-	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	MemoryContext caller = CurrentMemoryContext;
 	Projection *projection;
 	ArrayType  *read_models;
 	Oid			owner;
 	char	   *owner_name;
 	QueryRow	row;
-	Datum		values[3] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
-	char		nulls[3] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' '};
+	Datum		values[3] = {PointerGetDatum(name), given_owner.value, given_tables.value};
+	char		nulls[3] = {' ', given_owner.isnull ? 'n' : ' ', given_tables.isnull ? 'n' : ' '};
 
 	SPI_connect();
 	(void) ProjectionLockRow(&lock, name, false);
 	row = InternalQueryRow(0);
 	projection = ProjectionMake(&row, caller);
 	SPI_finish();
+	if (projection->is_async)
+		ProjectionAsyncPart->lock(name);
 
-	owner = PG_ARGISNULL(1) ? projection->owner.role : PG_GETARG_OID(1);
-	if (PG_ARGISNULL(1))
+	owner = given_owner.isnull ? projection->owner.role : DatumGetObjectId(given_owner.value);
+	if (given_owner.isnull)
 		RegistryNameRequireRole(owner, projection->owner.name, "owns the projection");
 	else
 		require_may_give_to(owner);
 	owner_name = GetUserNameFromId(owner, false);
-	if (!PG_ARGISNULL(2))
-		lock_changed_tables(projection, PG_GETARG_ARRAYTYPE_P(2));
-	read_models = PG_ARGISNULL(2) ? oid_array(projection) : PG_GETARG_ARRAYTYPE_P(2);
+	if (!given_tables.isnull)
+		lock_changed_tables(projection, DatumGetArrayTypeP(given_tables.value));
+	read_models = given_tables.isnull ? oid_array(projection) : DatumGetArrayTypeP(given_tables.value);
 	values[2] = PointerGetDatum(ReadModelsCheck(read_models, owner));
-	if (projection->keeps_states && (!PG_ARGISNULL(2) || projection->missing == NIL))
+	if (projection->keeps_states && (!given_tables.isnull || projection->missing == NIL))
 		check_states(name, read_models, projection->types[0], owner);
 	LockSharedObject(AuthIdRelationId, owner, 0, AccessShareLock);
 	RegistryNameRequireRole(owner, owner_name, "is to own the projection");
 	if (RegistryHas(&same, values, nulls))
-		PG_RETURN_VOID();
+		return;
 	(void) RegistryWrite(&alter, values, nulls);
-	if (!PG_ARGISNULL(2))
+	if (projection->is_async)
+		ProjectionAsyncPart->given(name, owner);
+	if (!given_tables.isnull)
 		ReadModelsWarnShared(text_to_cstring(name));
-	PG_RETURN_VOID();
 }
 
 /* As for ALTER TABLE ... OWNER TO: the caller must be able to become that role. */
@@ -403,19 +475,30 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	};
 	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.projections WHERE name OPERATOR(pg_catalog.=) $1"
-		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner",
+		" RETURNING " REGISTRY_ROLE("owner", "owner_name") " AS owner, mode OPERATOR(pg_catalog.=) 'async' AS is_async",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
-
+	bool		is_async = false;
 	bool		found;
 
 	SPI_connect();
 	found = ProjectionLockRow(&drop, name, RegistryIfExists(fcinfo->args[1]));
+	if (found)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		is_async = DatumGetBool(InternalQueryDatum(&row, "is_async", NULL));
+	}
 	SPI_finish();
 	if (!found)
 		PG_RETURN_VOID();
+	if (is_async)
+	{
+		ProjectionAsyncPart->lock(name);
+		ProjectionAsyncPart->dropped(name);
+	}
 	(void) RegistryWrite(&drop_handlers, &value, NULL);
 	SkippedEventForget(text_to_cstring(name));
 	PG_RETURN_VOID();
@@ -442,7 +525,7 @@ ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists)
 	if (RegistryRead(&unlocked, &value) == 0)
 	{
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT,
-							  "The view cqrs_es.projection_status shows those that do; create_projection() creates one.",
+							  "The view projection_status shows those that do; create_projection() creates one.",
 							  psprintf("projection \"%s\" does not exist", text_to_cstring(name)));
 		return false;
 	}
@@ -509,6 +592,17 @@ ProjectionFind(const Event *event, int *n)
 	} while (waited && found->entry.generation != RegistryGeneration());
 	*n = found->n;
 	return found->projections;
+}
+
+/*
+ * Act as the projection's owner, until RoleSwitchBack, as what definers wrote acts as them.
+ * 42704 when that role is gone.
+ */
+RoleSwitch
+ProjectionSwitchToOwner(const Projection *projection)
+{
+	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
+	return DefinerSwitchRole(projection->owner.role, projection->owner.search_path);
 }
 
 /* Is it for events of this aggregate type? */
@@ -665,6 +759,8 @@ fill(Projection *projection, const QueryRow *row)
 	projection->owner.name = InternalQueryText(row, "owner_name");
 	projection->owner.search_path = "pg_catalog, pg_temp";
 	projection->paused = DatumGetBool(InternalQueryDatum(row, "paused", NULL));
+	projection->is_async = strcmp(InternalQueryText(row, "mode"), "async") == 0;
+	projection->per_stream = DatumGetBool(InternalQueryDatum(row, "per_stream", NULL));
 	projection->keeps_states = InternalQueryText(row, "state_of") != NULL;
 	set_types(projection, row);
 	set_read_models(projection, row);

@@ -30,6 +30,8 @@ typedef struct Projection
 	char	   *name;			/* NULL in an entry: there is none of that name */
 	Definer		owner;
 	bool		paused;
+	bool		is_async;		/* appends pass it by; it follows the log by itself, */
+	bool		per_stream;		/* each stream for itself */
 	bool		keeps_states;	/* of its one aggregate type, in its one read model */
 
 	bool		all_types;		/* is it for all aggregate types, */
@@ -57,15 +59,66 @@ typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
 /* SQL: what makes a projection of a row p of cqrs_es.projections. */
 #define PROJECTION_COLUMNS \
 	"p.name, " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, p.owner_name," \
-	" p.paused, p.state_of, p.aggregate_types, " REGISTRY_READ_MODELS " AS read_models," \
+	" p.paused, p.mode, p.per_stream, p.state_of, p.aggregate_types, " REGISTRY_READ_MODELS " AS read_models," \
 	" p.read_model_names"
 
+struct LockedProjection;
+
+/*
+ * What is done about asynchronous projections, in a room above this one.  All
+ * of it with the row of the projection locked, in the transaction that changes it.
+ */
+typedef struct ProjectionAsync
+{
+	/* Something has been appended, in this transaction, that concerns one at work. */
+	void		(*appended) (void);
+
+	/* One has been created, paused or at the end of the log. */
+	void		(*created) (const Projection *projection);
+
+	/* Before it is changed: nobody works at it, to the end of the transaction. */
+	void		(*lock) (const text *name);
+
+	/* One, which is locked, has been dropped, or has another owner. */
+	void		(*dropped) (const text *name);
+	void		(*given) (const text *name, Oid owner);
+
+	/* Another mode, another order; null as it is.  Locks the row itself. */
+	void		(*alter) (const text *name, NullableDatum mode, NullableDatum per_stream);
+
+	/*
+	 * It stands still, to the end of the transaction, and what it has handled is in
+	 * `handled`.  It goes on behind that.  What has failed is forgotten, since all of it
+	 * is handled anew.
+	 */
+	void		(*hold_still) (struct LockedProjection *locked);
+	void		(*go_on) (const struct LockedProjection *locked);
+	void		(*forget_failures) (const struct LockedProjection *locked);
+	bool		(*has_stopped) (const Projection *projection);
+
+	/* 55000 when something that failed waits: what comes behind it must not be replayed. */
+	void		(*refuse_failures) (const struct LockedProjection *locked);
+} ProjectionAsync;
+
+extern const ProjectionAsync *ProjectionAsyncPart;
+
 extern void ProjectionInit(void);
+extern void ProjectionSetAsync(const ProjectionAsync *async);
+extern bool ProjectionModeIsAsync(const text *mode);
+extern void ProjectionCheckOrder(bool is_async, bool per_stream);
 extern void ProjectionSetHandlers(ProjectionHandlers load);
 extern bool ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists);
 extern Projection **ProjectionFind(const Event *event, int *n);
+extern RoleSwitch ProjectionSwitchToOwner(const Projection *projection);
 extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);
 extern Projection *ProjectionLoad(const text *name);
 extern Projection *ProjectionMake(const QueryRow *row, MemoryContext memory);
+
+/* Does nothing run for it in the transactions that append? */
+static inline bool
+ProjectionIsPassedBy(const Projection *projection)
+{
+	return projection->paused || projection->is_async;
+}
 
 #endif							/* CQRS_ES_PROJECTION_H */

@@ -65,6 +65,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/deferred_constraint.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/portion.h"
@@ -77,7 +78,9 @@
 #include "log/position.h"
 #include "projection/coverage.h"
 #include "projection/handler.h"
+#include "projection/locked_projection.h"
 #include "projection/projection.h"
+#include "projection/projection_rebuild.h"
 #include "projection/projection_status.h"
 #include "projection/read_model.h"
 #include "projection/replay.h"
@@ -92,18 +95,6 @@ typedef struct Portions
 								 * left it in */
 } Portions;
 
-/* A projection whose row in the registry is locked. */
-typedef struct LockedProjection
-{
-	Projection *projection;
-	Coverage	handled;		/* when it is paused */
-	int64		rebuilt_to;		/* the end of a rebuild in portions that is under way, or
-								 * 0 */
-	bool		live_after;		/* and is it to be live then? */
-	bool		written_here;	/* by this transaction: others see an older row */
-	bool		unresolved;		/* others may have found less of what it names */
-} LockedProjection;
-
 PG_FUNCTION_INFO_V1(cqrs_es_rebuild_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_pause_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_projection);
@@ -112,15 +103,11 @@ PG_FUNCTION_INFO_V1(cqrs_es_rebuild_in_portions);
 PG_FUNCTION_INFO_V1(cqrs_es_resume_in_portions);
 
 static text *name_arg(FunctionCallInfo fcinfo);
-static LockedProjection projection_arg(const text *name, const char *function);
-static bool lock_projection(LockedProjection *locked, const text *name);
-static void require_read_committed(const char *function);
-static void require_whole_log(const char *function);
-static void wait_for_open_appends(const LockedProjection *locked);
 static void require_rebuildable(const Projection *projection);
-static void empty(const Projection *projection);
+static void empty(LockedProjection *locked);
+static void follow_again(LockedProjection *locked, Replay *replay);
 static void report_live(const Projection *projection);
-static void go_live(LockedProjection *locked, Replay *replay);
+static bool has_stopped(const Projection *projection);
 static void begin_replay(Replay *replay, const LockedProjection *locked);
 static bool skip_arg(NullableDatum arg);
 static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
@@ -131,9 +118,6 @@ static bool handle_portion(const text *name, Replay *replay, int32 portion, cons
 static void note_portions(Portions *portions, const LockedProjection *locked);
 static int32 portion_arg(NullableDatum arg);
 static void describe_portions(void *arg);
-static Coverage visible_events(void);
-static void save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to,
-					   bool live_after);
 
 /*-------------------------------------------------------------------------
  * SQL
@@ -146,25 +130,35 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 {
 	LockedProjection locked;
 	Projection *projection;
-	Coverage	handled = {.position = 0};
 	Replay		replay = {.rebuild = true,.old_to = PG_INT64_MAX,.memory = CurrentMemoryContext};
+	bool		is_live;
 
-	require_read_committed("rebuild_projection()");
+	LockedProjectionRequireReadCommitted("rebuild_projection()");
 	replay.skip = skip_arg(fcinfo->args[1]);
-	locked = projection_arg(name_arg(fcinfo), "rebuild_projection()");
+	locked = LockedProjectionArg(name_arg(fcinfo), "rebuild_projection()");
 	projection = replay.projection = locked.projection;
 	require_rebuildable(projection);
 	if (replay.skip)
 		ReplayRefuseProblems(projection, true);
-	if (goes_live(&locked))
+	is_live = goes_live(&locked);
+	if (projection->is_async)
+		ProjectionAsyncPart->hold_still(&locked);
+	else if (is_live)
 	{
-		wait_for_open_appends(&locked);
+		LockedProjectionAwaitAppends(&locked);
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
-	empty(projection);
-	(void) ReplayRun(&replay, &handled, 0);
-	if (projection->paused)
-		save_state(projection, goes_live(&locked) ? NULL : &handled, 0, false);
+	empty(&locked);
+	(void) ReplayRun(&replay, &locked.handled, 0);
+	if (ProjectionIsPassedBy(projection))
+	{
+		projection->paused = !is_live;
+		locked.rebuilt_to = 0;
+		locked.live_after = false;
+		LockedProjectionSave(&locked);
+		if (projection->is_async && is_live)
+			ProjectionAsyncPart->go_on(&locked);
+	}
 	ReplayReport(&replay);
 	PG_RETURN_INT64(replay.concerned);
 }
@@ -195,28 +189,41 @@ goes_live(const LockedProjection *locked)
 	return !locked->projection->paused || locked->live_after;
 }
 
-/* Nothing is handled yet; triggers of the tables must not append either. */
+/*
+ * Nothing is handled any more; triggers of the tables must not append either.  The
+ * projection stands still.
+ */
 static void
-empty(const Projection *projection)
+empty(LockedProjection *locked)
 {
+	Projection *projection = locked->projection;
+	List	   *held = HandlerHoldConstraints(projection);
+
 	DispatchForbid(true);
 	ReadModelsEmpty(projection->read_models, projection->nread_models, &projection->owner,
 					projection->name);
 	DispatchForbid(false);
+	DeferredConstraintRelease(held);
 	SkippedEventForget(projection->name);
+	if (projection->is_async)
+		ProjectionAsyncPart->forget_failures(locked);
+	locked->handled = (Coverage)
+	{
+		.position = 0
+	};
 }
 
 /* SQL: pause_projection(name) */
 Datum
 cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 {
-	LockedProjection locked = projection_arg(name_arg(fcinfo), "pause_projection()");
+	LockedProjection locked = LockedProjectionArg(name_arg(fcinfo), "pause_projection()");
 	Projection *projection = locked.projection;
-	Coverage	handled;
 
 	if (projection->paused && locked.live_after)
 	{
-		save_state(projection, &locked.handled, locked.rebuilt_to, false);
+		locked.live_after = false;
+		LockedProjectionSave(&locked);
 		ereport(NOTICE,
 				(errmsg("projection \"%s\" will be paused when it has been rebuilt", projection->name)));
 		PG_RETURN_VOID();
@@ -227,13 +234,12 @@ cqrs_es_pause_projection(PG_FUNCTION_ARGS)
 				(errmsg("projection \"%s\" is paused already", projection->name)));
 		PG_RETURN_VOID();
 	}
-	/* what is settled before the lock is a gap less to remember, and delays nobody */
-	(void) HorizonSettled(HorizonDeadline());
-	if (locked.unresolved)
-		wait_for_open_appends(&locked);
-	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
-	handled = visible_events();
-	save_state(projection, &handled, 0, false);
+	if (projection->is_async)
+		ProjectionAsyncPart->hold_still(&locked);
+	else
+		LockedProjectionHoldStill(&locked);
+	projection->paused = true;
+	LockedProjectionSave(&locked);
 	PG_RETURN_VOID();
 }
 
@@ -244,16 +250,17 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 	LockedProjection locked;
 	Replay		replay = {.memory = CurrentMemoryContext};
 
-	require_read_committed("resume_projection()");
+	LockedProjectionRequireReadCommitted("resume_projection()");
 	replay.skip = skip_arg(fcinfo->args[1]);
-	locked = projection_arg(name_arg(fcinfo), "resume_projection()");
-	if (!locked.projection->paused)
+	locked = LockedProjectionArg(name_arg(fcinfo), "resume_projection()");
+	if (!locked.projection->paused && !has_stopped(locked.projection))
 	{
 		report_live(locked.projection);
 		PG_RETURN_INT64(0);
 	}
-	go_live(&locked, &replay);
-	ReplayReport(&replay);
+	follow_again(&locked, &replay);
+	if (!locked.projection->is_async || replay.skip)
+		ReplayReport(&replay);
 	PG_RETURN_INT64(replay.concerned);
 }
 
@@ -264,9 +271,48 @@ report_live(const Projection *projection)
 			(errmsg("projection \"%s\" is not paused", projection->name)));
 }
 
-/* Handle what a paused projection has missed, and let it follow appends again. */
+/* Has an asynchronous projection stopped by itself, for an event failed? */
+static bool
+has_stopped(const Projection *projection)
+{
+	return projection->is_async && ProjectionAsyncPart->has_stopped(projection);
+}
+
+/*
+ * Let a projection follow the log again.  An asynchronous one handles by itself what it
+ * has missed, unless events are to be skipped.
+ */
 static void
-go_live(LockedProjection *locked, Replay *replay)
+follow_again(LockedProjection *locked, Replay *replay)
+{
+	Projection *projection = locked->projection;
+
+	if (!projection->is_async)
+	{
+		ProjectionRebuildGoLive(locked, replay);
+		return;
+	}
+	ProjectionAsyncPart->hold_still(locked);
+	if (replay->skip)
+	{
+		bool		held = DispatchHold();
+
+		begin_replay(replay, locked);
+		(void) ReplayRun(replay, &locked->handled, 0);
+		locked->rebuilt_to = 0;
+		ReplayRelease(projection, held);
+	}
+	projection->paused = locked->live_after = false;
+	LockedProjectionSave(locked);
+	ProjectionAsyncPart->go_on(locked);
+}
+
+/*
+ * Handle what a paused projection has missed, and let it follow appends again, in
+ * the transactions that append.  `replay` is a new one, or that of the portions before.
+ */
+void
+ProjectionRebuildGoLive(LockedProjection *locked, Replay *replay)
 {
 	Projection *projection = locked->projection;
 	bool		held = DispatchHold();	/* what its handlers append is for later */
@@ -274,13 +320,15 @@ go_live(LockedProjection *locked, Replay *replay)
 	begin_replay(replay, locked);
 	(void) ReplayRun(replay, &locked->handled, 0);
 	replay->old_to = 0;			/* all that a rebuild was to replay has been */
-	wait_for_open_appends(locked);
+	LockedProjectionAwaitAppends(locked);
 	/* what those had appended, so that the last replay looks at the end of the log alone */
 	(void) ReplayRun(replay, &locked->handled, 0);
 	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	(void) ReplayRun(replay, &locked->handled, 0);
-	save_state(projection, NULL, 0, false);
-	DispatchRelease(held);		/* ... when it is told of it itself */
+	projection->paused = locked->live_after = false;
+	locked->rebuilt_to = 0;
+	LockedProjectionSave(locked);
+	ReplayRelease(projection, held);	/* ... when it is told of it itself */
 }
 
 /* A replay of what a paused projection lacks, as it is now. */
@@ -289,6 +337,8 @@ begin_replay(Replay *replay, const LockedProjection *locked)
 {
 	replay->projection = locked->projection;
 	replay->old_to = locked->rebuilt_to;
+	if (locked->projection->is_async)
+		ProjectionAsyncPart->refuse_failures(locked);
 	if (replay->skip)
 		ReplayRefuseProblems(locked->projection, true);
 }
@@ -331,18 +381,20 @@ cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	require_read_committed("retry_skipped()");
-	locked = projection_arg(name_arg(fcinfo), "retry_skipped()");
+	LockedProjectionRequireReadCommitted("retry_skipped()");
+	locked = LockedProjectionArg(name_arg(fcinfo), "retry_skipped()");
 	projection = locked.projection;
 	ReplayRefuseProblems(projection, true);
 	/* the state of a stream must not go on while it is folded */
-	if (!projection->paused)
+	if (projection->is_async)
+		ProjectionAsyncPart->hold_still(&locked);
+	else if (!projection->paused)
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	skipped = SkippedEventList(projection->name, &n);
 	held = DispatchHold();
 	for (i = 0; i < n; i++)
 		handled += ReplaySkipped(projection, &skipped[i]);
-	DispatchRelease(held);
+	ReplayRelease(projection, held);
 	values[0] = Int64GetDatum(handled);
 	values[1] = Int64GetDatum(n - handled);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
@@ -407,10 +459,13 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 
 		PortionCommit();
 		portions.there = false;
-		locked = projection_arg(name, function);
+		locked = LockedProjectionArg(name, function);
 		note_portions(&portions, &locked);
+		/* at the end of the log nothing is old any more */
+		if (locked.projection->is_async)
+			locked.rebuilt_to = 0;
 		if (locked.projection->paused && (!rebuild || locked.live_after))
-			go_live(&locked, &replay);
+			follow_again(&locked, &replay);
 	}
 	error_context_stack = callback.previous;
 	ReplayReport(&replay);
@@ -427,25 +482,27 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 {
 	LockedProjection locked;
 	Projection *projection;
-	Coverage	nothing = {.position = 0};
-	int64		rebuilt_to;
 
-	require_read_committed(function);
-	locked = projection_arg(name, function);
+	LockedProjectionRequireReadCommitted(function);
+	locked = LockedProjectionArg(name, function);
 	projection = locked.projection;
 	require_rebuildable(projection);
 	/* before the empty tables are committed */
 	ReplayRefuseProblems(projection, replay->skip);
-	if (!projection->paused)
+	locked.live_after = goes_live(&locked);
+	if (projection->is_async)
+		ProjectionAsyncPart->hold_still(&locked);
+	else if (!projection->paused)
 	{
 		if (locked.unresolved)
-			wait_for_open_appends(&locked);
+			LockedProjectionAwaitAppends(&locked);
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 	}
-	empty(projection);
-	rebuilt_to = ReplayLastPosition();
-	save_state(projection, &nothing, rebuilt_to, goes_live(&locked));
-	return rebuilt_to;
+	empty(&locked);
+	projection->paused = true;
+	locked.rebuilt_to = ReplayLastPosition();
+	LockedProjectionSave(&locked);
+	return locked.rebuilt_to;
 }
 
 /*
@@ -461,9 +518,9 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	bool		held;
 	bool		at_end;
 
-	require_read_committed(function);
+	LockedProjectionRequireReadCommitted(function);
 	portions->there = false;
-	locked = projection_arg(name, function);
+	locked = LockedProjectionArg(name, function);
 	note_portions(portions, &locked);
 	replay->projection = locked.projection;
 	if (!locked.projection->paused)
@@ -477,9 +534,9 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	*goes_live = !replay->rebuild || locked.live_after;
 	if (at_end && !*goes_live)
 		locked.rebuilt_to = 0;
-	save_state(locked.projection, &locked.handled, locked.rebuilt_to, locked.live_after);
+	LockedProjectionSave(&locked);
 	/* still paused, it will find among the missed ones what its handlers appended */
-	DispatchRelease(held);
+	ReplayRelease(locked.projection, held);
 	return at_end;
 }
 
@@ -528,167 +585,4 @@ static text *
 name_arg(FunctionCallInfo fcinfo)
 {
 	return TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
-}
-
-/*
- * The projection that an argument names, which must be the caller's own.  Its
- * row is locked, so that only one does such a thing to it at a time.  In the current
- * memory context.
- */
-static LockedProjection
-projection_arg(const text *name, const char *function)
-{
-	static InternalQuery resolve = {
-		.sql = "UPDATE cqrs_es.projections SET name = name WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	LockedProjection locked = {0};
-	bool		resolved;
-
-	PreventCommandIfReadOnly(function);
-	if (DispatchIsBusy())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot be called by a handler", function)));
-
-	resolved = lock_projection(&locked, name);
-	require_whole_log(function);
-	if (!resolved)
-	{
-		Datum		value = PointerGetDatum(name);
-
-		/* what was missing is there now: the row trigger finds it */
-		(void) RegistryWrite(&resolve, &value, NULL);
-		(void) lock_projection(&locked, name);
-		locked.unresolved = true;
-	}
-	return locked;
-}
-
-/*
- * Lock and read the row of a projection, all of it at once; false when it names a
- * read model that it does not know by oid yet.  Raises 42704, 42501.
- */
-static bool
-lock_projection(LockedProjection *locked, const text *name)
-{
-	static InternalQuery query = {
-		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
-		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
-		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to, p.live_after"
-		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext spi;
-	QueryRow	row;
-	bool		resolved;
-
-	SPI_connect();
-	(void) ProjectionLockRow(&query, name, false);
-	row = InternalQueryRow(0);
-	spi = MemoryContextSwitchTo(caller);
-	locked->projection = ProjectionMake(&row, caller);
-	CoverageOfRow(&locked->handled, &row);
-	locked->rebuilt_to = DatumGetInt64(InternalQueryDatum(&row, "rebuilt_to", NULL));
-	locked->live_after = DatumGetBool(InternalQueryDatum(&row, "live_after", NULL));
-	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
-															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
-	resolved = DatumGetBool(InternalQueryDatum(&row, "resolved", NULL));
-	MemoryContextSwitchTo(spi);
-	SPI_finish();
-	return resolved;
-}
-
-/*
- * What was handled is told from what is seen, so the whole log must be: 42501 for
- * one who may not read it, or whom row security would show a part.
- */
-static void
-require_whole_log(const char *function)
-{
-	EventsRequireRights(ACL_SELECT);
-	if (EventsRowSecurity())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("%s needs to see all events", function),
-				 errdetail("Row security of table \"%s\" may hide some of them.", "events")));
-}
-
-/* A replay must see what is committed now, not when its transaction began. */
-static void
-require_read_committed(const char *function)
-{
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s needs READ COMMITTED", function)));
-}
-
-/*
- * Wait for writers who may not know of the projection as it is in the registry.
- * Those who come later do, or are locked out until we commit.
- */
-static void
-wait_for_open_appends(const LockedProjection *locked)
-{
-	if (locked->written_here)
-		LockRelationOid(EventsTableGet().relid, ShareLock);
-	else
-		HorizonAwaitWriters();
-}
-
-/*-------------------------------------------------------------------------
- * what has been handled
- *-------------------------------------------------------------------------
- */
-
-/*
- * All events that are visible now.  Looks with the newest snapshot in every
- * isolation level, for that is what has been told of when the lock is held.
- */
-static Coverage
-visible_events(void)
-{
-	int64		settled = HorizonSettled(0);
-	Coverage	visible = {.position = settled};
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanLog(settled, ForwardScanDirection, snapshot);
-	Event		event;
-
-	while (EventScanNext(scan, &event))
-		CoverageAdd(&visible, EventGlobalPosition(&event), settled);
-	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	return visible;
-}
-
-/*
- * Paused, with what has been handled, and the events of a rebuild that is not at its end
- * (up to rebuilt_to; 0: there is none), and whether it is live after that; or live again,
- * when handled is NULL.
- */
-static void
-save_state(const Projection *projection, const Coverage *handled, int64 rebuilt_to,
-		   bool live_after)
-{
-	static InternalQuery query = {
-		.sql = "UPDATE cqrs_es.projections SET paused = $2 IS NOT NULL,"
-		" handled_position = $2, handled_gaps = $3::pg_catalog.int8multirange, rebuilt_to = $4, live_after = $5"
-		" WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 5,.argtypes = {TEXTOID, INT8OID, TEXTOID, INT8OID, BOOLOID}
-	};
-	Datum		values[5] = {CStringGetTextDatum(projection->name)};
-	char		nulls[5] = {' ', handled ? ' ' : 'n', handled && handled->ngaps > 0 ? ' ' : 'n',
-		rebuilt_to > 0 ? ' ' : 'n', ' '};
-
-	if (handled)
-	{
-		values[1] = Int64GetDatum(handled->position);
-		values[2] = CStringGetTextDatum(CoverageGaps(handled));
-	}
-	values[3] = Int64GetDatum(rebuilt_to);
-	values[4] = BoolGetDatum(live_after);
-	(void) RegistryWrite(&query, values, nulls);
 }

@@ -41,9 +41,9 @@
 PG_FUNCTION_INFO_V1(cqrs_es_projection_errors);
 
 /*
- * SQL: projection_errors(name).  What would make appends fail now, one text for
+ * SQL: projection_errors(name).  What would make appends or a replay fail now, one text for
  * everything that is missing (read models, and the owner, as whom a rebuild empties
- * them) and for every handler; null when nothing would.
+ * them), and for every handler; null when nothing would.
  */
 Datum
 cqrs_es_projection_errors(PG_FUNCTION_ARGS)

@@ -9,8 +9,13 @@
  * When it is to skip, each event has a subtransaction of its own: what fails leaves
  * nothing behind, is recorded (skipped_event.c), and counts as handled.  An error
  * that no event has made is not skipped: a deadlock, a lack of memory, a wish to
- * cancel; an append that is refused, for then the projection cannot be rebuilt at all.
+ * cancel; the want of a right to call a function; an append that is refused, for then the
+ * projection cannot be rebuilt at all.
  * And what would fail for every event is found out before (ReplayRefuseProblems).
+ * Deferred constraints are checked before the subtransaction ends, or else the commit would
+ * fail, and nobody knew for which event.  Not so when something waits that does not hold
+ * from the beginning, as rows that refer to those that a rebuild has deleted: only the
+ * end can tell then.
  *
  * The row of a state is that of a whole stream.  Once an event of a stream was
  * skipped the others would fail as well, after as many events each; so one is
@@ -26,8 +31,10 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/deferred_constraint.h"
 #include "base/errors.h"
 #include "base/fixed_settings.h"
+#include "base/registry_function.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "log/dispatch.h"
@@ -48,6 +55,8 @@ typedef struct SkippedStreams
 	List	   *events;			/* one of each */
 } SkippedStreams;
 
+static List *begin(Replay *replay);
+static bool constraints_hold(void);
 static bool handle(Replay *replay, const Event *event);
 static SkippedStreams *skipped_streams(Replay *replay, const Event *event, HASHACTION action);
 static bool is_of_skipped_stream(Replay *replay, const Event *event);
@@ -76,11 +85,13 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	bool		forbids = false;
 	int			cursor = 0;
 	int			guc_level = 0;
+	List	   *held;
 	Event		event;
 
 	if (!replay->has_begun)
 		replay->first = after;
 	replay->has_begun = true;
+	held = begin(replay);
 	FixedSettingsSet(&guc_level);	/* once for all that runs in it */
 	while (EventScanNext(scan, &event))
 	{
@@ -111,6 +122,7 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	if (forbids)
 		DispatchForbid(false);
 	FixedSettingsRestore(guc_level);
+	DeferredConstraintRelease(held);
 	ProjectionStatusProgressEnd();
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
@@ -123,6 +135,66 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	return at_end;
 }
 
+/*
+ * How deferred constraints are checked from now on; what this returns is for
+ * DeferredConstraintRelease.
+ */
+static List *
+begin(Replay *replay)
+{
+	replay->checks = replay->skip && constraints_hold();
+	return HandlerHoldConstraints(replay->projection);
+}
+
+/* Does what waits for the commit hold now?  If so, it waits no more. */
+static bool
+constraints_hold(void)
+{
+	List	   *waiting = DeferredConstraintWaiting();
+	ErrorData  *volatile error = NULL;
+	Subtransaction subtransaction;
+
+	if (waiting == NIL)
+		return true;
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		DeferredConstraintCheck(waiting);
+		SubtransactionEnd(&subtransaction, true);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	if (error != NULL && ErrorIsNotUsers(error->sqlerrcode))
+		ReThrowError(error);
+	return error == NULL;
+}
+
+/*
+ * Tell of what handlers have appended, and DispatchHold has held back; as the projection's
+ * owner, since what follows from that, reducers for snapshots and the handlers of
+ * others, is none of the business of whoever replays.  42704 when the owner is gone.
+ */
+void
+ReplayRelease(Projection *projection, bool held_before)
+{
+	List	   *held;
+	RoleSwitch	saved;
+
+	if (held_before || !DispatchHasQueued())
+	{
+		DispatchRelease(held_before);
+		return;
+	}
+	held = HandlerHoldConstraints(projection);
+	saved = ProjectionSwitchToOwner(projection);
+	DispatchRelease(held_before);
+	RoleSwitchBack(&saved);
+	DeferredConstraintRelease(held);
+}
+
 /* Handle an event, or skip it; true when it was handled. */
 static bool
 handle(Replay *replay, const Event *event)
@@ -130,17 +202,20 @@ handle(Replay *replay, const Event *event)
 	ErrorData  *volatile error = NULL;
 	volatile bool concerned = false;
 	uint64		refusals = DispatchRefusals();
+	uint64		denials = RegistryFunctionDenials();
 	Subtransaction subtransaction;
 
 	if (!replay->skip)
-		return HandlerReplay(replay->projection, event, false);
+		return HandlerReplay(replay->projection, event, 0);
 	if (!HandlerConcerns(replay->projection, event) || is_of_skipped_stream(replay, event))
 		return false;
 
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		concerned = HandlerReplay(replay->projection, event, true);
+		concerned = HandlerReplay(replay->projection, event, HANDLER_OWN_WORDS);
+		if (replay->checks)
+			HandlerCheckConstraints(replay->projection);
 		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();
@@ -151,7 +226,8 @@ handle(Replay *replay, const Event *event)
 	if (error == NULL)
 		return concerned;
 
-	if (ErrorIsNotUsers(error->sqlerrcode) || DispatchRefusals() != refusals)
+	if (ErrorIsNotUsers(error->sqlerrcode) || DispatchRefusals() != refusals ||
+		RegistryFunctionDenials() != denials)
 		ReThrowError(error);
 	SkippedEventSave(replay->projection->name, event, error,
 					 EventGlobalPosition(event) <= replay->old_to);
@@ -173,6 +249,7 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 		.old_to = skipped->in_rebuild ? PG_INT64_MAX : 0};
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan = EventScanStream(&key, skipped->sequence, ForwardScanDirection, snapshot);
+	List	   *held = begin(&replay);
 	int			guc_level = 0;
 	Event		event;
 
@@ -182,6 +259,7 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 		(void) handle(&replay, &event);
 	DispatchForbid(false);
 	FixedSettingsRestore(guc_level);
+	DeferredConstraintRelease(held);
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	if (replay.skipped == 0)

@@ -31,10 +31,12 @@ typedef struct Replay
 	bool		has_begun;
 	int64		first;			/* where in the log */
 	int			quarter;		/* of which the last notice was */
+	bool		checks;			/* deferred constraints after each event */
 	HTAB	   *skipped_streams;
 } Replay;
 
 extern bool ReplayRun(Replay *replay, Coverage *handled, int64 max_events);
+extern void ReplayRelease(Projection *projection, bool held_before);
 extern bool ReplaySkipped(Projection *projection, const SkippedEvent *skipped);
 extern int64 ReplayLastPosition(void);
 extern void ReplayRefuseProblems(Projection *projection, bool skip);

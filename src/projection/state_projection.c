@@ -7,8 +7,8 @@
  * which version it is, so what it lacks and what it already has is known.  A
  * row that is missing or behind by more than this event (the projection is
  * younger than the stream) is replayed once.  When old events are replayed, the
- * first of a stream brings its row up to the stream's end, and the others find
- * nothing left to do: a row that one transaction writes again and again becomes
+ * first of a stream brings its row up to the stream's end, from where it is if that
+ * is just before, and the others find nothing left to do: a row that one transaction writes again and again becomes
  * slower each time.  Two who append to one stream do so
  * one after the other, since the log's primary key makes the second wait, so the
  * row is read without a lock.  The row is there for everybody, so all events are in
@@ -30,7 +30,8 @@
  * The table is the user's.  With a column tenant_id it holds the states of
  * several tenants side by side; without one it can hold only those of events
  * that have no tenant.  The SQL runs with the rights of the projection's owner,
- * the reducers with those of whoever appends, as in every fold.
+ * the reducers with those of whoever appends, as in every fold; in a replay with those
+ * of the owner, too, since whoever replays has nothing to do with what was appended.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -55,9 +56,11 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/registry_name.h"
 #include "base/stream_key.h"
 #include "base/text.h"
 #include "aggregate/fold.h"
+#include "aggregate/reducer.h"
 #include "projection/state_projection.h"
 
 /* The plans hang on its chunk of memory. */
@@ -108,6 +111,8 @@ static void bind_row(const DefinerStatement *statement, ParamListInfo params,
 					 const void *source);
 static ItemPointer place_of(StateProjection *state, const StreamKey *key);
 static uint32 stream_hash(const StreamKey *key);
+static void fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
+				 const Event *event, bool replayed, bool one_event);
 static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
 static uint64 run_for_row(StateProjection *state, DefinerStatement *statement, int expected,
 						  const StateRow *row);
@@ -173,14 +178,22 @@ StateProjectionCheck(const StateProjection *state)
 	check_keys(state->table, name, has_tenant);
 }
 
+/* Could the current role fold what it keeps?  QE101, and what ReducersRequireRights raises. */
+void
+StateProjectionRequireRights(const StateProjection *state)
+{
+	ReducersRequireRights(AggregateRequire(state->aggregate_type));
+}
+
 /*
- * Bring the row of the event's stream up to the event, or a replayed one's to the
- * end of the stream; false when there was nothing to do.  Between SPI_connect and
- * SPI_finish.  Raises what reducers raise, 55000 for a tenant's event when the table
- * does not tell tenants apart, 42P01, and what the statements do.
+ * Bring the row of the event's stream up to the event; a replayed one's to the
+ * end of the stream, or where one_event is said and it is the next, to the event.  False
+ * when there was nothing to do.  Between SPI_connect and SPI_finish.  Raises what reducers raise, 55000
+ * for a tenant's event when the table does not tell tenants apart, 42P01, 42704, and what
+ * the statements do.
  */
 bool
-StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
+StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bool one_event)
 {
 	StreamKey	key;
 	Aggregate  *aggregate;
@@ -207,18 +220,40 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed)
 		folded.version = 0;
 		folded.state = aggregate->initial_state;
 	}
+	folded.last_event_at = DT_NOBEGIN;	/* the row does not tell */
 	if (folded.version >= EventSequence(event))
 		return false;
-	if (folded.version == EventSequence(event) - 1 && !replayed)
+	if (replayed)
 	{
-		Event		next = *event;
+		RoleSwitch	saved;
 
-		FoldMore(&folded, aggregate, &key, &next, 1, NULL);
+		RegistryNameRequireRole(state->definer.role, state->definer.name, state_kind.defined);
+		saved = DefinerSwitchRole(state->definer.role, state->definer.search_path);
+		fold(&folded, aggregate, &key, event, true, one_event);
+		RoleSwitchBack(&saved);
 	}
 	else
-		folded = FoldWholeStream(aggregate, &key, replayed ? PG_INT64_MAX : EventSequence(event), NULL);
+		fold(&folded, aggregate, &key, event, false, true);
 	write_row(state, &key, &folded);
 	return true;
+}
+
+/*
+ * From the row, when the event is the next one, that event or all there are up to the end;
+ * else anew, up to the event or to the end.
+ */
+static void
+fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, const Event *event,
+	 bool replayed, bool one_event)
+{
+	Event		next = *event;
+
+	if (folded->version != EventSequence(event) - 1 || (folded->version == 0 && !one_event))
+		*folded = FoldWholeStream(aggregate, key, replayed ? PG_INT64_MAX : EventSequence(event), NULL);
+	else if (one_event)
+		FoldMore(folded, aggregate, key, &next, 1, NULL);
+	else
+		FoldOn(folded, aggregate, key);
 }
 
 /* Is there a projection of that name that keeps states? */

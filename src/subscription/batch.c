@@ -51,6 +51,7 @@
 #include "subscription/batch_token.h"
 #include "subscription/consumer.h"
 #include "subscription/dead_letter.h"
+#include "subscription/feed_name.h"
 #include "subscription/nacked_event.h"
 #include "subscription/parked_stream.h"
 
@@ -233,16 +234,27 @@ cqrs_es_release_batch(PG_FUNCTION_ARGS)
 	BatchCall	call;
 
 	open_batch(&call, "release_batch()", fcinfo->args[0]);
-	if (call.share->batch_kind == BATCH_RETRY)
-	{
-		ParkedStreamsReturn(call.subscription, &call.share->batch, NULL);
-		DeadLettersReturn(call.subscription, &call.share->batch, NULL);
-	}
-	ShareFree(call.share);
+	BatchRelease(call.subscription, call.share);
 	ShareStore(call.share);
 	WakeupAtEnd();
 	close_batch(&call);
 	PG_RETURN_VOID();
+}
+
+/*
+ * The batch in hand of a share, which is locked, is given back: nothing of it is done, and
+ * nobody died of it.  The share is free then, and to be stored.  Between ShareEnter and
+ * ShareLeave.
+ */
+void
+BatchRelease(const Subscription *subscription, Share *share)
+{
+	if (share->batch_kind == BATCH_RETRY)
+	{
+		ParkedStreamsReturn(subscription, &share->batch, NULL);
+		DeadLettersReturn(subscription, &share->batch, NULL);
+	}
+	ShareFree(share);
 }
 
 /*
@@ -264,6 +276,7 @@ open_batch(BatchCall *call, const char *function, NullableDatum token)
 	RoleSwitchBack(&call->saved);
 	if (name == NULL)
 		ShareReportGone();
+	FeedNameRefuse(name, function, "run_projections()");
 	SubscriptionLock(name, RowExclusiveLock);
 	/* who waited for a drop has no batch any more */
 	call->subscription = SubscriptionFind(name);
@@ -400,6 +413,7 @@ open_circuit(const Subscription *subscription, Share *share, const Failure *fail
 	if (done > 0)
 	{
 		share->failures_in_row = share->circuit = 0;
+		share->error = NULL;
 		return true;
 	}
 	/* a stream that fails again is not another one */
@@ -714,6 +728,9 @@ BatchGivenUp(const Subscription *subscription, int deliveries)
 {
 	if (deliveries < subscription->max_attempts)
 		return NULL;
+	if (FeedNameIs(subscription->name))
+		return cstring_to_text(psprintf("handed out %d times, and each time the session that handled it was lost",
+										deliveries));
 	return cstring_to_text(psprintf("handed out %d times and never acknowledged: its consumer was lost, or takes longer than the lease of %g s",
 									deliveries, (double) SubscriptionUsecs(subscription->lease) / USECS_PER_SEC));
 }

@@ -12,6 +12,7 @@
 extern int64 BatchFinish(Subscription *subscription, Share *share);
 extern const char *BatchNote(const Subscription *subscription, Share *share,
 							 const Event *event, text *error, Interval *retry_after, bool give_up);
+extern void BatchRelease(const Subscription *subscription, Share *share);
 extern void BatchLose(const Subscription *subscription, Share *share);
 extern text *BatchGivenUp(const Subscription *subscription, int deliveries);
 

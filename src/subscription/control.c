@@ -23,6 +23,8 @@
 #include "base/text.h"
 #include "base/wakeup.h"
 #include "log/horizon.h"
+#include "subscription/control.h"
+#include "subscription/feed_name.h"
 #include "subscription/subscription.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_pause_subscription);
@@ -44,6 +46,7 @@ cqrs_es_pause_subscription(PG_FUNCTION_ARGS)
 	text	   *name = name_argument(fcinfo);
 	Datum		value = PointerGetDatum(name);
 
+	FeedNameRefuse(name, "pause_subscription()", "pause_projection()");
 	SubscriptionBegin("pause_subscription()");
 	(void) SubscriptionLockOwn(name, RowExclusiveLock);
 	SPI_connect();
@@ -64,6 +67,7 @@ cqrs_es_resume_subscription(PG_FUNCTION_ARGS)
 	text	   *name = name_argument(fcinfo);
 	Datum		value = PointerGetDatum(name);
 
+	FeedNameRefuse(name, "resume_subscription()", "resume_projection()");
 	SubscriptionBegin("resume_subscription()");
 	(void) SubscriptionLockOwn(name, RowExclusiveLock);
 	SPI_connect();
@@ -81,6 +85,27 @@ cqrs_es_resume_subscription(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_reset_subscription(PG_FUNCTION_ARGS)
 {
+	text	   *name = name_argument(fcinfo);
+	int64		position;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", "start_after")));
+	position = PG_GETARG_INT64(1);
+	FeedNameRefuse(name, "reset_subscription()", "rebuild_projection()");
+	SubscriptionBegin("reset_subscription()");
+	(void) SubscriptionLockOwn(name, AccessExclusiveLock);
+	SubscriptionRequirePosition("start_after", position);
+	ControlReset(name, position);
+	WakeupAtEnd();
+	PG_RETURN_VOID();
+}
+
+/* The same for one that is locked, and a position that is good. */
+void
+ControlReset(const text *name, int64 position)
+{
 	static InternalQuery shares = {
 		.sql = "DELETE FROM cqrs_es.shares WHERE subscription OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
@@ -89,18 +114,8 @@ cqrs_es_reset_subscription(PG_FUNCTION_ARGS)
 		.sql = "DELETE FROM cqrs_es.parked_streams WHERE subscription OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	text	   *name = name_argument(fcinfo);
 	Datum		value = PointerGetDatum(name);
-	int64		position;
 
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", "start_after")));
-	position = PG_GETARG_INT64(1);
-	SubscriptionBegin("reset_subscription()");
-	(void) SubscriptionLockOwn(name, AccessExclusiveLock);
-	SubscriptionRequirePosition("start_after", position);
 	SPI_connect();
 	SubscriptionForgetNotes(name);
 	(void) SubscriptionWrite(&shares, &value, NULL);
@@ -108,8 +123,6 @@ cqrs_es_reset_subscription(PG_FUNCTION_ARGS)
 	discard_letters(name, position);
 	SubscriptionInsertShare(name, position);
 	SPI_finish();
-	WakeupAtEnd();
-	PG_RETURN_VOID();
 }
 
 /* Those whose event comes again, whose stream waited, or that were to be handed out. */

@@ -27,6 +27,7 @@
 #include "base/text.h"
 #include "base/wakeup.h"
 #include "log/read.h"
+#include "subscription/feed_name.h"
 #include "subscription/subscription.h"
 
 #define REASON_MAX_BYTES 10000
@@ -71,7 +72,7 @@ cqrs_es_redrive(PG_FUNCTION_ARGS)
 		" FROM chosen AS d WHERE l.id OPERATOR(pg_catalog.=) d.id",
 		.nargs = 6,.argtypes = {TEXTOID, INT8OID, TEXTOID, TEXTOID, INT8OID, TEXTOID}
 	};
-	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
+	text	   *name = TextArgument(fcinfo->args[0], "subscription name", FEED_NAME_MAX_BYTES);
 	Datum		values[6] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
 		PG_GETARG_DATUM(3), Int64GetDatum(ReadMaxCount(fcinfo->args[4])), PointerGetDatum(SubscriptionDecider())};
 	char		nulls[6] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ',

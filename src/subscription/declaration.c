@@ -29,6 +29,8 @@
 #include "base/text.h"
 #include "base/wakeup.h"
 #include "log/horizon.h"
+#include "subscription/declaration.h"
+#include "subscription/feed_name.h"
 #include "subscription/subscription.h"
 
 /* SQL: are these the same types?  Null: all. */
@@ -122,6 +124,11 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	Declaration declaration;
 
+	if (FeedNameIs(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a subscription cannot be called \"%s\"", text_to_cstring(name)),
+				 errdetail("Such names are those of asynchronous projections.")));
 	SubscriptionBegin("create_subscription()");
 	SubscriptionRequireTenant(tenant_id);
 	begin_declaration(&declaration, name);
@@ -190,6 +197,7 @@ cqrs_es_alter_subscription(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("owner must be a role")));
+	FeedNameRefuse(name, "alter_subscription()", "alter_projection()");
 	SubscriptionBegin("alter_subscription()");
 	present = SubscriptionLockOwn(name, AccessExclusiveLock);
 	begin_declaration(&declaration, name);
@@ -326,6 +334,20 @@ check_owner(const Declaration *declaration, Oid present)
 Datum
 cqrs_es_drop_subscription(PG_FUNCTION_ARGS)
 {
+	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
+
+	FeedNameRefuse(name, "drop_subscription()", "drop_projection(), or alter_projection(..., mode => 'sync')");
+	SubscriptionBegin("drop_subscription()");
+	if (!lock_to_drop(name, RegistryIfExists(fcinfo->args[1])))
+		PG_RETURN_VOID();
+	DeclarationDrop(name);
+	PG_RETURN_VOID();
+}
+
+/* The same for one that is locked. */
+void
+DeclarationDrop(const text *name)
+{
 	static InternalQuery drops[] = {
 		{.sql = "DELETE FROM cqrs_es.shares WHERE subscription OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}},
@@ -338,20 +360,15 @@ cqrs_es_drop_subscription(PG_FUNCTION_ARGS)
 		{.sql = "DELETE FROM cqrs_es.subscriptions WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}}
 	};
-	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
 	Datum		value = PointerGetDatum(name);
 	int			i;
 
-	SubscriptionBegin("drop_subscription()");
-	if (!lock_to_drop(name, RegistryIfExists(fcinfo->args[1])))
-		PG_RETURN_VOID();
 	SPI_connect();
 	SubscriptionForgetNotes(name);
 	for (i = 0; i < (int) lengthof(drops); i++)
 		(void) SubscriptionWrite(&drops[i], &value, NULL);
 	SPI_finish();
 	WakeupAtEnd();
-	PG_RETURN_VOID();
 }
 
 /*

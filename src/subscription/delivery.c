@@ -41,7 +41,9 @@
 #include "subscription/batch.h"
 #include "subscription/batch_rows.h"
 #include "subscription/consumer.h"
+#include "subscription/delivery.h"
 #include "subscription/dead_letter.h"
+#include "subscription/feed_name.h"
 #include "subscription/nacked_event.h"
 #include "subscription/parked_set.h"
 #include "subscription/parked_stream.h"
@@ -83,7 +85,7 @@ typedef struct Delivery
 
 	/* the batch */
 	BatchKind	kind;
-	BatchRows	rows;
+	NewBatch	batch;
 	int64		end;			/* BATCH_CURSOR */
 	bool		rejoined;		/* a stream that was parked comes by the position again */
 	int			own_acks;		/* batches of which nothing could be handed out */
@@ -126,11 +128,13 @@ cqrs_es_receive_events(PG_FUNCTION_ARGS)
 	text	   *consumer = TextArgument(fcinfo->args[1], "consumer", CONSUMER_NAME_MAX_BYTES);
 	int			max_count = PG_ARGISNULL(2) ? PG_INT32_MAX : PG_GETARG_INT32(2);
 	Delivery	delivery = {0};
+	BatchRows	rows;
 
 	if (max_count < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_count must be at least 1")));
+	FeedNameRefuse(name, "receive_events()", "run_projections()");
 	SubscriptionBegin("receive_events()");
 	InitMaterializedSRF(fcinfo, 0);
 	SubscriptionLock(name, RowExclusiveLock);
@@ -141,17 +145,50 @@ cqrs_es_receive_events(PG_FUNCTION_ARGS)
 	delivery.resume = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	SubscriptionRequireConsumer(delivery.subscription);
 	RegistryEnter();
-	BatchRowsInit(&delivery.rows, (ReturnSetInfo *) fcinfo->resultinfo, delivery.subscription,
-				  &delivery.saved);
+	BatchRowsInit(&rows, (ReturnSetInfo *) fcinfo->resultinfo);
+	NewBatchInit(&delivery.batch, &rows.sink, delivery.subscription, &delivery.saved);
 	delivery.saved = RoleSwitchToOwner("shares");
 	if (!PG_ARGISNULL(3))
 		acknowledge(&delivery, PG_GETARG_UUID_P(3));
 	if (receive(&delivery))
-		BatchRowsFlush(&delivery.rows);
+		NewBatchFlush(&delivery.batch);
 	RoleSwitchBack(&delivery.saved);
 	RegistryLeave();
 	SPI_finish();
 	return (Datum) 0;
+}
+
+/*
+ * The same for code of our own: events go to a sink, and a batch that the consumer has
+ * in hand is lost.  The caller has the lock of the subscription, and need have no
+ * rights.  What the batch is goes into *token and *kind; false when there is nothing.
+ */
+bool
+DeliveryReceive(Subscription *subscription, text *consumer, int max_count, BatchSink *sink,
+				pg_uuid_t *token, BatchKind *kind)
+{
+	Delivery	delivery = {
+		.subscription = subscription,
+		.consumer = consumer,
+		.max_count = max_count,
+		.resume = true
+	};
+	bool		found;
+
+	SPI_connect();
+	RegistryEnter();
+	NewBatchInit(&delivery.batch, sink, subscription, &delivery.saved);
+	delivery.saved = RoleSwitchToOwner("shares");
+	found = receive(&delivery);
+	if (found)
+	{
+		*token = delivery.share->batch;
+		*kind = delivery.share->batch_kind;
+	}
+	RoleSwitchBack(&delivery.saved);
+	RegistryLeave();
+	SPI_finish();
+	return found;
 }
 
 /* The batch before, which must be one of this subscription: QE401. */
@@ -346,7 +383,7 @@ make_next_batch(Delivery *delivery)
 {
 	BatchKind	first = delivery->share->last_kind == BATCH_RETRY ? BATCH_CURSOR : BATCH_RETRY;
 
-	BatchRowsBegin(&delivery->rows, delivery->share->number);
+	NewBatchBegin(&delivery->batch, delivery->share->number);
 	delivery->rejoined = false;
 	return make_batch(delivery, first) ||
 		make_batch(delivery, first == BATCH_RETRY ? BATCH_CURSOR : BATCH_RETRY) ||
@@ -391,18 +428,18 @@ retry_batch(Delivery *delivery)
 	letters = DeadLettersDue(subscription, delivery->share, limit, &nletters);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (nletters == 0 || (nparked > 0 && parked[0].retry_at <= letters[0].retry_at))
-		for (i = 0; i < nparked && delivery->rows.n < limit; i++)
+		for (i = 0; i < nparked && !NewBatchIsFull(&delivery->batch, limit); i++)
 			if (!add_parked(delivery, &parked[i], limit, snapshot))
 			{
 				ParkedStreamRejoin(subscription, &parked[i]);
 				delivery->rejoined = true;
 			}
-	if (delivery->rows.n == 0)
-		for (i = 0; i < nletters && delivery->rows.n < limit; i++)
+	if (delivery->batch.n == 0)
+		for (i = 0; i < nletters && !NewBatchIsFull(&delivery->batch, limit); i++)
 			if (!add_letter(delivery, &letters[i], snapshot))
 				DeadLetterFailed(&letters[i], letters[i].attempts, 0, NULL);
 	UnregisterSnapshot(snapshot);
-	return delivery->rows.n > 0;
+	return delivery->batch.n > 0;
 }
 
 /*
@@ -420,7 +457,7 @@ add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot s
 
 	if (is_suspect)
 		limit = 1;
-	while (delivery->rows.n < limit && EventScanNext(scan, &event) &&
+	while (!NewBatchIsFull(&delivery->batch, limit) && EventScanNext(scan, &event) &&
 		   EventGlobalPosition(&event) <= delivery->share->position)
 	{
 		int			attempt = 1;
@@ -431,14 +468,14 @@ add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot s
 			attempt += parked->attempts + Max(parked->deliveries, is_suspect ? 1 : 0);
 		handed_to = EventSequence(&event);
 		if (given_up)
-			BatchRowsGiveUp(&delivery->rows, &event, given_up);
+			NewBatchGiveUp(&delivery->batch, &event, given_up);
 		else
-			BatchRowsAdd(&delivery->rows, &event, attempt, false);
+			NewBatchAdd(&delivery->batch, &event, attempt, false);
 	}
 	EventScanEnd(scan);
 	if (handed_to == 0)
 		return false;
-	ParkedStreamHandOut(delivery->subscription, parked, &delivery->rows.token, handed_to);
+	ParkedStreamHandOut(delivery->subscription, parked, &delivery->batch.token, handed_to);
 	return true;
 }
 
@@ -453,12 +490,12 @@ add_letter(Delivery *delivery, const DeadLetter *letter, Snapshot snapshot)
 	bool		found = EventScanNext(scan, &event) && EventSequence(&event) == letter->sequence;
 
 	if (found && given_up)
-		BatchRowsGiveUp(&delivery->rows, &event, given_up);
+		NewBatchGiveUp(&delivery->batch, &event, given_up);
 	else if (found)
-		BatchRowsAdd(&delivery->rows, &event, attempt, true);
+		NewBatchAdd(&delivery->batch, &event, attempt, true);
 	EventScanEnd(scan);
 	if (found)
-		DeadLetterHandOut(letter, &delivery->rows.token);
+		DeadLetterHandOut(letter, &delivery->batch.token);
 	return found;
 }
 
@@ -476,25 +513,26 @@ cursor_batch(Delivery *delivery)
 {
 	const Subscription *subscription = delivery->subscription;
 	Share	   *share = delivery->share;
-	BatchRows  *rows = &delivery->rows;
-	int64		stop_at = delivery->meets ? ShareNextPosition(subscription, share) : 0;
+	NewBatch   *batch = &delivery->batch;
+	int64		stop_at = delivery->meets ? ShareNextPosition(subscription, share) :
+		batch->sink->stop_at > share->position ? batch->sink->stop_at : 0;
 	ParkedSet  *parked = delivery->outlook.has_parked ? ParkedSetMake(subscription) : NULL;
 	int			nnotes;
 	NackedEvent *notes = NackedEvents(share, NULL, &nnotes);
 
 	walk_log(delivery, parked, notes, nnotes, stop_at);
-	if (rows->halted_at != 0)
+	if (batch->halted_at != 0)
 	{
 		/* what has the same position comes again with it */
-		while (rows->last == rows->halted_at)
+		while (batch->last == batch->halted_at)
 			walk_up_to_failed(delivery, parked, notes, nnotes);
-		delivery->end = rows->halted_at - 1;
+		delivery->end = batch->halted_at - 1;
 		return true;
 	}
-	delivery->moved = rows->n == 0 && delivery->end > share->position &&
+	delivery->moved = batch->n == 0 && delivery->end > share->position &&
 		(delivery->end > share->position + WRITE_AFTER_POSITIONS || stop_at != 0 ||
 		 share->position_at < GetCurrentTimestamp() - WRITE_AFTER_USECS);
-	return rows->n > 0;
+	return batch->n > 0;
 }
 
 /*
@@ -504,16 +542,16 @@ cursor_batch(Delivery *delivery)
 static void
 walk_up_to_failed(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nnotes)
 {
-	BatchRows  *rows = &delivery->rows;
-	int64		halted_at = rows->halted_at;
-	List	   *failed = rows->failed;
+	NewBatch   *batch = &delivery->batch;
+	int64		halted_at = batch->halted_at;
+	List	   *failed = batch->failed;
 
-	BatchRowsClear(rows);
+	NewBatchClear(batch);
 	walk_log(delivery, parked, notes, nnotes, halted_at - 1);
-	if (rows->halted_at == 0)
+	if (batch->halted_at == 0)
 	{
-		rows->halted_at = halted_at;
-		rows->failed = failed;
+		batch->halted_at = halted_at;
+		batch->failed = failed;
 	}
 }
 
@@ -522,7 +560,7 @@ static void
 walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nnotes, int64 stop_at)
 {
 	const Share *share = delivery->share;
-	BatchRows  *rows = &delivery->rows;
+	NewBatch   *batch = &delivery->batch;
 	bool		all_slots = SlotSetCount(&share->slots) == SLOTS;
 	int			limit = batch_limit(delivery);
 	int64		passed = 0;
@@ -533,7 +571,7 @@ walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nn
 		limit = Min(limit, share->batch_limit);
 	HorizonScanBeginFiltered(&walk, share->position, 0, &delivery->subscription->filter);
 	delivery->end = share->position;
-	while (rows->n < limit && passed < MAX_PASSED ?
+	while (!NewBatchIsFull(batch, limit) && passed < MAX_PASSED ?
 		   HorizonScanNext(&walk, &event) : HorizonScanNextTied(&walk, &event))
 	{
 		int64		position = EventGlobalPosition(&event);
@@ -549,10 +587,10 @@ walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nn
 		if (position == share->alone_position)
 			given_up = BatchGivenUp(delivery->subscription, share->deliveries);
 		if (given_up)
-			BatchRowsGiveUp(rows, &event, given_up);
+			NewBatchGiveUp(batch, &event, given_up);
 		else
-			BatchRowsAdd(rows, &event, cursor_attempt(delivery, &event, notes, nnotes), false);
-		if (rows->halted_at != 0)
+			NewBatchAdd(batch, &event, cursor_attempt(delivery, &event, notes, nnotes), false);
+		if (batch->halted_at != 0)
 			break;
 		walk.handed_out = true;
 	}
@@ -610,22 +648,22 @@ hand_out(Delivery *delivery)
 {
 	Subscription *subscription = delivery->subscription;
 	Share	   *share = delivery->share;
-	BatchRows  *rows = &delivery->rows;
+	NewBatch   *batch = &delivery->batch;
 
 	share->batch_kind = delivery->kind;
-	share->batch = rows->token;
+	share->batch = batch->token;
 	share->batch_end = delivery->end;
-	share->batch_count = subscription->in_log_order ? rows->nrows : rows->n;
+	share->batch_count = subscription->in_log_order ? batch->nhanded : batch->n;
 	share->consumer = delivery->consumer;
 	share->retry_at = 0;
-	if (delivery->kind == BATCH_CURSOR && (rows->n == 1 || share->batch_limit == 1) &&
-		share->alone_position != rows->first)
+	if (delivery->kind == BATCH_CURSOR && (batch->n == 1 || share->batch_limit == 1) &&
+		share->alone_position != batch->first)
 	{
-		share->alone_position = rows->first;
+		share->alone_position = batch->first;
 		share->deliveries = 0;
 	}
-	BatchRowsNoteFailed(rows, share);
-	if (rows->nrows == 0)
+	NewBatchNoteFailed(batch, share);
+	if (batch->nhanded == 0)
 	{
 		(void) BatchFinish(subscription, share);
 		delivery->is_changed = true;

@@ -38,6 +38,7 @@
 #include "log/event_wait.h"
 #include "log/horizon.h"
 #include "subscription/delivery_wait.h"
+#include "subscription/feed_name.h"
 #include "subscription/parked_set.h"
 #include "subscription/share.h"
 
@@ -52,12 +53,13 @@ typedef struct LookedAt
 	int64		position;		/* nothing for it up to here */
 } LookedAt;
 
-typedef struct DeliveryWait
+struct DeliveryWait
 {
 	text	   *subscription;
+	bool		resume;			/* what is in hand can be taken */
 	int			n;
 	LookedAt	looked_at[SLOTS];
-} DeliveryWait;
+};
 
 static bool wait_for_delivery(FunctionCallInfo fcinfo, text *name, TimestampTz deadline);
 static bool look(void *arg, long *longest_ms);
@@ -79,15 +81,41 @@ DeliveryWaitInit(void)
 static bool
 wait_for_delivery(FunctionCallInfo fcinfo, text *name, TimestampTz deadline)
 {
+	FeedNameRefuse(name, "wait_for_events()", "wait_for_projection()");
+	return EventWaitFor(fcinfo, "wait_for_events()", deadline, look, DeliveryWaitMake(name, false));
+}
+
+/*
+ * What is remembered between looks for a consumer; one who resumes may take what is in
+ * hand.  In the current memory context.
+ */
+DeliveryWait *
+DeliveryWaitMake(const text *subscription, bool resume)
+{
 	DeliveryWait *wait = palloc0(sizeof(DeliveryWait));
 
-	wait->subscription = DatumGetTextPCopy(PointerGetDatum(name));
-	return EventWaitFor(fcinfo, "wait_for_events()", deadline, look, wait);
+	wait->subscription = DatumGetTextPCopy(PointerGetDatum(subscription));
+	wait->resume = resume;
+	return wait;
 }
 
 /* Is there something to receive?  QE402, QE404, 42501, QE007. */
 static bool
 look(void *arg, long *longest_ms)
+{
+	DeliveryWait *wait = arg;
+	Subscription *subscription = SubscriptionRead(wait->subscription);
+
+	SubscriptionRequireConsumer(subscription);
+	return DeliveryWaitLook(wait, subscription, longest_ms);
+}
+
+/*
+ * The same of a subscription that was just read, for a caller who needs no rights.  Locks
+ * nothing and writes nothing.  *longest_ms is lowered to when something may be due.
+ */
+bool
+DeliveryWaitLook(DeliveryWait *wait, const Subscription *subscription, long *longest_ms)
 {
 	static InternalQuery query = {
 		.sql = "SELECT s.share, s.slots, s.position, s.xmin, s.ctid, s.retry_at, s.leased_until,"
@@ -101,15 +129,11 @@ look(void *arg, long *longest_ms)
 		" FROM cqrs_es.shares AS s WHERE s.subscription OPERATOR(pg_catalog.=) $1 ORDER BY s.position",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	DeliveryWait *wait = arg;
 	Datum		value = PointerGetDatum(wait->subscription);
 	bool		found = false;
-	Subscription *subscription;
 	RoleSwitch	saved;
 
 	SPI_connect();
-	subscription = SubscriptionRead(wait->subscription);
-	SubscriptionRequireConsumer(subscription);
 	saved = RoleSwitchToOwner("shares");
 	if (!subscription->paused)
 	{
@@ -134,8 +158,11 @@ static bool
 look_at_share(DeliveryWait *wait, const Subscription *subscription, const QueryRow *row,
 			  long *longest_ms)
 {
-	if (!has_come(row, "leased_until", longest_ms) ||
-		!has_come(row, "retry_at", longest_ms) || is_locked(row))
+	if (is_locked(row))
+		return false;
+	if (wait->resume && InternalQueryText(row, "leased_until"))
+		return true;
+	if (!has_come(row, "leased_until", longest_ms) || !has_come(row, "retry_at", longest_ms))
 		return false;
 	SubscriptionRequireReadable(DatumGetInt64(InternalQueryDatum(row, "position", NULL)));
 	return ((InternalQueryText(row, "parked_at") && has_come(row, "parked_at", longest_ms)) ||

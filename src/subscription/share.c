@@ -128,6 +128,24 @@ ShareLockNext(const Subscription *subscription, const text *consumer, bool resum
 	return from_row(&row);
 }
 
+/* Lock the share of a subscription that has just one; NULL when there is none. */
+Share *
+ShareLockOnly(const text *subscription)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " SHARE_COLUMNS " FROM cqrs_es.shares AS s"
+		" WHERE s.subscription OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	Datum		value = PointerGetDatum(subscription);
+	QueryRow	row;
+
+	if (InternalQueryWriteNewest(&query, &value, NULL) == 0)
+		return NULL;
+	row = InternalQueryRow(0);
+	return from_row(&row);
+}
+
 /*
  * Lock the share of the subscription that has the batch in hand.  The lease may be over:
  * as long as nobody has taken the share, the batch is good.  QE401 when it is not in

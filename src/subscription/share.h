@@ -64,6 +64,7 @@ extern uint64 ShareQuery(InternalQuery *query, Datum *values, const char *nulls)
 extern text *ShareSubscription(const pg_uuid_t *token);
 extern Share *ShareLockNext(const Subscription *subscription, const text *consumer, bool resume,
 							int64 before_position, const int64 *tried, int ntried);
+extern Share *ShareLockOnly(const text *subscription);
 extern Share *ShareLockBatch(const Subscription *subscription, const pg_uuid_t *token);
 pg_noreturn extern void ShareReportGone(void);
 extern void ShareStore(const Share *share);

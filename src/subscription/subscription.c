@@ -43,6 +43,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
@@ -65,6 +66,7 @@
 static LocalTransactionId begun_lxid = InvalidLocalTransactionId;
 
 static void refuse_prepare(XactEvent event, void *arg);
+static uint32 hash_of(const text *name);
 static void tell_patience(void *arg);
 static Subscription *from_row(const QueryRow *row);
 static FilterTexts filter_texts(const QueryRow *row, const char *column);
@@ -117,18 +119,38 @@ refuse_prepare(XactEvent event, void *arg)
 void
 SubscriptionLock(const text *name, LOCKMODE mode)
 {
-	uint32		hash = hash_bytes((const unsigned char *) VARDATA_ANY(name),
-								  (int) VARSIZE_ANY_EXHDR(name));
-
 	SubscriptionPatience patience;
 	bool		alone = mode == AccessExclusiveLock;
 
 	/* who waits for consumers lets others of them wait behind it */
 	if (alone)
 		SubscriptionPatienceBegin(&patience, "consumers of the subscription, see locked_by in cqrs_es.subscription_status");
-	LockDatabaseObject(ExtensionRelid("subscriptions"), hash, 0, mode);
+	LockDatabaseObject(ExtensionRelid("subscriptions"), hash_of(name), 0, mode);
 	if (alone)
 		SubscriptionPatienceEnd(&patience);
+}
+
+/*
+ * Lock it to hand out and acknowledge, without waiting; false when somebody has it alone, or
+ * waits to.
+ */
+bool
+SubscriptionTryLock(const text *name)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelid("subscriptions"), hash_of(name), 0);
+	if (compat_try_lock(&tag, RowExclusiveLock, false) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	/* what was changed under the lock */
+	AcceptInvalidationMessages();
+	return true;
+}
+
+static uint32
+hash_of(const text *name)
+{
+	return hash_bytes((const unsigned char *) VARDATA_ANY(name), (int) VARSIZE_ANY_EXHDR(name));
 }
 
 /*

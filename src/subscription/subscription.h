@@ -49,6 +49,7 @@ typedef struct SubscriptionPatience
 extern void SubscriptionInit(void);
 extern void SubscriptionBegin(const char *function);
 extern void SubscriptionLock(const text *name, LOCKMODE mode);
+extern bool SubscriptionTryLock(const text *name);
 extern void SubscriptionPatienceBegin(SubscriptionPatience *patience, const char *what);
 extern void SubscriptionPatienceEnd(SubscriptionPatience *patience);
 extern Subscription *SubscriptionRead(const text *name);

@@ -217,8 +217,8 @@ SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::re
 	AND NOT EXISTS (SELECT FROM calls WHERE call ~ format('^SELECT (cqrs_es\.)?%s\(', proname))$$,
 	'every function is called below, but reject, which does nothing but raise, and one for an event trigger');
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND prokind = 'p'
-	AND proname NOT IN ('wait_for_events', 'wait_until_settled') AND has_function_privilege('cqrs_es_writer', oid, 'EXECUTE')$$,
-	'procedures, which cannot be called in a function, are closed, but those that test event_wait is about');
+	AND proname NOT IN ('wait_for_events', 'wait_until_settled', 'wait_for_projection') AND has_function_privilege('cqrs_es_writer', oid, 'EXECUTE')$$,
+	'procedures, which cannot be called in a function, are closed, but those that only wait');
 
 SELECT bag_eq(format($$SELECT call, pg_temp.state_as(%L, call) FROM calls$$, role),
 	format($$SELECT call, CASE WHEN needs <@ %L::text[] THEN 'allowed'

@@ -233,7 +233,7 @@ for my $plant (
 	[ 'src/log/read.c', 'static const char *q = "SELECT FROM cqrs_es.snapshots";', 'names snapshots of aggregate', 'a table in a statement' ],
 	[ 'src/log/read.c', qq(static const char *q = "SELECT FROM cqrs_es."\n /* not it */ "snapshots";), 'names snapshots of aggregate', '... in two pieces' ],
 	[ 'src/log/read.c', 'static const char *q = "SELECT FROM " CQRS_ES_SCHEMA ".commands";', 'names commands of command', '... with the schema by its macro' ],
-	[ 'src/log/read.c', 'static const char *q = "SELECT FROM cqrs_es.projection_status";', 'names projection_status of projection', 'a view' ],
+	[ 'src/log/read.c', 'static const char *q = "SELECT FROM cqrs_es.projection_status";', 'names projection_status of async', 'a view' ],
 	[ 'src/base/fixed_settings.c', 'static const char *q = "SELECT cqrs_es.read_all(1)";', 'names read_all of log', 'a function' ],
 	[ 'src/base/fixed_settings.c', 'static const char *q = "events_global_position_seq";', 'names events_global_position_seq of log', 'a sequence, by its name alone' ],
 	[ 'src/base/fixed_settings.c', 'static const char *q = "reducers";', 'names reducers of aggregate', 'a table, by its name alone' ],
