@@ -39,7 +39,7 @@ ROOMS = base log aggregate command projection subscription async
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))
-PG_CPPFLAGS = -I$(SOURCES)src
+PG_CPPFLAGS = -I$(SOURCES)src -DCQRS_ES_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
 # The install script is made of the numbered parts, in their order, which is that
@@ -89,8 +89,9 @@ $(info left out, for max_prepared_transactions = 0: $(PREPARE))
 endif
 endif
 
-# Dependency tracking is off in PGXS: every object depends on every header.
-$(OBJS): $(wildcard $(SOURCES)src/*/*.h)
+# Dependency tracking is off in PGXS: every object depends on every header, and one on
+# the version.
+$(OBJS): $(wildcard $(SOURCES)src/*/*.h) $(SOURCES)$(EXTENSION).control
 
 SQL_PARTS = $(foreach room,$(ROOMS),$(sort $(wildcard $(SOURCES)sql/$(room)/*.sql))) \
 	$(sort $(wildcard $(SOURCES)sql/[0-9]*.sql))

@@ -61,6 +61,7 @@
 #include "subscription/restored_event.h"
 #include "subscription/subscription.h"
 #include "async/async_projection.h"
+#include "async/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -73,6 +74,8 @@ static const EarlySetting early_settings[] = {
 	{"cqrs_es.force_generic_path", false, NULL},
 	{"cqrs_es.max_handler_depth", false, NULL},
 	{"cqrs_es.node_id", true, PositionNodeIsValid},
+	{"cqrs_es.projection_worker", true, EarlySettingIsBool},
+	{"cqrs_es.projection_worker_idle_time", true, NULL},
 	{"cqrs_es.require_tenant", true, EarlySettingIsBool},
 	{"cqrs_es.retry_window", false, NULL},
 	{"cqrs_es.settle_timeout", false, NULL},
@@ -123,5 +126,6 @@ _PG_init(void)
 	RestoredEventInit();
 
 	AsyncProjectionInit();
+	WorkerInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

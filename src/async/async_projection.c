@@ -42,7 +42,6 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
-#include "base/wakeup.h"
 #include "log/position.h"
 #include "projection/coverage.h"
 #include "projection/locked_projection.h"
@@ -193,7 +192,7 @@ create_feed(const Projection *projection, int64 position)
 		types.value = PointerGetDatum(construct_array(elements, projection->ntypes, TEXTOID, -1,
 													  false, TYPALIGN_INT));
 	FeedCreate(feed, projection->owner.role, types, projection->per_stream, position);
-	WakeupAtEnd();
+	FeedWanted();
 }
 
 static void

@@ -26,6 +26,7 @@
 #include "projection/projection.h"
 #include "async/progress.h"
 #include "async/runner.h"
+#include "async/worker.h"
 
 /* Who waits for what. */
 typedef struct ProjectionWait
@@ -158,7 +159,10 @@ look(void *arg, long *longest_ms)
 		refuse(wait, "has stopped", &progress);
 	if (progress.blocked)
 		refuse(wait, "has a stream that is blocked", &progress);
-	return !progress.open && !progress.retries && !progress.unsettled;
+	if (!progress.open && !progress.retries && !progress.unsettled)
+		return true;
+	WorkerWanted();
+	return false;
 }
 
 /* One that handles events as they are appended has handled what is committed. */

@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
@@ -25,6 +26,18 @@
 
 #if PG_VERSION_NUM < 150000
 #error "cqrs_es needs PostgreSQL 15 or newer"
+#endif
+
+/* databases whose DROP did not come to its end are known since the first minor releases of 15 */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB	(-2)
+#endif
+
+/* 17 added a time limit of transactions */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_TRANSACTION_TIMEOUT	"transaction_timeout"
+#else
+#define COMPAT_TRANSACTION_TIMEOUT	NULL
 #endif
 
 /* 16 moved the varlena macros out of postgres.h */

@@ -8,6 +8,15 @@
 
 #define CQRS_ES_SCHEMA "cqrs_es"
 
+/* What is installed in this database? */
+typedef enum ExtensionState
+{
+	EXTENSION_ABSENT,
+	EXTENSION_OTHER_VERSION,	/* than that of this library */
+	EXTENSION_PRESENT
+}			ExtensionState;
+
 extern Oid	ExtensionRelid(const char *relname);
+extern ExtensionState ExtensionLook(Oid *extension);
 
 #endif							/* CQRS_ES_EXTENSION_H */

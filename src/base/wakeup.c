@@ -40,12 +40,12 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
-#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/error_trap.h"
 #include "base/wakeup.h"
 
 /* so often in a row a waiter may be woken in vain; then it rests before each sleep */
@@ -61,7 +61,6 @@
 static bool wake_at_end = false;
 
 static void at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg);
-static void wake_waiters(void);
 static void set_latches(void);
 static LOCKTAG waiters_tag(void);
 static bool sleep_for(long timeout_ms);
@@ -161,41 +160,11 @@ at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *
 	if (wake_at_end && is_top_level && phase == RESOURCE_RELEASE_AFTER_LOCKS)
 	{
 		wake_at_end = false;
-		wake_waiters();
+		ErrorTrap(set_latches);
 	}
 }
 
-/*
- * Set the latches of all who wait, if there is memory for it.  Errors end here:
- * interrupts are held back, so it is not a cancellation that is swallowed.
- */
-static void
-wake_waiters(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ErrorContextCallback *callbacks = error_context_stack;
-	uint32		interrupts_held = InterruptHoldoffCount;
-	uint32		cancels_held = QueryCancelHoldoffCount;
-
-	/* what these would say belongs to a transaction that is gone */
-	error_context_stack = NULL;
-	PG_TRY();
-	{
-		set_latches();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-
-		/* raising an error had set them to 0 */
-		InterruptHoldoffCount = interrupts_held;
-		QueryCancelHoldoffCount = cancels_held;
-	}
-	PG_END_TRY();
-	error_context_stack = callbacks;
-}
-
+/* Set the latches of all who wait. */
 static void
 set_latches(void)
 {

@@ -27,6 +27,7 @@
 #include "base/text.h"
 #include "base/wakeup.h"
 #include "log/read.h"
+#include "subscription/feed.h"
 #include "subscription/feed_name.h"
 #include "subscription/subscription.h"
 
@@ -35,6 +36,7 @@
 PG_FUNCTION_INFO_V1(cqrs_es_redrive);
 PG_FUNCTION_INFO_V1(cqrs_es_discard_dead_letter);
 
+static void wake(const text *name);
 static text *subscription_of(int64 id);
 
 /* SQL: the parked row p of the stream of a letter d, at its event */
@@ -85,7 +87,7 @@ cqrs_es_redrive(PG_FUNCTION_ARGS)
 	n = SubscriptionWrite(&query, values, nulls);
 	SPI_finish();
 	if (n > 0)
-		WakeupAtEnd();
+		wake(name);
 	PG_RETURN_INT64((int64) n);
 }
 
@@ -112,13 +114,15 @@ cqrs_es_discard_dead_letter(PG_FUNCTION_ARGS)
 	};
 	text	   *reason = TextArgument(fcinfo->args[1], "reason", REASON_MAX_BYTES);
 	Datum		values[3] = {PG_GETARG_DATUM(0), PointerGetDatum(SubscriptionDecider()), PointerGetDatum(reason)};
+	text	   *name;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", "id")));
 	SubscriptionBegin("discard_dead_letter()");
-	(void) SubscriptionLockOwn(subscription_of(PG_GETARG_INT64(0)), RowExclusiveLock);
+	name = subscription_of(PG_GETARG_INT64(0));
+	(void) SubscriptionLockOwn(name, RowExclusiveLock);
 	SPI_connect();
 	if (SubscriptionWrite(&discard, values, NULL) == 0)
 		ereport(ERROR,
@@ -126,9 +130,19 @@ cqrs_es_discard_dead_letter(PG_FUNCTION_ARGS)
 				 errmsg("dead letter %lld is decided already", (long long) PG_GETARG_INT64(0)),
 				 errdetail("Only one that is blocked or skipped can be discarded.")));
 	if (SubscriptionWrite(&go_on, values, NULL) > 0)
-		WakeupAtEnd();
+		wake(name);
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* Something is due again: for who waits, or who runs the projection that it belongs to. */
+static void
+wake(const text *name)
+{
+	if (FeedNameIs(name))
+		FeedWanted();
+	else
+		WakeupAtEnd();
 }
 
 /* Whose letter is it?  Of a letter of others nothing is said, not even that it is there. */

@@ -37,6 +37,9 @@
 #define ORDERING(per_stream)	((per_stream) ? "stream" : "log")
 #define ON_FAILURE(per_stream)	((per_stream) ? "block" : "stop")
 
+/* see FeedSetWanted */
+static void (*tell_wanted) (void) = NULL;
+
 static void add(BatchSink *sink, const NewBatch *batch, const Event *event, int attempt, bool redriven);
 static void clear(BatchSink *sink);
 static Share *lock_share(const text *name);
@@ -146,7 +149,26 @@ FeedGoOn(const text *name, int64 position)
 	SPI_connect();
 	(void) SubscriptionWrite(&query, &value, NULL);
 	SPI_finish();
+	FeedWanted();
+}
+
+/* Whom to tell that somebody should look at a feed; called by Inits only. */
+void
+FeedSetWanted(void (*tell) (void))
+{
+	tell_wanted = tell;
+}
+
+/*
+ * There is something for a feed now which is no new event, and may be nobody waits for
+ * it.
+ */
+void
+FeedWanted(void)
+{
 	WakeupAtEnd();
+	if (tell_wanted)
+		tell_wanted();
 }
 
 /* Begin anew with the share, at a position.  Between ShareEnter and ShareLeave. */

@@ -34,6 +34,8 @@ extern void FeedAck(Subscription *subscription, const FeedBatch *batch);
 extern void FeedRelease(const Subscription *subscription, const FeedBatch *batch,
 						const char *error, TimestampTz retry_at);
 
+extern void FeedSetWanted(void (*tell) (void));
+extern void FeedWanted(void);
 extern void FeedCreate(const text *name, Oid owner, NullableDatum aggregate_types,
 					   bool per_stream, int64 position);
 extern void FeedDrop(const text *name);

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ * worker.h
+ *	  One background worker in a database, and who starts it.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_WORKER_H
+#define CQRS_ES_WORKER_H
+
+#include "postmaster/bgworker.h"
+
+/* settings */
+extern bool WorkerIsOn;
+extern int	WorkerIdleTime;		/* in seconds; 0: without end */
+
+extern void WorkerInit(void);
+extern void WorkerWanted(void);
+extern bool WorkerClaim(void);
+extern bool WorkerHasPlace(void);
+extern void WorkerRelease(void);
+extern bool WorkerStart(Oid database, bool only_if_needed, BackgroundWorkerHandle * *handle);
+extern bool WorkerIsOnlyIfNeeded(void);
+extern void WorkerLaunchLater(Oid database);
+
+#endif							/* CQRS_ES_WORKER_H */
