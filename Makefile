@@ -10,6 +10,7 @@
 #	make demo                        a small application and three systems, step by step
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
+#	make bench BENCH=rebuild         a read table from a long log: one transaction, portions
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends
 #
 # A benchmark ends with a chart, docs/bench-*.svg, where gnuplot is installed.

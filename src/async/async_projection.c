@@ -354,6 +354,31 @@ has_stopped(const Projection *projection)
 }
 
 /*
+ * One that stands still, not paused, and whose handled events are in `locked`, goes on in a
+ * mode: at work, with the events behind those; or live, where the caller has its lock
+ * against writers, and all that is visible is handled.
+ */
+void
+AsyncProjectionGoOn(LockedProjection *locked, bool is_async, bool per_stream)
+{
+	Projection *projection = locked->projection;
+	bool		was_async = projection->is_async;
+	text	   *feed = FeedNameOf(cstring_to_text(projection->name));
+
+	if (was_async && !is_async)
+		FeedDrop(feed);
+	else if (was_async && projection->per_stream != per_stream)
+		FeedOrder(feed, per_stream);
+	projection->is_async = is_async;
+	projection->per_stream = is_async && per_stream;
+	if (is_async && was_async)
+		go_on(locked);
+	else if (is_async)
+		create_feed(projection, start_behind(&locked->handled));
+	LockedProjectionSave(locked);
+}
+
+/*
  * Where a feed begins: in front of the first event that may not be handled.  It is one
  * of this node's events, or the beginning of them.
  */

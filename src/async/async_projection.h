@@ -6,8 +6,7 @@
 #ifndef CQRS_ES_ASYNC_PROJECTION_H
 #define CQRS_ES_ASYNC_PROJECTION_H
 
-#include "projection/coverage.h"
-#include "projection/projection.h"
+#include "projection/locked_projection.h"
 
 /* One of them, as it is declared. */
 typedef struct AsyncProjection
@@ -21,5 +20,6 @@ extern void AsyncProjectionInit(void);
 extern void AsyncProjectionSetAppended(void (*appended) (void));
 extern AsyncProjection *AsyncProjectionRead(const text *name);
 extern List *AsyncProjectionNames(void);
+extern void AsyncProjectionGoOn(LockedProjection *locked, bool is_async, bool per_stream);
 
 #endif							/* CQRS_ES_ASYNC_PROJECTION_H */

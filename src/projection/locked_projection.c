@@ -29,7 +29,6 @@
 
 static bool lock_projection(LockedProjection *locked, const text *name);
 static void require_whole_log(const char *function);
-static void visible_events(Coverage *visible);
 
 /*
  * The projection that an argument names, which must be the caller's own.  Its
@@ -160,16 +159,17 @@ LockedProjectionHoldStill(LockedProjection *locked)
 	if (locked->unresolved)
 		LockedProjectionAwaitAppends(locked);
 	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
-	visible_events(&locked->handled);
+	LockedProjectionHandlesVisible(locked);
 }
 
 /*
- * All events that are visible now.  Looks with the newest snapshot in every
+ * What is handled is all that is visible now.  Looks with the newest snapshot in every
  * isolation level, for that is what has been told of when the lock is held.
  */
-static void
-visible_events(Coverage *visible)
+void
+LockedProjectionHandlesVisible(LockedProjection *locked)
 {
+	Coverage   *visible = &locked->handled;
 	int64		settled = HorizonSettled(0);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	EventScan  *scan = EventScanLog(settled, ForwardScanDirection, snapshot);

@@ -25,6 +25,7 @@ extern LockedProjection LockedProjectionArg(const text *name, const char *functi
 extern void LockedProjectionRequireReadCommitted(const char *function);
 extern void LockedProjectionAwaitAppends(const LockedProjection *locked);
 extern void LockedProjectionHoldStill(LockedProjection *locked);
+extern void LockedProjectionHandlesVisible(LockedProjection *locked);
 extern void LockedProjectionSave(const LockedProjection *locked);
 
 #endif							/* CQRS_ES_LOCKED_PROJECTION_H */

@@ -20,7 +20,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON ROUTINE %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume|reset|discard)_|^redrive$|^projection_errors$|^last_position$|^retry_skipped$');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume|promote|reset|discard)_|^redrive$|^projection_errors$|^last_position$|^retry_skipped$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -91,7 +91,7 @@ SELECT cqrs_es.define_upcaster('old', '1', '2', 'up(jsonb)') \gset
 CREATE TABLE own (id text, n bigint);
 ALTER TABLE own OWNER TO cqrs_es_architect;
 CREATE TABLE others (id text, n bigint);
-SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('theirs', '{rights}', '{own}'),
+SELECT pg_temp.as_role('cqrs_es_architect', $$SELECT cqrs_es.create_projection('theirs', '{rights}', '{own}'), cqrs_es.create_projection('newer', '{rights}'),
 	cqrs_es.define_handler('theirs', 'old', 'DELETE FROM own')$$) \gset
 SELECT cqrs_es.create_subscription('subscribed') IS NULL AS x \gset
 SELECT cqrs_es.alter_subscription('subscribed', owner => 'cqrs_es_architect') IS NULL AS x \gset
@@ -153,6 +153,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.retry_skipped('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.pause_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.resume_projection('theirs')$$),
+	('{EXECUTE,SELECT}', $$SELECT cqrs_es.promote_projection('newer', 'theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
