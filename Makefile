@@ -12,6 +12,7 @@
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #	make bench BENCH=rebuild         a read table from a long log: one transaction, portions
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends
+#	make bench BENCH=async           asynchronous projections: their cost, speed and lag
 #
 # A benchmark ends with a chart, docs/bench-*.svg, where gnuplot is installed.
 #
@@ -78,6 +79,8 @@ endif
 
 # The tests of the examples start a psql; it is that of pg_regress.
 installcheck: export PATH := $(bindir):$(PATH)
+# Asynchronous projections are run when a test says so.
+installcheck: export PGOPTIONS := $(PGOPTIONS) -c cqrs_es.projection_worker=off
 installcheck: | $(CURDIR)/expected
 $(CURDIR)/expected:
 	ln -s $(abspath $(SOURCES)expected) $@

@@ -45,7 +45,8 @@ CREATE VIEW cqrs_es.projection_status AS
            (SELECT pg_catalog.count(*) FROM cqrs_es.skipped_events AS e
             WHERE e.projection OPERATOR(pg_catalog.=) p.name) AS skipped
     FROM cqrs_es.projections AS p
-    CROSS JOIN LATERAL (SELECT pg_catalog.concat('projection:', p.name) COLLATE "C" AS name) AS f;
+    -- by itself, for a condition that calls concat() would not be looked up in subscription_status
+    CROSS JOIN LATERAL (SELECT pg_catalog.concat('projection:', p.name) COLLATE "C" AS name OFFSET 0) AS f;
 COMMENT ON VIEW cqrs_es.projection_status IS
     'every projection: is it live, whose events it handles, up to where, and what is wrong with it';
 COMMENT ON COLUMN cqrs_es.projection_status.state IS

@@ -118,8 +118,8 @@ answer(FunctionCallInfo fcinfo, Datum value)
 
 /*
  * SQL: CALL wait_for_projection(name, global_position, timeout, reached).  Until the
- * projection has handled what is committed up to the position.  42704; 55000 when it is
- * paused, or has stopped, or a stream is blocked.
+ * projection has handled what is committed up to the position.  42704; 22023 for a position
+ * of another node; 55000 when it is paused, or has stopped, or a stream is blocked.
  */
 Datum
 cqrs_es_wait_for_projection(PG_FUNCTION_ARGS)
@@ -131,6 +131,7 @@ cqrs_es_wait_for_projection(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("global_position must not be null")));
 	wait.position = PG_GETARG_INT64(1);
+	HorizonCheckPosition(wait.position);
 	return answer(fcinfo, BoolGetDatum(EventWaitFor(fcinfo, "wait_for_projection()",
 													deadline_arg(fcinfo, 2), look, &wait)));
 }

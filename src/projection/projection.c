@@ -46,6 +46,7 @@
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/text.h"
+#include "log/dispatch.h"
 #include "log/event_filter.h"
 #include "log/events.h"
 #include "aggregate/aggregate.h"
@@ -496,6 +497,11 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	if (is_async)
 	{
+		/* it may be the one that is run, whose batch would be gone */
+		if (DispatchIsBusy())
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("%s cannot be called by a handler", "drop_projection()")));
 		ProjectionAsyncPart->lock(name);
 		ProjectionAsyncPart->dropped(name);
 	}

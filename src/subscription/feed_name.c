@@ -8,6 +8,7 @@
 
 #include "utils/builtins.h"
 
+#include "base/compat.h"
 #include "subscription/feed_name.h"
 
 #define PREFIX "projection:"

@@ -72,15 +72,9 @@ sub setup
 		CREATE TABLE effects (subscription text, position bigint);
 		CREATE INDEX ON effects (subscription);
 		ALTER TABLE effects SET (autovacuum_enabled = off);
-		-- vacuum locks a table that it shortens: nobody is to wait for that here
-		DO $$
-		DECLARE
-			name text;
-		BEGIN
-			FOREACH name IN ARRAY '{subscriptions, shares, consumers, parked_streams, nacked_events, dead_letters}'::text[] LOOP
-				EXECUTE format('ALTER TABLE cqrs_es.%I SET (vacuum_truncate = off)', name);
-			END LOOP;
-		END $$;
+		-- vacuum would shorten them, where so many subscriptions come and go, and lock them for that
+		ALTER TABLE cqrs_es.subscriptions SET (vacuum_truncate = off);
+		ALTER TABLE cqrs_es.dead_letters SET (vacuum_truncate = off);
 		CREATE TABLE sick ();
 		CREATE FUNCTION lift(payload jsonb) RETURNS jsonb IMMUTABLE LANGUAGE plpgsql AS $$
 		BEGIN
@@ -191,6 +185,7 @@ sub call
 
 	# as it is before a refusal takes the transaction back
 	$self->{valid_when_asked} = { map { ($_->{token} => $_->{valid}) } $self->batches };
+	$session->{was_in_transaction} = $session->{transaction} ne 'I';
 	my @results = $session->try($query);
 	$self->note(sprintf "   %s: %s -- %s", $session->{who}, $query =~ s/; EXECUTE letters.*//sr,
 		$session->{state} ? "$session->{state} $session->{message}" : join ' ; ', map { rows_text($_) } @results);
@@ -312,7 +307,7 @@ sub play
 		push @{ $self->{streams} }, { number => $number, type => $type, id => $id, slot => $slot };
 	}
 	my $admin = $self->{session}{admin};
-	$self->{checked} = -1;
+	@$self{qw(checked stopped_in)} = (-1, []);
 	$self->begun($_) foreach values %{ $self->{session} };
 	my $start = $admin->value('SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM cqrs_es.events_global_position_seq');
 	$self->{floor} = $start;
@@ -555,8 +550,9 @@ sub token_accepted
 	if ($state eq 'QE401')
 	{
 		$self->violated("QE401 for a batch whose lease goes on: $token") if $valid eq '1' && !$self->others_in_transaction($session);
-		# Somebody took it over; who, was not to be seen.
-		$self->lose($session, $batch) if $batch && $valid eq 'maybe' && $batch->{valid} && !$self->others_in_transaction($session);
+		# Somebody took it over; who, was not to be seen. If it was this transaction, that is taken back.
+		$self->lose($session, $batch)
+		  if $batch && $valid eq 'maybe' && $batch->{valid} && !$session->{was_in_transaction} && !$self->others_in_transaction($session);
 		return 0;
 	}
 	$self->violated("$state $session->{message}");
@@ -1025,7 +1021,11 @@ sub op_resume
 	my $admin = $self->{session}{admin};
 
 	$self->call($admin, "SELECT cqrs_es.resume_subscription('$self->{name}')");
-	@$self{qw(paused stopped)} = (0, 0) if !$self->refused_for_others;
+	return if $self->refused_for_others;
+	# it stops after that, with a transaction that goes on
+	my ($session, $number) = @{ $self->{stopped_in} };
+	return if $session && $session->{transaction} ne 'I' && $session->{number} == $number;
+	@$self{qw(paused stopped)} = (0, 0);
 	return;
 }
 
@@ -1235,6 +1235,7 @@ sub sync_letters
 		}
 		delete @final{@why};
 		$self->set($session, $self, $_, 1) foreach qw(paused stopped);
+		$self->{stopped_in} = [ $session, $session->{number} ];
 	}
 	delete @final{ grep { $final{$_} eq 'stopped' && $self->{stopped} } keys %final };
 	if (%final)

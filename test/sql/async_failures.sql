@@ -2,7 +2,7 @@
 -- What becomes of an asynchronous projection when an event fails, when it is not the event's fault, when its runner is
 -- cancelled, and when it dies.
 
-SELECT plan(59);
+SELECT plan(60);
 CREATE SCHEMA af;
 SET search_path = af, public;
 CREATE TABLE af.done (position bigint PRIMARY KEY, id text, sequence bigint);
@@ -19,6 +19,7 @@ BEGIN
 		WHEN 'deadlock' THEN RAISE EXCEPTION 'not my fault' USING ERRCODE = '40P01';
 		WHEN 'sleeps' THEN PERFORM pg_sleep(10);
 		WHEN 'dies' THEN PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(10);
+		WHEN 'drops' THEN PERFORM cqrs_es.drop_projection('af');
 		WHEN 'orphan' THEN INSERT INTO child VALUES ('nobody');
 		ELSE NULL;
 	END CASE;
@@ -204,6 +205,11 @@ SELECT is((SELECT count(*) FROM done), (SELECT count(*) FROM cqrs_es.events WHER
 SELECT is((SELECT parked FROM cqrs_es.projection_status WHERE name = 'af'), 0::bigint, 'nothing waits any more');
 CALL cqrs_es.run_projections() \gset
 SELECT is((SELECT count(*) FROM done), (SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'af'), 'and nothing comes twice');
+-- what a handler does with its own projection is its failure
+INSERT INTO bad VALUES ('drop:drops');
+SELECT af.append('d', 'drop') AS x \gset
+CALL cqrs_es.run_projections() \gset
+SELECT is(af.state(), 'live, 1 parked: drop_projection() cannot be called by a handler (SQLSTATE 25001)', 'a handler cannot drop the projection that is run');
 
 SELECT cqrs_es.drop_projection('af') IS NULL AS x \gset
 DROP SCHEMA af CASCADE;

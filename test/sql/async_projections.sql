@@ -2,7 +2,7 @@
 -- Asynchronous projections: appends pass them by, run_projections handles what there is, once and in order; every way
 -- from one mode to the other; waiting for one's own write.
 
-SELECT plan(63);
+SELECT plan(66);
 CREATE SCHEMA ap;
 SET search_path = ap, public;
 CREATE TABLE ap.rows (id text, sequence bigint, PRIMARY KEY (id, sequence));
@@ -152,6 +152,26 @@ SELECT is(:'answer'::text, 'ERROR:  55000', 'for a paused one nobody waits');
 \set statements 'CALL cqrs_es.wait_for_projection(\'nope\', 1); CALL cqrs_es.run_projections(\'{nope}\'); CALL cqrs_es.run_projections(\'{}\')'
 \i test/include/session.sql
 SELECT is(:'answer'::text, E'ERROR:  42704\nERROR:  42704\nERROR:  22023', 'names that there are not');
+SELECT cqrs_es.resume_projection('ap') IS NULL AS x \gset
+\set statements 'CALL cqrs_es.wait_for_projection(\'ap\', -1); CALL cqrs_es.wait_for_projection(\'ap\', 17592186044417); CALL cqrs_es.wait_for_projection(\'ap\', 9223372036854775807)'
+\i test/include/session.sql
+SELECT is(:'answer'::text, E'ERROR:  22023\nERROR:  22023\nERROR:  22023', 'a position that is not one of this node is never reached');
+SELECT cqrs_es.alter_projection('ap', mode => 'sync') IS NULL AS x \gset
+\i test/include/session.sql
+SELECT is(:'answer'::text, E'ERROR:  22023\nERROR:  22023\nERROR:  22023', '... nor by a synchronous one');
+
+-- each projection looks up its own subscription: not all of them, at a cost for which a server compiles the query
+CREATE FUNCTION ap.lookups() RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+	line text;
+	n bigint := 0;
+BEGIN
+	FOR line IN EXPLAIN SELECT * FROM cqrs_es.projection_status LOOP
+		n := n + (line ~ 'Index Cond: \(name = \(concat')::integer;
+	END LOOP;
+	RETURN n;
+END $$;
+SELECT is(ap.lookups(), 2::bigint, 'projection_status looks up subscriptions and their status by name');
 
 SELECT cqrs_es.drop_projection('ap') IS NULL AS x \gset
 SELECT ok(NOT EXISTS (SELECT FROM cqrs_es.subscriptions WHERE name = 'projection:ap') AND NOT EXISTS (SELECT FROM cqrs_es.shares WHERE subscription = 'projection:ap'), 'dropped, nothing is left');

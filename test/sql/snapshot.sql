@@ -109,13 +109,13 @@ CREATE FUNCTION twin2(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE s
 SELECT cqrs_es.define_reducer('snapshot', 'other', 'twin1(jsonb, cqrs_es.event)') IS NULL AS x \gset
 DELETE FROM cqrs_es.snapshots WHERE aggregate_type = 'snapshot';
 SELECT pg_temp.append('f', 3) IS NULL AS x \gset
-SELECT fingerprint AS before FROM cqrs_es.snapshots WHERE aggregate_id = 'f' \gset
+SELECT fingerprint AS before FROM cqrs_es.snapshots WHERE aggregate_type = 'snapshot' AND aggregate_id = 'f' \gset
 SELECT is(length(:'before'::bytea), 32, 'the fingerprint is a SHA-256');
 DELETE FROM cqrs_es.snapshots WHERE aggregate_type = 'snapshot';
 DELETE FROM cqrs_es.reducers WHERE aggregate_type = 'snapshot' AND event_type = 'other';
 SELECT cqrs_es.define_reducer('snapshot', 'other', 'twin1(jsonb, cqrs_es.event)') IS NULL AS x \gset
 SELECT cqrs_es.take_snapshot('snapshot', 'f') IS NULL AS x \gset
-SELECT is(fingerprint, :'before', 'the same declarations make the same one') FROM cqrs_es.snapshots WHERE aggregate_id = 'f';
+SELECT is(fingerprint, :'before', 'the same declarations make the same one') FROM cqrs_es.snapshots WHERE aggregate_type = 'snapshot' AND aggregate_id = 'f';
 UPDATE cqrs_es.aggregates SET initial_state = '{"start": false}' WHERE aggregate_type = 'snapshot';
 SELECT is(cqrs_es.aggregate_state('snapshot', 'f') -> 'start', 'false', 'another initial state makes another one');
 
