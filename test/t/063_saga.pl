@@ -27,7 +27,7 @@ use Session;
 
 my $orders = $ENV{CQRS_ES_SAGA_ORDERS} || 120;
 my $seed = $ENV{CQRS_ES_SAGA_SEED} || 20261126;
-my $directory = $PostgreSQL::Test::Utils::tmp_check;
+my $directory = PostgreSQL::Test::Utils::tempdir();
 my $calm = "$directory/calm";			# nobody dies any more when it is there
 my $user = getpwuid $>;
 my $parent = $$;
