@@ -2,7 +2,7 @@
 -- Consumers that die with a batch in hand: what they may have died of is found, and
 -- given up; nothing else is.
 \i test/include/consumer.sql
-SELECT plan(35);
+SELECT plan(36);
 SELECT cqrs_es.create_subscription('lost', aggregate_types => '{lost}', retry_delay => '0', max_attempts => 3) IS NULL AS x \gset
 -- Deaths until nothing is left: each consumer dies of the killers, the others are done.
 CREATE FUNCTION pg_temp.crash_loop(subscription text, killers text[], max_count int) RETURNS text LANGUAGE plpgsql AS $$
@@ -47,6 +47,7 @@ SELECT is((SELECT deliveries FROM cqrs_es.shares WHERE subscription = 'lost'), 0
 SELECT is(pg_temp.receive('lost', 'c'), 'q/1~2', 'the other one');
 SELECT is(pg_temp.dies('c', 'd'), 'q/1~2', 'and its first loss alone');
 SELECT is(pg_temp.state_of(format('SELECT cqrs_es.ack_events(%L)', pg_temp.batch('c'))), 'QE401', 'who comes too late is told so');
+SELECT is(pg_temp.state_of(format('SELECT FROM cqrs_es.receive_events(''lost'', ''c'', ack => %L)', pg_temp.batch('c'))), 'QE401', 'also who acknowledges it with the next receive_events');
 SELECT is(pg_temp.ack('d'), 1::bigint, 'who has it is not disturbed');
 
 -- the same name, at once
