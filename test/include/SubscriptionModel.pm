@@ -1065,11 +1065,14 @@ sub op_alter
 		# What is let in holds from the position on; parked streams may have it earlier.
 		my ($share) = grep { substr($_->[0], $event->{stream}{slot}, 1) } @$shares;
 		$event->{optional} = $event->{position} <= $share->[1];
+		# its letter went with it, but its stream may still stand there
+		$event->{state} = 'undone' if delete $event->{filtered_out};
 	}
-	$self->letters_changed(sub {
+	my @discarded = $self->letters_changed(sub {
 		my ($letter, $from, $to) = @_;
 		return $from =~ /^(blocked|redriven)$/ && $to eq 'discarded' && !$self->passes($letter->{event});
 	});
+	$_->{event}{filtered_out} = 1 foreach @discarded;
 	return;
 }
 
@@ -1137,7 +1140,7 @@ sub letter_now
 	$self->{seen}{"letter: $state"}++;
 	$self->set($session, $letter, 'state', $state);
 	$self->set($session, $letter, 'changed_by', $session);
-	$self->set($session, $letter, 'changed_in', $session->{number});
+	$self->set($session, $letter, 'changed_in', $session->{number} // 0);
 	if ($state eq 'blocked') { $self->set($session, $stream, 'blocked', $event->{sequence}) }
 	if ($from eq 'blocked')
 	{
@@ -1235,7 +1238,7 @@ sub sync_letters
 		}
 		delete @final{@why};
 		$self->set($session, $self, $_, 1) foreach qw(paused stopped);
-		$self->{stopped_in} = [ $session, $session->{number} ];
+		$self->{stopped_in} = [ $session, $session->{number} // 0 ];
 	}
 	delete @final{ grep { $final{$_} eq 'stopped' && $self->{stopped} } keys %final };
 	if (%final)
