@@ -138,6 +138,7 @@ typedef struct Runner
 /* where the last round of this session began, so that none is always the last */
 static int	rounds = 0;
 
+static void gather(Runner *runner);
 static void begin(Runner *runner);
 static void finish(Runner *runner);
 static void commit(Runner *runner);
@@ -198,9 +199,14 @@ RunnerRun(List *names, TimestampTz deadline, const RunnerTransactions *transacti
 	WakeupEnter(&runner.waiter);
 	for (;;)
 	{
-		int64		number = PositionLastNumber();
-		bool		worked = run_all(&runner);
-		TimestampTz now = GetCurrentTimestamp();
+		int64		number;
+		bool		worked;
+		TimestampTz now;
+
+		gather(&runner);
+		number = PositionLastNumber();
+		worked = run_all(&runner);
+		now = GetCurrentTimestamp();
 
 		CHECK_FOR_INTERRUPTS();
 		if (asked_to_leave(&runner) || (!worked && is_over(&runner)))
@@ -230,6 +236,28 @@ RunnerRun(List *names, TimestampTz deadline, const RunnerTransactions *transacti
 	MemoryContextSwitchTo(runner.memory);
 	MemoryContextDelete(runner.work);
 	return runner.handled;
+}
+
+/*
+ * Rest where many events come: a batch costs two commits, however small it is.  Once in a
+ * round, so that what is handled late does not depend on how many projections there are;
+ * and not while one of them is behind.
+ */
+static void
+gather(Runner *runner)
+{
+	long		rest_ms = EventWaitRest(PositionLastNumber(), true);
+	ListCell   *lc;
+
+	foreach(lc, runner->runs)
+	{
+		Run		   *run = lfirst(lc);
+
+		if (run->batch->n > 0 || run->is_behind)
+			return;
+	}
+	if (rest_ms > 0 && GetCurrentTimestamp() < runner->deadline)
+		WakeupRest(&runner->waiter, rest_ms);
 }
 
 /* A transaction has been begun; work in it. */
@@ -451,13 +479,11 @@ run_one(Runner *runner, Run *run)
 	}
 	if (run->batch->n == 0)
 	{
-		long		rest_ms = run->is_behind ? 0 : EventWaitRest(PositionLastNumber());
-
-		/* where thousands of events come, they are better handled many at a time */
-		if (rest_ms > 0 && now < runner->deadline)
-			WakeupRest(&runner->waiter, rest_ms);
 		if (!has_work(runner, run))
+		{
+			run->is_behind = false;
 			return false;
+		}
 		if (!lock_run(run))
 		{
 			runner->longest_ms = Min(runner->longest_ms, BUSY_MS);

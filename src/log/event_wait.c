@@ -41,11 +41,13 @@
 
 /*
  * When so many numbers were drawn in each millisecond of the last RATE_MS, on
- * average, there are so many milliseconds between two looks.
+ * average, there are so many milliseconds between two looks.  Who gathers lets as many
+ * events come as make GATHER_MS times that average, but not longer.
  */
 #define RATE_MS			20
 #define BUSY_RATE		2.5
 #define BUSY_INTERVAL_MS 10
+#define GATHER_MS		4
 
 /* A reader with a cursor of its own, waiting. */
 typedef struct LogWait
@@ -166,7 +168,7 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	{
 		int64		number = last_number();
 		long		longest_ms = HorizonLongestSleep(number);
-		long		rest_ms = EventWaitRest(number);
+		long		rest_ms = EventWaitRest(number, false);
 
 		if (rest_ms > 0 && GetCurrentTimestamp() < deadline)
 			WakeupRest(&waiter, rest_ms);
@@ -213,16 +215,18 @@ last_number(void)
 /*
  * Where thousands of events come in a second, every look would find some, and a few
  * who wait would leave no processor to those who append.  So how long to rest before
- * this one?  0 when little is going on.
+ * this one?  0 when little is going on.  Who pays for each time that it finds something,
+ * however much that is, gathers, and rests from some hundreds in a second on.
  */
 long
-EventWaitRest(int64 number)
+EventWaitRest(int64 number, bool gathers)
 {
 	static TimestampTz last_look = 0;
 	static int64 last_number = 0;
 	static double rate = 0;		/* numbers in a millisecond, as of late */
 	TimestampTz now = GetCurrentTimestamp();
 	double		ms = (now - last_look) / 1000.0;
+	double		interval_ms;
 
 	if (ms >= 0 && ms < RATE_MS && number >= last_number)
 		rate = rate * (1 - ms / RATE_MS) + (double) (number - last_number) / RATE_MS;
@@ -230,7 +234,11 @@ EventWaitRest(int64 number)
 		rate = 0;
 	last_look = now;
 	last_number = number;
-	return rate > BUSY_RATE && ms < BUSY_INTERVAL_MS ? (long) (BUSY_INTERVAL_MS - ms) : 0;
+	if (gathers)
+		interval_ms = Min(rate * GATHER_MS, BUSY_INTERVAL_MS);
+	else
+		interval_ms = rate > BUSY_RATE ? BUSY_INTERVAL_MS : 0;
+	return ms < interval_ms ? (long) (interval_ms - ms) : 0;
 }
 
 /* Would read_all hand out an event? */

@@ -23,7 +23,7 @@ typedef bool (*EventWaitSubscription) (FunctionCallInfo fcinfo, text *subscripti
 
 extern void EventWaitBegin(FunctionCallInfo fcinfo, const char *procedure);
 extern void EventWaitEndTransaction(void);
-extern long EventWaitRest(int64 number);
+extern long EventWaitRest(int64 number, bool gathers);
 extern bool EventWaitFor(FunctionCallInfo fcinfo, const char *procedure,
 						 TimestampTz deadline, EventWaitLook look, void *arg);
 extern void EventWaitSetSubscription(EventWaitSubscription wait);
