@@ -24,7 +24,8 @@ CREATE TABLE cqrs_es.projections (
     CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
     -- the states of one aggregate type stand in one table
     CHECK (state_of IS NULL OR coalesce(pg_catalog.cardinality(aggregate_types) = 1 AND pg_catalog.cardinality(read_model_names) = 2, false))
-);
+-- who appends locks it, and would be shut out while vacuum shortens it
+) WITH (vacuum_truncate = off);
 COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection';
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';
 COMMENT ON COLUMN cqrs_es.projections.state_of IS

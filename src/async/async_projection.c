@@ -4,9 +4,9 @@
  *	  created, changes its mode, stands still and goes on.
  *
  * To whoever appends, an asynchronous projection is a paused one: its lock is taken
- * (projection.c), and nothing runs.  It gets its events from the log, by a subscription
- * of its own (feed.c), and whoever runs it (runner.c) handles a batch and acknowledges it
- * in one transaction.
+ * (projection.c), which is cqrs_es.projections, and nothing runs.  It gets its events from
+ * the log, by a subscription of its own (feed.c), and whoever runs it (runner.c) handles a
+ * batch and acknowledges it in one transaction.
  *
  * What it has handled.  While it is at work, its feed's position says that; and its row
  * says what it had handled before that lies behind the position (handled_position,
@@ -18,7 +18,8 @@
  *	async, at work	hold still: lock the feed against whoever runs it; what lies before its
  *					position is handled, and what it would pass over
  *	go on, async	the feed begins in front of the first event that is not handled
- *	go on, sync		replay what is not handled, then once more with writers locked out
+ *	go on, sync		replay what is not handled, then once more with writers locked out, all
+ *					those who append for any asynchronous one
  *
  * From sync to async no event is lost or doubled: with the read models locked, every
  * event that the projection has been told of is committed, so it is visible, and among the
@@ -28,7 +29,7 @@
  * to settle, comes to it.
  *
  * The order of locks: the row of the projection, its feed's, the share, then whatever
- * handlers take.  Who runs it takes no lock of the row.
+ * handlers take; against writers as late as can be.  Who runs it takes no lock of the row.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -47,6 +48,7 @@
 #include "projection/locked_projection.h"
 #include "projection/projection.h"
 #include "projection/projection_rebuild.h"
+#include "projection/read_model.h"
 #include "projection/replay.h"
 #include "subscription/feed.h"
 #include "subscription/feed_name.h"
@@ -66,6 +68,7 @@ static void give(const text *name, Oid owner);
 static void alter(const text *name, NullableDatum mode, NullableDatum per_stream);
 static void become_async(LockedProjection *locked, bool per_stream);
 static void become_sync(LockedProjection *locked);
+static void lock_out_writers(const Projection *projection);
 static void change_order(LockedProjection *locked, bool per_stream);
 static void refuse_failures(const LockedProjection *locked);
 static void hold_still(LockedProjection *locked);
@@ -258,7 +261,9 @@ become_async(LockedProjection *locked, bool per_stream)
 	Projection *projection = locked->projection;
 
 	RegistryNameRequireRole(projection->owner.role, projection->owner.name, "owns the projection");
-	if (!projection->paused)
+	if (projection->paused)
+		lock_out_writers(projection);
+	else
 		LockedProjectionHoldStill(locked);
 	projection->is_async = true;
 	projection->per_stream = per_stream;
@@ -280,11 +285,22 @@ become_sync(LockedProjection *locked)
 	projection->is_async = projection->per_stream = false;
 	if (projection->paused)
 	{
+		lock_out_writers(projection);
 		LockedProjectionSave(locked);
 		return;
 	}
 	ProjectionRebuildGoLive(locked, &replay);
 	ReplayReport(&replay);
+}
+
+/*
+ * A paused one changes what writers lock: by its row as it was read, those who went by that
+ * are waited for.
+ */
+static void
+lock_out_writers(const Projection *projection)
+{
+	ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
 }
 
 static void

@@ -9,7 +9,7 @@
  *	1	Both projections are locked, so that nobody changes, drops or rebuilds them, and
  *		the views are looked at: could they read the new tables?
  *	2	The new one catches up with the log (as resume_projection does), while everybody works.
- *	3	The views are locked against readers, and the tables of both against writers.
+ *	3	The views are locked against readers, and what writers lock of both, against these.
  *	4	The new one handles the last bit, and goes on in the mode of the old one.  That is
  *		paused, with what it has handled, so that it can take over again.
  *	5	The views are replaced (view_source.c).
@@ -28,7 +28,8 @@
  * both kinds are at work all the time, it takes a moment when none is between the two, and
  * the more often we ask, the sooner it comes; where one is long, it takes a long attempt.
  * All tables are locked in the order of their oids, as an event locks them that concerns
- * both.
+ * both.  An asynchronous projection that stays one needs no such lock, and must not have it,
+ * for all of these have the same: what it has handled is known, whoever appends meanwhile.
  *
  * Old snapshots.  A transaction in REPEATABLE READ finds the new view with its old
  * snapshot: the new table as it was then.  Of a projection that was live by then that is
@@ -414,7 +415,7 @@ row_version(const char *projection)
  *-------------------------------------------------------------------------
  */
 
-/* The views against readers, and the tables of both projections against writers: 55P03. */
+/* The views against readers, and what writers lock of both projections, against them: 55P03. */
 static void
 lock_all(const Promotion *promotion)
 {
@@ -480,18 +481,23 @@ lock_views(const Promotion *promotion)
 		LockRelationOid(promotion->views[i], AccessExclusiveLock);
 }
 
-/* Those of both projections, in the order of their oids, each with the rights of its owner. */
+/*
+ * Those of both projections, in the order of their oids, each with the rights of its owner;
+ * but not of one that appends pass by, now and then.
+ */
 static void
 lock_tables(const Promotion *promotion)
 {
 	const Projection *one = promotion->promoted.projection;
 	const Projection *other = promotion->replaced.projection;
+	int			n = one->is_async && promotion->to_async ? 0 : one->nlocks;
+	int			nother = other->is_async ? 0 : other->nlocks;
 	int			i = 0;
 	int			j = 0;
 
-	while (i < one->nlocks || j < other->nlocks)
+	while (i < n || j < nother)
 	{
-		if (j == other->nlocks || (i < one->nlocks && one->locks[i] <= other->locks[j]))
+		if (j == nother || (i < n && one->locks[i] <= other->locks[j]))
 			ReadModelsLock(&one->locks[i++], 1, one->owner.role);
 		else
 			ReadModelsLock(&other->locks[j++], 1, other->owner.role);

@@ -9,14 +9,20 @@
  *
  * The lock of a projection.  Before anything runs for an event, the read models
  * of all projections that it concerns are locked as for writing, in the order
- * of their oids, to the end of the transaction; also those of paused and of asynchronous
- * ones, for which nothing runs here at all.  (A projection without read models, or one of whose
+ * of their oids, to the end of the transaction; also those of paused ones, for which
+ * nothing runs here at all.  (A projection without read models, or one of whose
  * read models is missing, locks the table cqrs_es.projections instead.)  Whoever locks
  * them against writers knows then that every event that has been told of is
  * committed, and that those to come will be dealt with by the registry as it is left,
  * for it is looked at again after the lock was got.  That is what makes rebuild,
  * pause and resume exact (projection_rebuild.c).  What else is done with read models is
  * in read_model.c.
+ *
+ * An asynchronous projection locks cqrs_es.projections, whatever it keeps: its read
+ * models are no business of who appends, who must not wait for what is done to them.
+ * So whoever changes what is locked, the mode or the tables, first locks against
+ * writers what was locked until then; a writer who dealt with an event by the old row
+ * is through when the lock is got, and all others look at the new one.
  *
  * Two caches: projections by name, each loaded once with the plans of its handlers;
  * and by event type which of them have something to do, as pointers into the first.
@@ -422,12 +428,14 @@ require_may_give_to(Oid owner)
 
 /*
  * Lock the tables that a projection has, against writers, and those that it is to have,
- * against their drop; all in the order of their oids.
+ * against their drop; all in the order of their oids.  What an asynchronous one locks
+ * stays what it is.
  */
 static void
 lock_changed_tables(const Projection *projection, ArrayType *read_models)
 {
 	List	   *tables = NIL;
+	int			nold = projection->is_async ? 0 : projection->nlocks;
 	ListCell   *lc;
 	Oid		   *given;
 	int			n;
@@ -436,7 +444,7 @@ lock_changed_tables(const Projection *projection, ArrayType *read_models)
 	given = ReadModelOids(read_models, &n);
 	for (i = 0; i < n; i++)
 		tables = list_append_unique_oid(tables, given[i]);
-	for (i = 0; i < projection->nlocks; i++)
+	for (i = 0; i < nold; i++)
 		tables = list_append_unique_oid(tables, projection->locks[i]);
 	list_sort(tables, list_oid_cmp);
 	foreach(lc, tables)
@@ -444,7 +452,7 @@ lock_changed_tables(const Projection *projection, ArrayType *read_models)
 		Oid			table = lfirst_oid(lc);
 		bool		is_old = false;
 
-		for (i = 0; i < projection->nlocks; i++)
+		for (i = 0; i < nold; i++)
 			is_old |= projection->locks[i] == table;
 		if (is_old)
 			ReadModelsLock(&table, 1, GetUserId());
@@ -810,9 +818,9 @@ set_read_models(Projection *projection, const QueryRow *row)
 		projection->missing = lappend(projection->missing, missing);
 
 	projection->locks = palloc((n + 1) * sizeof(Oid));
-	projection->nlocks = projection->nread_models;
-	memcpy(projection->locks, projection->read_models, projection->nread_models * sizeof(Oid));
-	if (projection->nread_models < n || n == 0)
+	projection->nlocks = projection->is_async ? 0 : projection->nread_models;
+	memcpy(projection->locks, projection->read_models, projection->nlocks * sizeof(Oid));
+	if (projection->nlocks < n || n == 0)
 		projection->locks[projection->nlocks++] = ExtensionRelid("projections");
 	qsort(projection->locks, projection->nlocks, sizeof(Oid), oid_cmp);
 }

@@ -42,7 +42,8 @@ typedef struct Projection
 	Oid		   *read_models;
 	List	   *missing;		/* names of the others (char *) */
 
-	int			nlocks;			/* what an event locks that it concerns, in this order */
+	int			nlocks;			/* what an event locks that it concerns, in this order,
+								 * which hangs on the mode */
 	Oid		   *locks;
 
 	struct HandlerList *handlers;	/* handler.c's; of a copy NULL until first used */
