@@ -39,8 +39,11 @@ CREATE VIEW cqrs_es.projection_status AS
            CASE WHEN p.mode OPERATOR(pg_catalog.=) 'async' THEN
                (SELECT pg_catalog.count(*) FROM cqrs_es.parked_streams AS x
                 WHERE x.subscription OPERATOR(pg_catalog.=) f.name) END AS parked,
-           (SELECT s.last_error FROM cqrs_es.subscription_status AS s
-            WHERE s.name OPERATOR(pg_catalog.=) f.name) AS last_error,
+           coalesce((SELECT s.last_error FROM cqrs_es.subscription_status AS s
+                     WHERE s.name OPERATOR(pg_catalog.=) f.name),
+               (SELECT pg_catalog.format('the session that ran it was lost in the middle of a batch, up to position %s: it is handed out in smaller ones', x.suspect_end)
+                FROM cqrs_es.shares AS x WHERE x.subscription OPERATOR(pg_catalog.=) f.name
+                AND x.suspect_end IS NOT NULL)) AS last_error,
            cqrs_es.projection_errors(p.name) AS errors,
            (SELECT pg_catalog.count(*) FROM cqrs_es.skipped_events AS e
             WHERE e.projection OPERATOR(pg_catalog.=) p.name) AS skipped
@@ -59,6 +62,6 @@ COMMENT ON COLUMN cqrs_es.projection_status.lag IS 'the age of the first of them
 COMMENT ON COLUMN cqrs_es.projection_status.parked IS
     'of an asynchronous one: streams that wait behind an event that failed; see subscription_parked_streams';
 COMMENT ON COLUMN cqrs_es.projection_status.last_error IS
-    'of an asynchronous one: of the event that failed last, for its owner';
+    'of an asynchronous one: of the event that failed last, for its owner; or that sessions die of one, which is looked for';
 COMMENT ON COLUMN cqrs_es.projection_status.errors IS
     'what makes every event fail that it handles; see projection_errors()';

@@ -13,7 +13,9 @@
  * Another one is for a database that a worker has left because somebody wanted to have
  * it alone.  In no database, and so in nobody's way, it waits for that lock in the
  * worker's stead; if the database is still there, it has a worker again, and this
- * process ends.
+ * process ends.  One that follows a worker that died does the same, after a pause, which
+ * is short as long as it may be one event of which workers die, for that is found by
+ * their deaths (batch.c); then it doubles.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -39,8 +41,14 @@
 #define PATIENCE_MS		60000
 #define INTERVAL_MS		500
 
+/* the pause after a death; from so many in a row on, twice as long as the one before */
+#define PAUSE_MS		1000
+#define SHORT_PAUSES	16
+#define LONGEST_PAUSE_MS 60000
+
 PGDLLEXPORT void cqrs_es_projection_launcher(Datum database);
 
+static void pause_after_deaths(int deaths);
 static List *databases(Oid database);
 static void start(Oid database);
 static void nap(long ms);
@@ -57,6 +65,7 @@ cqrs_es_projection_launcher(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(InvalidOid, InvalidOid, 0);
 	if (OidIsValid(database))
 	{
+		pause_after_deaths(WorkerDeaths());
 		StartTransactionCommand();
 		LockSharedObject(DatabaseRelationId, database, 0, RowExclusiveLock);
 		CommitTransactionCommand();
@@ -65,6 +74,20 @@ cqrs_es_projection_launcher(Datum arg)
 		start(lfirst_oid(lc));
 	while (!OidIsValid(database))
 		nap(-1);
+}
+
+/* Workers that die one after the other are not to be a load for the server. */
+static void
+pause_after_deaths(int deaths)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = now;
+
+	if (deaths > 0)
+		until = TimestampTzPlusMilliseconds(now, Min(PAUSE_MS * (INT64CONST(1) << Min(Max(deaths - SHORT_PAUSES, 0), 20)),
+													 LONGEST_PAUSE_MS));
+	while ((now = GetCurrentTimestamp()) < until)
+		nap(TimestampDifferenceMilliseconds(now, until));
 }
 
 /* Sleep, until a time has passed (-1: for ever), or less. */
@@ -122,7 +145,7 @@ start(Oid database)
 	BackgroundWorkerHandle *handle;
 	pid_t		pid;
 
-	while (!WorkerStart(database, true, &handle))
+	while (!WorkerStart(database, true, WorkerDeaths(), &handle))
 	{
 		if (GetCurrentTimestamp() >= give_up)
 		{

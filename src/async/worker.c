@@ -19,6 +19,11 @@
  * it has seen one; it starts one every few seconds at most.  None of this is an error
  * for anybody.
  *
+ * A worker that does not end by itself, since somebody has ended it, or a handler has,
+ * leaves a launcher behind, which starts another one after a while: it may have had
+ * work in hand, for which nobody would come otherwise.  When one after the other dies,
+ * that becomes longer, so a launcher and a worker know how many it were in a row.
+ *
  * A prepared transaction ends in a session that knows nothing of it.  So PREPARE looks
  * as well, and a worker stays as long as any transaction that has appended is open.
  *
@@ -71,7 +76,7 @@ static void at_transaction_end(XactEvent event, void *arg);
 static void start_if_absent(void);
 static bool is_there(void);
 static LOCKTAG place_tag(void);
-static void describe(BackgroundWorker * process, const char *kind, Oid database);
+static void describe(BackgroundWorker * process, const char *kind, Oid database, int deaths);
 
 /* Settings, what happens at the end of transactions, and the launcher where we are preloaded. */
 void
@@ -92,7 +97,7 @@ WorkerInit(void)
 	{
 		BackgroundWorker launcher;
 
-		describe(&launcher, "launcher", InvalidOid);
+		describe(&launcher, "launcher", InvalidOid, 0);
 		launcher.bgw_restart_time = LAUNCH_AGAIN_S;
 		RegisterBackgroundWorker(&launcher);
 	}
@@ -138,7 +143,7 @@ start_if_absent(void)
 	else if (TimestampDifferenceExceeds(last_start, now, START_INTERVAL_MS))
 	{
 		last_start = now;
-		if (!WorkerStart(MyDatabaseId, false, NULL))
+		if (!WorkerStart(MyDatabaseId, false, 0, NULL))
 			ereport(DEBUG1,
 					(errmsg_internal("no place for a background worker of cqrs_es")));
 	}
@@ -217,16 +222,16 @@ place_tag(void)
 
 /*
  * Have a worker started in a database, one that ends at once when there is no
- * projection to run, if so wished.  False when the server has no place for it.  With a
- * handle, in the current memory context, this process is told of the start.  It may
- * be called after a commit: without a handle it allocates nothing.
+ * projection to run, if so wished; so many died in front of it.  False when the server has
+ * no place for it.  With a handle, in the current memory context, this process is told of
+ * the start.  It may be called after a commit: without a handle it allocates nothing.
  */
 bool
-WorkerStart(Oid database, bool only_if_needed, BackgroundWorkerHandle * *handle)
+WorkerStart(Oid database, bool only_if_needed, int deaths, BackgroundWorkerHandle * *handle)
 {
 	BackgroundWorker worker;
 
-	describe(&worker, "worker", database);
+	describe(&worker, "worker", database, deaths);
 	worker.bgw_extra[0] = only_if_needed;
 	worker.bgw_notify_pid = handle ? MyProcPid : 0;
 	return RegisterDynamicBackgroundWorker(&worker, handle);
@@ -239,21 +244,32 @@ WorkerIsOnlyIfNeeded(void)
 	return MyBgworkerEntry->bgw_extra[0];
 }
 
-/* Have a worker started in a database, if it is still there, as soon as nobody has it alone. */
+/* How many workers died in a row, before this process? */
+int
+WorkerDeaths(void)
+{
+	return (unsigned char) MyBgworkerEntry->bgw_extra[1];
+}
+
+/*
+ * Have a worker started in a database, if it is still there, as soon as nobody has it alone;
+ * after a while, when so many died in a row.  Without a lock or a transaction.
+ */
 void
-WorkerLaunchLater(Oid database)
+WorkerLaunchLater(Oid database, int deaths)
 {
 	BackgroundWorker launcher;
 
-	describe(&launcher, "launcher", database);
+	describe(&launcher, "launcher", database, deaths);
 	(void) RegisterDynamicBackgroundWorker(&launcher, NULL);
 }
 
 /* A process of a kind, for a database or for all. */
 static void
-describe(BackgroundWorker * process, const char *kind, Oid database)
+describe(BackgroundWorker * process, const char *kind, Oid database, int deaths)
 {
 	memset(process, 0, sizeof(*process));
+	process->bgw_extra[1] = (char) Min(deaths, UCHAR_MAX);
 	snprintf(process->bgw_type, BGW_MAXLEN, CQRS_ES_SCHEMA " projection %s", kind);
 	if (OidIsValid(database))
 		snprintf(process->bgw_name, BGW_MAXLEN, CQRS_ES_SCHEMA " projection %s for database %u", kind, database);

@@ -17,8 +17,10 @@ extern void WorkerWanted(void);
 extern bool WorkerClaim(void);
 extern bool WorkerHasPlace(void);
 extern void WorkerRelease(void);
-extern bool WorkerStart(Oid database, bool only_if_needed, BackgroundWorkerHandle * *handle);
+extern bool WorkerStart(Oid database, bool only_if_needed, int deaths,
+						BackgroundWorkerHandle * *handle);
 extern bool WorkerIsOnlyIfNeeded(void);
-extern void WorkerLaunchLater(Oid database);
+extern int	WorkerDeaths(void);
+extern void WorkerLaunchLater(Oid database, int deaths);
 
 #endif							/* CQRS_ES_WORKER_H */

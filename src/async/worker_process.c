@@ -16,6 +16,12 @@
  *
  * Each time it gives up its place first, and then looks once more (see worker.c).
  *
+ * When it is ended (pg_terminate_backend(), of which the server's own FATAL errors are a
+ * kind), a launcher stays behind as well, which starts another one: it may have been a
+ * handler that ended it, in the middle of a batch, and nobody need append any more.  So
+ * that batch comes to be lost often enough for the subscription to know of which event
+ * workers die, and to stop there.
+ *
  * An error is one of the machinery, for what handlers raise is the projection's.  It is
  * logged, and again when it is another one; then the worker waits, longer each time.
  * It never ends itself for the postmaster to start it again: that would be a loop that
@@ -35,8 +41,10 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
+#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -56,6 +64,9 @@
 #define BUSY_ROUND_MS	1000
 #define IDLE_ROUND_MS	60000
 
+/* one that has lived so long did not die of what its predecessors died of */
+#define LONG_LIFE_MS	60000
+
 /* pauses after errors, each twice as long as the one before */
 #define FIRST_PAUSE_MS	1000
 #define LONGEST_PAUSE_MS 60000
@@ -70,6 +81,7 @@ typedef struct Worker
 	bool		has_run;
 	Oid			extension;		/* as it was when this round began */
 	bool		is_foreign;		/* the extension is of another version, which was logged */
+	TimestampTz born;
 	TimestampTz last_work;
 	TimestampTz last_look;
 
@@ -80,12 +92,13 @@ typedef struct Worker
 	/* errors in a row */
 	long		pause_ms;
 	char		error[256];
-}			Worker;
+} Worker;
 
 static Worker worker;
 
 PGDLLEXPORT void cqrs_es_projection_worker(Datum database);
 
+static void at_exit(int code, Datum arg);
 static void use_settings(void);
 static bool turn(void);
 static void claim(void);
@@ -111,9 +124,10 @@ cqrs_es_projection_worker(Datum database)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
+	before_shmem_exit(at_exit, (Datum) 0);
 	use_settings();
 	worker.memory = AllocSetContextCreate(TopMemoryContext, "cqrs_es worker", ALLOCSET_DEFAULT_SIZES);
-	worker.last_work = GetCurrentTimestamp();
+	worker.born = worker.last_work = GetCurrentTimestamp();
 	while (stay)
 	{
 		PG_TRY();
@@ -128,7 +142,23 @@ cqrs_es_projection_worker(Datum database)
 		MemoryContextReset(worker.memory);
 	}
 	if (database_is_wanted())
-		WorkerLaunchLater(MyDatabaseId);
+		WorkerLaunchLater(MyDatabaseId, 0);
+}
+
+/*
+ * However the process ends, but for a crash.  Locks of the session are those of no
+ * transaction, and nobody else would let them go: nobody could take its place any more.
+ */
+static void
+at_exit(int code, Datum arg)
+{
+	bool		is_long = TimestampDifferenceExceeds(worker.born, GetCurrentTimestamp(), LONG_LIFE_MS);
+
+	AbortOutOfAnyTransaction();
+	LockReleaseSession(DEFAULT_LOCKMETHOD);
+	/* a server that stops starts nothing any more, and one that is gone cannot be asked */
+	if (code != 0 && worker.has_place && WorkerIsOn && PostmasterIsAlive())
+		WorkerLaunchLater(MyDatabaseId, is_long ? 1 : WorkerDeaths() + 1);
 }
 
 /*
@@ -232,8 +262,9 @@ no_more_to_do(void)
 	if (!is_idle() && (worker.has_run || !WorkerIsOnlyIfNeeded()))
 		return false;
 	state = RunnerLook();
+	/* one that follows another is here for what that had not done */
 	if (!is_idle())
-		return state == RUNNER_NONE;
+		return state == RUNNER_NONE || (WorkerDeaths() > 0 && state == RUNNER_DONE);
 	if (state == RUNNER_OPEN)
 		worker.last_work = GetCurrentTimestamp();
 	return state != RUNNER_OPEN;

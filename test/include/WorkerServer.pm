@@ -62,6 +62,21 @@ sub until_workers
 	return $node->poll_query_until('postgres', "SELECT count(*) = $n FROM pg_stat_activity WHERE backend_type = 'cqrs_es projection worker' AND datname = '$database'");
 }
 
+# End the worker of a database, until there is the launcher that it leaves behind.
+sub end_worker
+{
+	my ($node, $database) = @_;
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cqrs_es projection worker' AND datname = '$database'");
+	return $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cqrs_es projection launcher'});
+}
+
+# Until there are so many workers and launchers.
+sub until_processes
+{
+	my ($node, $n) = @_;
+	return $node->poll_query_until('postgres', "SELECT count(*) = $n FROM pg_stat_activity WHERE backend_type IN ('cqrs_es projection worker', 'cqrs_es projection launcher')");
+}
+
 # Until each event was handled, once.  Within some seconds, if so wished.
 sub until_handled
 {

@@ -51,8 +51,7 @@ $node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset
 $node->poll_query_until('postgres', 'SELECT true');
 ok($node->until_handled($_), "after a crash nobody has to append in $_") foreach 'postgres', 'shop';
 
-# ended, they come back with an append, and are not started in a loop
-$offset = -s $node->logfile;
+# ended, they come back
 $node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'cqrs_es projection worker'});
 $node->until_workers($_, 0) foreach 'postgres', 'shop';
 $node->append('shop', 1);
@@ -91,8 +90,8 @@ foreach my $preload ("'cqrs_es'", "''")
 	$standby->start;
 	$standbys{$preload} = $standby;
 }
-append_unhandled('postgres', 'shop');
-$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'cqrs_es projection worker'});
+$node->append_conf('postgresql.conf', 'cqrs_es.projection_worker = off');
+$node->reload;
 $node->until_workers($_, 0) foreach 'postgres', 'shop';
 append_unhandled('postgres', 'shop');
 my $lsn = $node->lsn('insert');
