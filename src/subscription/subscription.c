@@ -57,6 +57,7 @@
 #include "log/log_end.h"
 #include "log/position.h"
 #include "log/tenants.h"
+#include "subscription/feed_name.h"
 #include "subscription/subscription.h"
 
 /* delays and leases are a year at most */
@@ -106,7 +107,7 @@ refuse_prepare(XactEvent event, void *arg)
 	if (event == XACT_EVENT_PRE_PREPARE && begun_lxid == compat_my_lxid())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot PREPARE a transaction that has used a subscription"),
+				 errmsg("cannot PREPARE a transaction that has used a subscription, or changed an asynchronous projection"),
 				 errdetail("It would keep events from all consumers until it is decided.")));
 }
 
@@ -124,7 +125,9 @@ SubscriptionLock(const text *name, LOCKMODE mode)
 
 	/* who waits for consumers lets others of them wait behind it */
 	if (alone)
-		SubscriptionPatienceBegin(&patience, "consumers of the subscription, see locked_by in cqrs_es.subscription_status");
+		SubscriptionPatienceBegin(&patience, FeedNameIs(name) ?
+								  "whoever runs the projection, see locked_by in cqrs_es.subscription_status" :
+								  "consumers of the subscription, see locked_by in cqrs_es.subscription_status");
 	LockDatabaseObject(ExtensionRelid("subscriptions"), hash_of(name), 0, mode);
 	if (alone)
 		SubscriptionPatienceEnd(&patience);
@@ -200,6 +203,7 @@ SubscriptionRead(const text *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_SUBSCRIPTION),
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
+				 FeedNameIs(name) ? errhint("No asynchronous projection has that name.") :
 				 errhint("create_subscription() creates one.")));
 	return subscription;
 }
