@@ -47,6 +47,7 @@
 #include "base/extension.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
+#include "base/restore.h"
 #include "base/subtransaction.h"
 #include "base/wakeup.h"
 #include "log/dispatch.h"
@@ -101,6 +102,7 @@ typedef enum Outcome
 typedef struct Run
 {
 	text	   *name;
+	uint64		hash;			/* of its name */
 	text	   *feed;
 	LOCKTAG		tag;			/* of the run lock, */
 	bool		is_locked;		/* which this session has */
@@ -135,8 +137,21 @@ typedef struct Runner
 	Waiter		waiter;
 } Runner;
 
-/* where the last round of this session began, so that none is always the last */
-static int	rounds = 0;
+/*
+ * Where the last round of this session began, so that none is always the last; nor in
+ * sessions that all die of another one.
+ */
+static unsigned int rounds = 0;
+
+/* What was said last of a projection that is tried again, in hashes. */
+typedef struct Warning
+{
+	uint64		name;
+	uint64		error;			/* 0: it has worked since */
+} Warning;
+
+/* the background process runs them over and over, and need not say it each time; else of one call */
+static List *warnings = NIL;
 
 static void gather(Runner *runner);
 static void begin(Runner *runner);
@@ -169,6 +184,8 @@ static void adapt(Run *run, int n, double ms);
 static bool is_nobodys_fault(int sqlerrcode);
 static bool give_back(Runner *runner, Run *run, const ErrorData *error);
 static void back_off(Run *run, const ErrorData *error);
+static uint64 hash_of_error(const ErrorData *error);
+static bool note_warning(const Run *run, uint64 error);
 static void report_interrupt(const Run *run, ErrorData *error);
 
 /*
@@ -193,6 +210,13 @@ RunnerRun(List *names, TimestampTz deadline, const RunnerTransactions *transacti
 	};
 	ListCell   *lc;
 
+	if (rounds == 0)
+		rounds = (unsigned int) MyProcPid;
+	if (!transactions->leave)
+	{
+		list_free_deep(warnings);
+		warnings = NIL;
+	}
 	runner.target = PositionOfNumber(PositionLastNumber());
 	runner.settle_deadline = HorizonDeadline();
 	transactions->end();
@@ -313,7 +337,7 @@ is_over(Runner *runner)
 	if (GetCurrentTimestamp() < runner->deadline)
 		return false;
 	begin(runner);
-	foreach(lc, runner->runs)
+	foreach(lc, RestoreIsUnderWay() ? NIL : runner->runs)
 	{
 		Run		   *run = lfirst(lc);
 		TimestampTz now = GetCurrentTimestamp();
@@ -425,6 +449,7 @@ make_run(const text *name)
 														VARSIZE_ANY_EXHDR(name), 0));
 
 	run->name = DatumGetTextPCopy(PointerGetDatum(name));
+	run->hash = hash;
 	run->feed = FeedNameOf(name);
 	/* the highest bit makes it differ from other locks on that table */
 	SET_LOCKTAG_OBJECT(run->tag, MyDatabaseId, ExtensionRelid("projections"), (uint32) hash,
@@ -614,6 +639,10 @@ receive_locked(Run *run)
 	FeedBatchForget(run->batch);
 	if (!SubscriptionTryLock(run->feed) || !declare(run))
 		return;
+
+	/* its tables have not their rows yet, perhaps; who brought it has that lock by now */
+	if (RestoreIsUnderWay())
+		return;
 	feed = SubscriptionFind(run->feed);
 	if (feed == NULL || feed->paused)
 		return;
@@ -644,6 +673,7 @@ handle(Runner *runner, Run *run, TimestampTz slice_end)
 		bool		more = goes_on(runner, run, slice_end);
 
 		run->failures = 0;
+		(void) note_warning(run, 0);
 		adapt(run, n, (GetCurrentTimestamp() - start) / 1000.0);
 		FeedBatchForget(run->batch);
 		/* what was appended here is not settled before the commit */
@@ -922,7 +952,7 @@ give_back(Runner *runner, Run *run, const ErrorData *error)
 	return given;
 }
 
-/* Leave it alone for a time that doubles. */
+/* Leave it alone for a time that doubles; an error that was not the last one's is told. */
 static void
 back_off(Run *run, const ErrorData *error)
 {
@@ -930,10 +960,49 @@ back_off(Run *run, const ErrorData *error)
 
 	run->failures++;
 	run->not_before = GetCurrentTimestamp() + ms * INT64CONST(1000);
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("projection \"%s\" is tried again in %ld ms", text_to_cstring(run->name), ms),
-			 errdetail_log("%s", error->message)));
+	if (note_warning(run, hash_of_error(error)))
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("projection \"%s\" cannot go on, and is tried again", text_to_cstring(run->name)),
+				 errdetail_log("%s", error->message)));
+}
+
+/* Never 0. */
+static uint64
+hash_of_error(const ErrorData *error)
+{
+	return DatumGetUInt64(hash_any_extended((const unsigned char *) error->message,
+											(int) strlen(error->message), error->sqlerrcode)) | 1;
+}
+
+/* Note what there is to say of a projection, 0: nothing; is it something else than before? */
+static bool
+note_warning(const Run *run, uint64 error)
+{
+	MemoryContext caller;
+	Warning    *warning;
+	ListCell   *lc;
+
+	foreach(lc, warnings)
+	{
+		uint64		before;
+
+		warning = lfirst(lc);
+		if (warning->name != run->hash)
+			continue;
+		before = warning->error;
+		warning->error = error;
+		return error != before;
+	}
+	if (error == 0)
+		return false;
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	warning = palloc(sizeof(Warning));
+	warning->name = run->hash;
+	warning->error = error;
+	warnings = lappend(warnings, warning);
+	MemoryContextSwitchTo(caller);
+	return true;
 }
 
 /*

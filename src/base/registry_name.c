@@ -41,6 +41,7 @@
 #include "base/extension.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
+#include "base/restore.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_resolve_names);
 
@@ -201,6 +202,8 @@ resolve_role(RegistryRow *row, const char *role_column, const char *name_column)
 	stored = get_column(row, name_column, &has_no_name);
 	if (has_no_name)
 		return;
+	if (row->is_new)
+		RestoreBringsRow();
 	name = TextDatumGetCString(stored);
 	role = get_role_oid(name, true);
 	if (OidIsValid(role))
