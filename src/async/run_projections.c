@@ -31,7 +31,7 @@
 /* Who waits for what. */
 typedef struct ProjectionWait
 {
-	text	   *name;
+	ProgressWatch *watch;
 	int64		position;
 } ProjectionWait;
 
@@ -42,7 +42,7 @@ static List *names_arg(FunctionCallInfo fcinfo);
 static TimestampTz deadline_arg(FunctionCallInfo fcinfo, int n);
 static Datum answer(FunctionCallInfo fcinfo, Datum value);
 static bool look(void *arg, long *longest_ms);
-static bool look_at_sync(const ProjectionWait *wait, const Projection *projection, long *longest_ms);
+static bool look_at_sync(const ProjectionWait *wait);
 static void refuse(const ProjectionWait *wait, const char *what, const Progress *progress);
 
 /* SQL: CALL run_projections(projections, timeout, handled) */
@@ -87,8 +87,11 @@ names_arg(FunctionCallInfo fcinfo)
 				 errmsg("projections must not be empty"),
 				 errhint("NULL stands for all of them.")));
 	for (i = 0; i < n; i++)
-		names = lappend(names, TextArgument((NullableDatum) {.value = elements[i]},
-											"projection name", PROJECTION_NAME_MAX_BYTES));
+	{
+		NullableDatum element = {.value = elements[i]};
+
+		names = lappend(names, TextArgument(element, "projection name", PROJECTION_NAME_MAX_BYTES));
+	}
 	return names;
 }
 
@@ -118,13 +121,15 @@ answer(FunctionCallInfo fcinfo, Datum value)
 
 /*
  * SQL: CALL wait_for_projection(name, global_position, timeout, reached).  Until the
- * projection has handled what is committed up to the position.  42704; 22023 for a position
- * of another node; 55000 when it is paused, or has stopped, or a stream is blocked.
+ * projection has handled what is committed up to the position, but for other streams that
+ * wait behind an event that failed.  42704; 22023 for a position of another node; 55000 when
+ * it is paused, or has stopped, or the stream of the event there is blocked.
  */
 Datum
 cqrs_es_wait_for_projection(PG_FUNCTION_ARGS)
 {
-	ProjectionWait wait = {.name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES)};
+	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
+	ProjectionWait wait = {.watch = ProgressWatchMake(name)};
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -140,17 +145,17 @@ static bool
 look(void *arg, long *longest_ms)
 {
 	ProjectionWait *wait = arg;
-	Projection *projection = ProjectionLoad(wait->name);
 	Progress	progress;
 
-	if (projection == NULL)
+	ProgressWatchDeclared(wait->watch);
+	if (wait->watch->projection == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" does not exist", text_to_cstring(wait->name))));
+				 errmsg("projection \"%s\" does not exist", text_to_cstring(wait->watch->name))));
 	EventsRequireRights(ACL_SELECT);
-	if (!projection->is_async)
-		return look_at_sync(wait, projection, longest_ms);
-	progress = ProgressOf(wait->name, wait->position);
+	if (!wait->watch->projection->is_async)
+		return look_at_sync(wait);
+	progress = ProgressLook(wait->watch, wait->position);
 	/* it may have another mode by now */
 	if (!progress.is_there)
 		return false;
@@ -159,8 +164,8 @@ look(void *arg, long *longest_ms)
 	if (progress.stopped)
 		refuse(wait, "has stopped", &progress);
 	if (progress.blocked)
-		refuse(wait, "has a stream that is blocked", &progress);
-	if (!progress.open && !progress.retries && !progress.unsettled)
+		refuse(wait, "cannot handle the event, whose stream is blocked", &progress);
+	if (!progress.open && !progress.retried && !progress.unsettled)
 		return true;
 	WorkerWanted();
 	return false;
@@ -168,17 +173,16 @@ look(void *arg, long *longest_ms)
 
 /* One that handles events as they are appended has handled what is committed. */
 static bool
-look_at_sync(const ProjectionWait *wait, const Projection *projection, long *longest_ms)
+look_at_sync(const ProjectionWait *wait)
 {
-	Progress	progress = {.owner = projection->owner.role};
 	RoleSwitch	saved;
 	Snapshot	snapshot;
 	EventScan  *scan;
 	Event		event;
 	bool		is_visible;
 
-	if (projection->paused)
-		refuse(wait, "is paused", &progress);
+	if (wait->watch->projection->paused)
+		refuse(wait, "is paused", NULL);
 	saved = RoleSwitchToOwner("events");
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = EventScanLog(wait->position - 1, ForwardScanDirection, snapshot);
@@ -193,11 +197,12 @@ look_at_sync(const ProjectionWait *wait, const Projection *projection, long *lon
 static void
 refuse(const ProjectionWait *wait, const char *what, const Progress *progress)
 {
-	bool		tells = progress->error && has_privs_of_role(GetUserId(), progress->owner);
+	bool		tells = progress && progress->error &&
+		has_privs_of_role(GetUserId(), wait->watch->projection->owner.role);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("projection \"%s\" %s", text_to_cstring(wait->name), what),
+			 errmsg("projection \"%s\" %s", text_to_cstring(wait->watch->name), what),
 			 tells ? errdetail_internal("%s", progress->error) : 0,
 			 errhint("See projection_status.")));
 }

@@ -2,7 +2,7 @@
 -- What becomes of an asynchronous projection when an event fails, when it is not the event's fault, when its runner is
 -- cancelled, and when it dies.
 
-SELECT plan(60);
+SELECT plan(64);
 CREATE SCHEMA af;
 SET search_path = af, public;
 CREATE TABLE af.done (position bigint PRIMARY KEY, id text, sequence bigint);
@@ -143,7 +143,7 @@ SELECT is((SELECT count(*) FROM done), (SELECT count(*) FROM cqrs_es.events WHER
 SELECT cqrs_es.alter_projection('af', per_stream => true) IS NULL AS x, af.hurry() IS NULL AS y \gset
 DELETE FROM done;
 INSERT INTO bad VALUES ('b:fails');
-SELECT af.append('s1', 'a', 'b', 'a') AS x, af.append('s2', 'a', 'a') AS y, af.append('s1', 'a') AS position \gset
+SELECT af.append('s1', 'a', 'b', 'a') - 1 AS failing_before, af.append('s2', 'a', 'a') AS y, af.append('s1', 'a') AS position \gset
 UPDATE cqrs_es.subscriptions SET retry_delay = '1 min', retry_delay_max = '1 min' WHERE name = 'projection:af';
 CALL cqrs_es.run_projections() \gset
 SELECT is(:handled::bigint, 3::bigint, 'what does not wait is handled');
@@ -151,6 +151,10 @@ SELECT is((SELECT count(*) FROM done WHERE id = 's1'), 1::bigint, 'the stream wa
 SELECT is((SELECT parked FROM cqrs_es.projection_status WHERE name = 'af'), 1::bigint, 'it is parked');
 CALL cqrs_es.wait_for_projection('af', :position, '1 ms') \gset
 SELECT is(:'reached'::text, 'f', 'who waits for one behind it goes on waiting');
+SELECT af.append('s2', 'a') AS other \gset
+CALL cqrs_es.run_projections() \gset
+CALL cqrs_es.wait_for_projection('af', :other, '1 ms') \gset
+SELECT is(:'reached'::text, 't', 'for one of another stream nobody waits longer');
 SELECT throws_ok($$SELECT cqrs_es.alter_projection('af', mode => 'sync')$$, '55000', NULL, 'no other mode while it waits');
 SELECT throws_ok($$SELECT cqrs_es.alter_projection('af', per_stream => false)$$, '55000', NULL, 'nor another order');
 SELECT af.hurry() IS NULL AS x, af.due() IS NULL AS y \gset
@@ -160,6 +164,14 @@ SELECT is((SELECT format('%s: %s', event_type, error) FROM cqrs_es.subscription_
 \set statements 'CALL cqrs_es.wait_for_projection(\'af\', ':position')'
 \i test/include/session.sql
 SELECT is(:'answer'::text, 'ERROR:  55000', 'for what is behind it nobody waits any more');
+SELECT af.append('s2', 'a') AS other \gset
+CALL cqrs_es.wait_for_projection('af', :other, '1 ms') \gset
+SELECT is(:'reached'::text, 'f', 'for one of another stream one waits');
+CALL cqrs_es.run_projections() \gset
+CALL cqrs_es.wait_for_projection('af', :other) \gset
+SELECT is(:'reached'::text, 't', '... until it was handled');
+CALL cqrs_es.wait_for_projection('af', :failing_before - 1) \gset
+SELECT is(:'reached'::text, 't', '... as for what comes before it in its own stream');
 SELECT cqrs_es.pause_projection('af') IS NULL AS x \gset
 SELECT throws_ok($$SELECT cqrs_es.resume_projection('af', on_error => 'skip')$$, '55000', NULL, 'what waits is not passed by a replay');
 \set statements 'CALL cqrs_es.resume_in_portions(\'af\')'
@@ -167,7 +179,7 @@ SELECT throws_ok($$SELECT cqrs_es.resume_projection('af', on_error => 'skip')$$,
 SELECT is(:'answer'::text, 'ERROR:  55000', '... nor by one in portions');
 SELECT cqrs_es.resume_projection('af') AS y, af.append('s2', 'a') AS z \gset
 CALL cqrs_es.run_projections() \gset
-SELECT is((SELECT format('%s %s', count(*) FILTER (WHERE id = 's1'), count(*) FILTER (WHERE id = 's2')) FROM done), '1 3', 'paused and resumed, it goes on waiting, and others go on');
+SELECT is((SELECT format('%s %s', count(*) FILTER (WHERE id = 's1'), count(*) FILTER (WHERE id = 's2')) FROM done), '1 5', 'paused and resumed, it goes on waiting, and others go on');
 DELETE FROM bad;
 SELECT is(cqrs_es.redrive('projection:af'), 1::bigint, 'redriven') ;
 CALL cqrs_es.run_projections() \gset
