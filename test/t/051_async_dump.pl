@@ -229,9 +229,12 @@ $node->safe_psql('busy', q{SELECT cqrs_es.alter_projection('log_order', mode => 
 is(differences('busy', 'log_order'), '0|0|0', 'and where it was dumped it is exactly the log');
 
 # Events that are restored behind it: what is told of is what one does with a projection.
+$node->safe_psql('original', q{BEGIN; SELECT FROM cqrs_es.append_event('c', '0', 'e', '{}'); ROLLBACK});
+append('original', 1);
+run('original');
 ($stdout, $stderr) = run_command([ 'psql', '-Xqt', '-d', $node->connstr('original'), '-c', q{
 	INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at)
-	SELECT p, 1, 'c', '1', 'e', '{}', '2001-01-01' FROM generate_series(1, 1000) AS p WHERE NOT EXISTS (SELECT FROM cqrs_es.events WHERE global_position = p) LIMIT 1} ]);
+	SELECT p, 1, 'c', '1', 'e', '{}', '2001-01-01' FROM generate_series(1, 100000) AS p WHERE NOT EXISTS (SELECT FROM cqrs_es.events WHERE global_position = p) LIMIT 1} ]);
 like($stderr, qr/asynchronous projections have passed.*"log_order".*rebuild_projection\(\)/s, 'a warning of restored events names what to do');
 unlike($stderr, qr/reset_subscription/, '... which is nothing of subscriptions');
 
