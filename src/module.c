@@ -32,11 +32,14 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "base/compiled_function.h"
 #include "base/deferred_constraint.h"
 #include "base/definer.h"
 #include "base/early_setting.h"
 #include "base/extension.h"
+#include "base/lent_session.h"
 #include "base/registry.h"
+#include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "base/wakeup.h"
 #include "log/append_retry.h"
@@ -93,6 +96,9 @@ _PG_init(void)
 
 	TenancyInit();
 	RegistryInit();
+	RoleSwitchInit();
+	LentSessionInit();
+	CompiledFunctionInit();
 	DefinerInit();
 	DeferredConstraintInit();
 	WakeupInit();

@@ -244,9 +244,17 @@ FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key)
 FoldedState
 FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
+	return FoldStreamWatched(aggregate, key, up_to_sequence, NULL);
+}
+
+/* The same; says in *watch, unless that is NULL, which event it is at; starts with none. */
+FoldedState
+FoldStreamWatched(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
+				  FoldWatch *watch)
+{
 	FoldPoint	point = {up_to_sequence, DT_NOEND};
 
-	return fold_to(aggregate, key, point, EventsRowSecurity(), NULL);
+	return fold_to(aggregate, key, point, EventsRowSecurity(), watch);
 }
 
 /*

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "base/definer.h"
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/registry.h"
@@ -123,6 +124,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 {
 	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
+	const char *detail;
 
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
@@ -139,10 +141,11 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 		return true;
 	if (ErrorIsNotUsers(error->sqlerrcode))
 		ReThrowError(error);
+	detail = DispatchMaySee(GetUserId()) ? error->detail : DefinerDetail(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamKeyName(key), error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+			 detail ? errdetail_internal("%s", detail) : 0));
 	return false;
 }
 

@@ -253,6 +253,10 @@ report_unfit(const Attempt *attempt, const ErrorData *error)
 	if (attempt->watch.sequence >= first)
 		refuse(attempt->key, attempt->watch.sequence, attempt->watch.event_type,
 			   errdetail("Its reducer cannot apply it: %s", why));
+	if (EventsRowSecurity())
+		refuse(attempt->key, first,
+			   text_to_cstring(EventText(&attempt->events[0], EVENT_EVENT_TYPE)),
+			   errdetail("An event of the stream that row security of the log may hide cannot be applied."));
 	refuse(attempt->key, first,
 		   text_to_cstring(EventText(&attempt->events[0], EVENT_EVENT_TYPE)),
 		   errdetail("Event %lld (%s) of the stream cannot be applied: %s",
@@ -348,7 +352,10 @@ cqrs_es_poisoned_streams(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The error with which a fold of the stream fails, or NULL.  What is not of users is thrown. */
+/*
+ * The error with which a fold of what the caller may see of the stream fails, or NULL; also
+ * where that is not all of it.  What is not of users is thrown.
+ */
 static ErrorData *
 try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 {
@@ -358,7 +365,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		(void) FoldWholeStream(aggregate, key, PG_INT64_MAX, watch);
+		(void) FoldStreamWatched(aggregate, key, PG_INT64_MAX, watch);
 		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();
@@ -368,6 +375,8 @@ try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 	PG_END_TRY();
 	if (error != NULL && ErrorIsNotUsers(error->sqlerrcode))
 		ReThrowError(error);
+	if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && EventsRowSecurity())
+		return NULL;
 	return error;
 }
 

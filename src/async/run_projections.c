@@ -131,6 +131,8 @@ cqrs_es_wait_for_projection(PG_FUNCTION_ARGS)
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	ProjectionWait wait = {.watch = ProgressWatchMake(name)};
 
+	/* who may not read learns nothing, not even whether it is there */
+	EventsRequireRights(ACL_SELECT);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -147,12 +149,12 @@ look(void *arg, long *longest_ms)
 	ProjectionWait *wait = arg;
 	Progress	progress;
 
+	EventsRequireRights(ACL_SELECT);
 	ProgressWatchDeclared(wait->watch);
 	if (wait->watch->projection == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("projection \"%s\" does not exist", text_to_cstring(wait->watch->name))));
-	EventsRequireRights(ACL_SELECT);
 	if (!wait->watch->projection->is_async)
 		return look_at_sync(wait);
 	progress = ProgressLook(wait->watch, wait->position);

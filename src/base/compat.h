@@ -232,6 +232,13 @@ compat_wait_event(const char *name)
 #define compat_seq_rec_set(record, rel)	((record)->node = (rel)->rd_node)
 #endif
 
+/* 18 moved what says whether a function in PL/pgSQL is as it was compiled to all languages */
+#if PG_VERSION_NUM >= 180000
+#define compat_function_xmin(function)	((function)->cfunc.fn_xmin)
+#else
+#define compat_function_xmin(function)	((function)->fn_xmin)
+#endif
+
 /* 18 gave "does not return" a new form, written in front */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

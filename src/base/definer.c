@@ -45,6 +45,7 @@
 #include "base/compat.h"
 #include "base/definer.h"
 #include "base/fixed_settings.h"
+#include "base/lent_session.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/role_switch.h"
@@ -64,6 +65,7 @@ static bool is_current(SPIPlanPtr plan);
 static void lock_relations(const CachedPlanSource *source);
 static void lock_result(Node *node);
 static void require_rights(SPIPlanPtr plan);
+static void keep_from_client(Oid caller, Oid definer);
 static List *lock_search_path(void);
 static void forget_search_path(void);
 static const char *whole_detail(const ErrorData *error);
@@ -124,14 +126,27 @@ check_as_definer(DefinerStatement *statement)
 {
 	RoleSwitch	saved = DefinerSwitchRole(statement->definer.role,
 										  statement->definer.search_path);
-	SPIPlanPtr	plan;
+	LentSession lent;
 
-	SPI_connect();
-	plan = compile(statement);
-	if (statement->kind->check)
-		statement->kind->check(plan);
-	require_rights(plan);
-	SPI_finish();
+	LentSessionBegin(&lent);
+	PG_TRY();
+	{
+		SPIPlanPtr	plan;
+
+		SPI_connect();
+		plan = compile(statement);
+		if (statement->kind->check)
+			statement->kind->check(plan);
+		require_rights(plan);
+		SPI_finish();
+	}
+	PG_CATCH();
+	{
+		LentSessionEnd(&lent);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	LentSessionEnd(&lent);
 	RoleSwitchBack(&saved);
 }
 
@@ -148,16 +163,28 @@ DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_
 	ParamListInfo params = makeParamList(statement->kind->nparams);
 	SPIExecuteOptions options = {.params = params,.tcount = max_rows};
 	RoleSwitch	saved;
-	int			rc;
+	LentSession lent;
+	volatile int rc;
 
 	RegistryNameRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
 	saved = DefinerSwitchRole(statement->definer.role, statement->definer.search_path);
-	if (statement->plan == NULL || !is_current(statement->plan))
-		RegistryKeepPlan(statement, &statement->plan, compile(statement));
-	statement->kind->bind(statement, params, source);
-	params->parserSetup = setup_parser;
-	params->parserSetupArg = statement;
-	rc = SPI_execute_plan_extended(statement->plan, &options);
+	LentSessionBegin(&lent);
+	PG_TRY();
+	{
+		if (statement->plan == NULL || !is_current(statement->plan))
+			RegistryKeepPlan(statement, &statement->plan, compile(statement));
+		statement->kind->bind(statement, params, source);
+		params->parserSetup = setup_parser;
+		params->parserSetupArg = statement;
+		rc = SPI_execute_plan_extended(statement->plan, &options);
+	}
+	PG_CATCH();
+	{
+		LentSessionEnd(&lent);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	LentSessionEnd(&lent);
 	if (rc < 0)
 		elog(ERROR, "could not run a definer's statement: %s", SPI_result_code_string(rc));
 	RoleSwitchBack(&saved);
@@ -372,8 +399,11 @@ require_rights(SPIPlanPtr plan)
  * search_path and fixed settings (fixed_settings.c).  What was written must not gain
  * the rights of whoever set it off either, who may be a superuser: it may leave
  * nothing behind in that session that would be met later, like temporary
- * objects or deferred triggers; unless it comes from somebody who has those
- * rights anyway.  42501 is what comes of trying.
+ * objects or deferred triggers (see also lent_session.c); unless it comes from somebody
+ * who has those rights anyway.  42501 is what comes of trying.
+ *
+ * Nor is what it says to the server's log for whoever has not the definer's rights,
+ * and has asked for such messages: it may be shown as a notice, but not for less.
  */
 RoleSwitch
 DefinerSwitchRole(Oid role, const char *search_path)
@@ -381,11 +411,37 @@ DefinerSwitchRole(Oid role, const char *search_path)
 	bool		may_act_as_caller = has_privs_of_role(role, GetUserId());
 	RoleSwitch	saved = RoleSwitchTo(role, search_path);
 
+	RoleSwitchNoteDefiner(role);
 	FixedSettingsSet(&saved.guc_level);
+	keep_from_client(saved.saved_user, role);
 	if (!may_act_as_caller)
 		SetUserIdAndSecContext(role, saved.saved_context | SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);
 	return saved;
+}
+
+/*
+ * Act again, until RoleSwitchBack, as a role that acted before, in the security context of
+ * then: for what follows from what it did.
+ */
+RoleSwitch
+DefinerSwitchAgain(Oid role, int security_context)
+{
+	RoleSwitch	saved = RoleSwitchStay();
+
+	RoleSwitchNoteDefiner(role);
+	keep_from_client(saved.saved_user, role);
+	SetUserIdAndSecContext(role, security_context);
+	return saved;
+}
+
+/* Messages of a definer for the server's log are not for a caller without the definer's rights. */
+static void
+keep_from_client(Oid caller, Oid definer)
+{
+	if (client_min_messages < NOTICE && !has_privs_of_role(caller, definer))
+		(void) set_config_option("client_min_messages", "notice", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 }
 
 /*
@@ -415,7 +471,8 @@ DefinerRequireRole(Oid role)
  * "$user" is not whoever it will run for; and pg_temp last in any case, so that
  * nobody's temporary objects stand in front of others.  The schemas are locked
  * (AccessShareLock) to the end of the transaction; one that is being dropped, and
- * perhaps made anew, is waited for.  Palloc'd.
+ * perhaps made anew, is waited for.  Palloc'd.  WARNING of one in which everybody may
+ * put an object in the way, which fits a call or an operator better.
  */
 char *
 DefinerSearchPath(void)
@@ -436,6 +493,12 @@ DefinerSearchPath(void)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_SCHEMA),
 					 errmsg("a schema of the search_path was dropped meanwhile")));
+		if (compat_namespace_aclcheck(lfirst_oid(lc), ACL_ID_PUBLIC, ACL_CREATE) == ACLCHECK_OK)
+			ereport(WARNING,
+					(errmsg("everybody may create objects in schema \"%s\" of the search_path", name),
+					 errdetail("What they create there may be found for a name, and run with the rights that this runs with."),
+					 errhint("REVOKE CREATE ON SCHEMA %s FROM PUBLIC, or define it with a search_path without that schema.",
+							 quote_identifier(name))));
 		appendStringInfo(&path, "%s, ", quote_identifier(name));
 	}
 	appendStringInfoString(&path, "pg_temp");

@@ -79,6 +79,7 @@ extern int	DefinerStatementRun(DefinerStatement *statement, const void *source, 
 extern Node *DefinerStatementTree(const DefinerStatement *statement);
 extern Node *DefinerParam(ParseState *pstate, int number, Oid type, int location);
 extern RoleSwitch DefinerSwitchRole(Oid role, const char *search_path);
+extern RoleSwitch DefinerSwitchAgain(Oid role, int security_context);
 extern char *DefinerSearchPath(void);
 extern void DefinerRequireRole(Oid role);
 pg_noreturn extern void DefinerThrow(const ErrorData *error);

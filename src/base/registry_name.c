@@ -15,6 +15,9 @@
  * there is something of that name, the row does nothing and says so when it
  * should: a handler fails the append, a decider the command.
  *
+ * The same trigger sees to it that nobody who has been granted to write a registry lets
+ * something run with the rights of another.
+ *
  * A role that is dropped stays dropped: no other role of its name takes over what
  * it defined.  A table that is dropped, which takes some force (an event trigger
  * refuses it, read_model.c), is followed by one of its name, as the statements that name it do.
@@ -61,6 +64,7 @@ typedef struct TableName
 } TableName;
 
 static TableName *table_names(Datum names, bool isnull, int *n);
+static void require_own(const RegistryRow *row, HeapTuple tuple);
 static void resolve_role(RegistryRow *row, const char *role_column, const char *name_column);
 static void resolve_tables(RegistryRow *row);
 static void check_function(RegistryRow *row);
@@ -93,9 +97,12 @@ cqrs_es_resolve_names(PG_FUNCTION_ARGS)
 	row.rel = trigger->tg_relation;
 	row.is_new = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
 	row.tuple = row.is_new ? trigger->tg_trigtuple : trigger->tg_newtuple;
+	if (!row.is_new)
+		require_own(&row, trigger->tg_trigtuple);
 	resolve_role(&row, "definer", "definer_name");
 	resolve_role(&row, "owner", "owner_name");
 	resolve_role(&row, "consumer_role", "consumer_role_name");
+	require_own(&row, row.tuple);
 	resolve_tables(&row);
 	check_function(&row);
 	return PointerGetDatum(row.tuple);
@@ -178,6 +185,37 @@ RegistryNameRequireRole(Oid role, const char *name, const char *what)
  * the row trigger
  *-------------------------------------------------------------------------
  */
+
+/*
+ * A row says with whose rights something runs.  Functions write it as the table's owner;
+ * somebody else who was granted to write the table may do so for roles whose rights they
+ * have, and no others: 42501.  One that is missing may come to be anybody.
+ */
+static void
+require_own(const RegistryRow *row, HeapTuple tuple)
+{
+	static const char *const columns[] = {"definer", "owner"};
+	TupleDesc	desc = RelationGetDescr(row->rel);
+	size_t		i;
+
+	if (compat_class_ownercheck(RelationGetRelid(row->rel), GetUserId()))
+		return;
+	for (i = 0; i < lengthof(columns); i++)
+	{
+		bool		isnull;
+		Datum		role;
+
+		if (!has_column(row, columns[i], REGROLEOID))
+			continue;
+		role = heap_getattr(tuple, SPI_fnumber(desc, columns[i]), desc, &isnull);
+		if (isnull || !has_privs_of_role(GetUserId(), DatumGetObjectId(role)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to declare for another role in table \"%s\"",
+							RelationGetRelationName(row->rel)),
+					 errhint("Declarations are made by the functions that are there for it.")));
+	}
+}
 
 /* Of an oid the name of now; of a name alone the oid, if there is such a role. */
 static void

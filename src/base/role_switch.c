@@ -4,19 +4,50 @@
  *
  * An error leaves role and search_path to the transaction machinery, which restores
  * them at (sub)transaction abort.
+ *
+ * For those who look at what a definer's code does (compiled_function.c) it is noted
+ * which switches are to a definer; what an abort ends is not noted any more.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "base/extension.h"
 #include "base/role_switch.h"
+
+/* A definer whose code runs now. */
+typedef struct ActingDefiner
+{
+	Oid			role;
+	int			nest_level;		/* of the transaction in which that began */
+} ActingDefiner;
+
+/* the innermost last; in TopMemoryContext */
+static ActingDefiner *definers = NULL;
+static int	ndefiners = 0;
+static int	max_definers = 0;
+
+/* all that there have been in this session; in TopMemoryContext */
+static List *past_definers = NIL;
+
+static void at_transaction_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+								  SubTransactionId parent, void *arg);
+
+void
+RoleSwitchInit(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
 
 /*
  * Act as `role`, with a search_path, until RoleSwitchBack, the way a SECURITY
@@ -42,6 +73,7 @@ RoleSwitchStay(void)
 
 	GetUserIdAndSecContext(&saved.saved_user, &saved.saved_context);
 	saved.guc_level = NewGUCNestLevel();
+	saved.saved_ndefiners = ndefiners;
 	return saved;
 }
 
@@ -67,4 +99,57 @@ RoleSwitchBack(const RoleSwitch *saved)
 {
 	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->saved_user, saved->saved_context);
+	ndefiners = Min(ndefiners, saved->saved_ndefiners);
+}
+
+/* The switch that has just been made is to somebody who defined what runs until it ends. */
+void
+RoleSwitchNoteDefiner(Oid role)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (ndefiners >= max_definers)
+	{
+		int			more = Max(2 * max_definers, 8);
+
+		definers = definers ? repalloc(definers, more * sizeof(ActingDefiner)) :
+			palloc(more * sizeof(ActingDefiner));
+		max_definers = more;
+	}
+	past_definers = list_append_unique_oid(past_definers, role);
+	MemoryContextSwitchTo(caller);
+	definers[ndefiners].role = role;
+	definers[ndefiners++].nest_level = GetCurrentTransactionNestLevel();
+}
+
+/* Is the current role a definer whose code runs, and not one whose function that called? */
+bool
+RoleSwitchIsDefiner(void)
+{
+	return ndefiners > 0 && definers[ndefiners - 1].role == GetUserId();
+}
+
+/* The definers whose code has run in this session; good until more of it does. */
+const List *
+RoleSwitchPastDefiners(void)
+{
+	return past_definers;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		ndefiners = 0;
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+					  SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (ndefiners > 0 && definers[ndefiners - 1].nest_level >= level)
+			ndefiners--;
 }

@@ -19,7 +19,12 @@
  * (On a partitioned log it is emptied after each row, for rows that are inserted
  * into a partition by its own name have no such end.)
  *
- * A queued event knows what caused it.  That chain is how handlers that feed
+ * A queued event knows who appended it.  Where that role has not the rights of whoever
+ * appended the first event, observers are told of it as that role: upcasters and reducers of
+ * what a handler appends are for the account of the handler's definer, and not of somebody
+ * who knows nothing of it.  They do not gain the rights of a definer who has more either.
+ *
+ * It also knows what caused it.  That chain is how handlers that feed
  * each other are found out: it must not grow longer than
  * cqrs_es.max_handler_depth.
  *
@@ -49,13 +54,17 @@
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "base/definer.h"
 #include "base/errors.h"
 #include "base/fixed_settings.h"
+#include "base/lent_session.h"
+#include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/position.h"
@@ -78,6 +87,8 @@ typedef struct QueuedEvent
 	dlist_node	node;
 	Event	   *event;
 	const Cause *cause;
+	Oid			appended_by;
+	int			security_context;	/* in which it was appended */
 	int			nest_level;		/* of the transaction that appended it */
 	MemoryContext memory;		/* of all this */
 } QueuedEvent;
@@ -108,6 +119,9 @@ typedef struct Dispatch
 	const Event *event;
 	const Cause *cause;
 	const char *projection;
+
+	/* who gets the errors of what follows from a queued event; see DispatchMaySee */
+	Oid			audience;
 } Dispatch;
 
 static Dispatch current = {.queue = DLIST_STATIC_INIT(current.queue)};
@@ -133,6 +147,7 @@ static void ask_guards(const Event *events, int nevents);
 static bool deferred_triggers_wait(void);
 static void tell(const Event *event, const Cause *cause);
 static void empty_queue(void);
+static void tell_queued(const QueuedEvent *item);
 static void enqueue(const Event *event);
 static const Cause *cause_of_append(void);
 pg_noreturn static void report_depth(const Cause *cause);
@@ -349,6 +364,16 @@ DispatchRefusals(void)
 	return refusals;
 }
 
+/*
+ * Has whoever gets the errors of what runs for an event the rights of this role?  For a
+ * queued event that is who appended the first one, and not the current role.
+ */
+bool
+DispatchMaySee(Oid role)
+{
+	return has_privs_of_role(OidIsValid(current.audience) ? current.audience : GetUserId(), role);
+}
+
 /* Whose handler runs now (a string that stays while it does); NULL: none. */
 void
 DispatchSetHandler(const char *projection)
@@ -446,13 +471,46 @@ empty_queue(void)
 		current.queue_looked_at = NULL;
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(item->memory);
-		tell(item->event, item->cause);
+		tell_queued(item);
 		MemoryContextSwitchTo(caller);
 		MemoryContextDelete(item->memory);
 	}
 	if (current.queue_memory)
 		MemoryContextDelete(current.queue_memory);
 	current.queue_memory = NULL;
+}
+
+/*
+ * As who appended it, unless that role could act as the current one anyway.  Settings that are
+ * changed meanwhile are those of before.
+ */
+static void
+tell_queued(const QueuedEvent *item)
+{
+	RoleSwitch	saved;
+	LentSession lent;
+
+	if (has_privs_of_role(item->appended_by, GetUserId()))
+	{
+		tell(item->event, item->cause);
+		return;
+	}
+	saved = DefinerSwitchAgain(item->appended_by, item->security_context);
+	current.audience = saved.saved_user;
+	LentSessionBegin(&lent);
+	PG_TRY();
+	{
+		tell(item->event, item->cause);
+	}
+	PG_CATCH();
+	{
+		LentSessionEnd(&lent);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	LentSessionEnd(&lent);
+	RoleSwitchBack(&saved);
+	current.audience = InvalidOid;
 }
 
 /* Put a copy of the event at the end of the queue. */
@@ -473,6 +531,7 @@ enqueue(const Event *event)
 	item = palloc(sizeof(QueuedEvent));
 	item->event = EventCopy(event);
 	item->cause = cause_of_append();
+	GetUserIdAndSecContext(&item->appended_by, &item->security_context);
 	item->nest_level = GetCurrentTransactionNestLevel();
 	item->memory = memory;
 	dlist_push_tail(&current.queue, &item->node);
@@ -557,6 +616,7 @@ forget(void)
 	current.event = NULL;
 	current.cause = NULL;
 	current.projection = NULL;
+	current.audience = InvalidOid;
 }
 
 static void

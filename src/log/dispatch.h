@@ -33,6 +33,7 @@ extern bool DispatchIsBusy(void);
 extern bool DispatchIsQueued(int64 position);
 extern void DispatchForbid(bool forbid);
 extern uint64 DispatchRefusals(void);
+extern bool DispatchMaySee(Oid role);
 extern void DispatchSetHandler(const char *projection);
 
 #endif							/* CQRS_ES_DISPATCH_H */

@@ -45,6 +45,7 @@
 #include "base/extension.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
+#include "base/lent_session.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
@@ -420,8 +421,20 @@ HandlerCheckConstraints(const Projection *projection)
 	if (waiting != NIL)
 	{
 		RoleSwitch	saved = ProjectionSwitchToOwner(projection);
+		LentSession lent;
 
-		DeferredConstraintCheck(waiting);
+		LentSessionBegin(&lent);
+		PG_TRY();
+		{
+			DeferredConstraintCheck(waiting);
+		}
+		PG_CATCH();
+		{
+			LentSessionEnd(&lent);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		LentSessionEnd(&lent);
 		RoleSwitchBack(&saved);
 	}
 }
@@ -610,19 +623,51 @@ run_all(Projection **projections, int n, const Event *event, int how)
 static void
 lift(const Projection *projection, Event *event, int how)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	FunctionCalls calls;
 	RoleSwitch	saved;
 
 	RegistryFunctionCallsInit(&calls);
-	if ((how & RUN_REPLAYED) && UpcastLifts(event))
+	if (!UpcastLifts(event))
+		return;
+	if (how & RUN_REPLAYED)
 	{
+		LentSession lent;
+
 		saved = ProjectionSwitchToOwner(projection);
-		UpcastEvent(event, &calls);
+		LentSessionBegin(&lent);
+		PG_TRY();
+		{
+			UpcastEvent(event, &calls);
+		}
+		PG_CATCH();
+		{
+			LentSessionEnd(&lent);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		LentSessionEnd(&lent);
 		RegistryFunctionCallsEnd(&calls);
 		RoleSwitchBack(&saved);
 		return;
 	}
-	UpcastEvent(event, &calls);
+	PG_TRY();
+	{
+		UpcastEvent(event, &calls);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* one that a handler has appended is lifted with the rights of its definer */
+		if (DispatchMaySee(GetUserId()))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		DefinerThrow(error);
+	}
+	PG_END_TRY();
 	RegistryFunctionCallsEnd(&calls);
 }
 
@@ -637,7 +682,7 @@ run(Handler *handler, const Event *event, int how)
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
 	MemoryContext caller = CurrentMemoryContext;
-	bool		may_see_all = has_privs_of_role(GetUserId(), handler->definer.role);
+	bool		may_see_all = DispatchMaySee(handler->definer.role) && DispatchMaySee(GetUserId());
 
 	check_stack_depth();
 	error_context_stack = &callback;

@@ -55,6 +55,7 @@
 #include "base/definer.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/lent_session.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/stream_key.h"
@@ -226,10 +227,22 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	if (replayed)
 	{
 		RoleSwitch	saved;
+		LentSession lent;
 
 		RegistryNameRequireRole(state->definer.role, state->definer.name, state_kind.defined);
 		saved = DefinerSwitchRole(state->definer.role, state->definer.search_path);
-		fold(&folded, aggregate, &key, event, true, one_event);
+		LentSessionBegin(&lent);
+		PG_TRY();
+		{
+			fold(&folded, aggregate, &key, event, true, one_event);
+		}
+		PG_CATCH();
+		{
+			LentSessionEnd(&lent);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		LentSessionEnd(&lent);
 		RoleSwitchBack(&saved);
 	}
 	else
