@@ -45,6 +45,7 @@
 #include "catalog/objectaccess.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class_d.h"
+#include "catalog/pg_constraint_d.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/memnodes.h"
@@ -92,8 +93,8 @@ look_at_access(ObjectAccessType access, Oid class, Oid object, int subobject, vo
 
 /*
  * Is what has just been made, and is in no cache yet, in a temporary schema?  Not
- * asked of tables, to which the server sees, nor of the types of their rows: it may make
- * new ones itself, to rewrite a temporary table.
+ * asked of tables, to which the server sees, nor of their constraints and the types of their
+ * rows: it makes such itself when it rewrites a temporary table or builds its indexes.
  */
 static bool
 is_made_temporary(Oid class, Oid object)
@@ -104,7 +105,8 @@ is_made_temporary(Oid class, Oid object)
 	HeapTuple	tuple;
 	bool		found = false;
 
-	if (class == RelationRelationId || !is_objectclass_supported(class) ||
+	if (class == RelationRelationId || class == ConstraintRelationId ||
+		!is_objectclass_supported(class) ||
 		get_object_attnum_namespace(class) == InvalidAttrNumber ||
 		get_object_attnum_oid(class) == InvalidAttrNumber)
 		return false;

@@ -3,7 +3,7 @@
 -- views, imports, what deciders, upcasters and handlers return or do, plans and cursors of somebody else, statistics.
 
 BEGIN;
-SELECT plan(44);
+SELECT plan(43);
 CREATE ROLE cqrs_es_red;
 CREATE ROLE cqrs_es_definer;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_red, cqrs_es_definer;
