@@ -111,9 +111,25 @@ FixedSettingsSet(int *guc_level)
 static void
 fix_setting(const char *name, const char *value, int *guc_level)
 {
-	if (*guc_level == 0)
-		*guc_level = NewGUCNestLevel();
+	FixedSettingsBeginLevel(compat_find_setting(name), guc_level);
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Before a setting is saved at a nesting level of settings: one begins when that is 0.  And
+ * where what runs has set it there by itself, for the server does not save what was set, one
+ * begins inside of it, which ends with it.
+ */
+void
+FixedSettingsBeginLevel(const struct config_generic *setting, int *guc_level)
+{
+	int			level;
+
+	if (*guc_level != 0 && (setting == NULL || setting->stack == NULL || setting->stack->state == GUC_SAVE))
+		return;
+	level = NewGUCNestLevel();
+	if (*guc_level == 0)
+		*guc_level = level;
 }
 
 /* End a level that FixedSettingsSet may have begun: the settings are the caller's again. */

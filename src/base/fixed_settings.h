@@ -9,7 +9,10 @@
 #ifndef CQRS_ES_FIXED_SETTINGS_H
 #define CQRS_ES_FIXED_SETTINGS_H
 
+struct config_generic;
+
 extern void FixedSettingsSet(int *guc_level);
+extern void FixedSettingsBeginLevel(const struct config_generic *setting, int *guc_level);
 extern void FixedSettingsRestore(int guc_level);
 
 #endif							/* CQRS_ES_FIXED_SETTINGS_H */

@@ -440,6 +440,7 @@ RegistryFunctionCallsEnd(FunctionCalls *calls)
 static FmgrInfo *
 prepare_call(RegistryFunction *function, FunctionCalls *calls)
 {
+	static struct config_generic *search_path = NULL;
 	FunctionCall *call;
 
 	for (call = calls->first; call; call = call->next)
@@ -457,8 +458,9 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 	FixedSettingsSet(&calls->guc_level);
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
-		if (calls->guc_level == 0)
-			calls->guc_level = NewGUCNestLevel();
+		if (search_path == NULL)
+			search_path = compat_find_setting("search_path");
+		FixedSettingsBeginLevel(search_path, &calls->guc_level);
 		(void) set_config_option("search_path", function->search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	}

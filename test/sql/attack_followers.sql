@@ -2,7 +2,7 @@
 -- What follows from an event that a handler appends is for the account of the handler's definer: upcasters and reducers of
 -- that event run with the definer's rights, not with those of whoever appended the first event, who knows nothing of it.
 
-SELECT plan(25);
+SELECT plan(26);
 CREATE ROLE cqrs_es_mallory;
 CREATE ROLE cqrs_es_victim;
 CREATE ROLE cqrs_es_writer;
@@ -80,7 +80,9 @@ SELECT cqrs_es.append_event('innocent', 'writer', 'happened', '{}') IS NULL AS x
 RESET ROLE;
 SELECT is(traces('writer'), :'by_mallory', 'an ordinary writer');
 SELECT cqrs_es.append_event('evil', 'itself', 'done', '{}', event_version => '1.0') IS NULL AS x \gset
+SELECT current_setting('search_path') AS left_behind \gset
 SET search_path = cqrs_es_attack, public;
+SELECT is(:'left_behind'::text, 'pg_catalog', 'what reducers set they leave, as any function that one calls; and not what we set for them');
 SELECT is(superusers(), 'cqrs_es_mallory', 'who appends that event itself is another matter: do not do so as a superuser');
 ALTER ROLE cqrs_es_mallory NOSUPERUSER;
 
