@@ -8,7 +8,7 @@ CREATE ROLE cqrs_es_new;
 CREATE ROLE cqrs_es_both IN ROLE cqrs_es_old, cqrs_es_new;
 CREATE ROLE cqrs_es_other;
 CREATE SCHEMA ap;
-GRANT ALL ON SCHEMA ap TO PUBLIC;
+GRANT USAGE ON SCHEMA ap TO PUBLIC;
 GRANT USAGE ON SCHEMA cqrs_es TO PUBLIC;
 GRANT SELECT, INSERT ON cqrs_es.events TO PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs_es.create_projection, cqrs_es.alter_projection, cqrs_es.define_handler, cqrs_es.rebuild_projection(text, text), cqrs_es.pause_projection TO PUBLIC;
