@@ -49,3 +49,7 @@ CREATE FUNCTION cqrs_es.append_event_arrays(
     AS 'MODULE_PATHNAME', 'cqrs_es_append_event_arrays';
 COMMENT ON FUNCTION cqrs_es.append_event_arrays(text, text, text[], jsonb[], bigint, jsonb[], uuid[], text[]) IS
     'append_events for drivers that send arrays more easily than nested JSON; arrays have one element per event';
+
+CREATE TABLE cqrs_es.conflict_counts ();
+COMMENT ON TABLE cqrs_es.conflict_counts IS
+    'internal, without rows: its statistics count lost races, and those that the client was told of; see counters';

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/counter.h"
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
@@ -57,6 +58,8 @@ typedef struct Fold
 {
 	Aggregate  *aggregate;
 	const StreamKey *key;
+	int64		began_after;	/* the last event in the snapshot that it began at, 0
+								 * without one; -1: at a state that the caller had */
 	int64		version;		/* sequence of the last event that is in the state */
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
@@ -371,6 +374,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 		stored.last_event_at = DT_NOBEGIN;
 		stored.state = aggregate->initial_state;
 	}
+	fold->began_after = from ? -1 : stored.last_sequence;
 	fold->version = stored.last_sequence;
 	fold->last_event_at = stored.last_event_at;
 	fold->up_to_time = point.time;
@@ -425,7 +429,10 @@ fold_next(Fold *fold, Event *event)
 	return true;
 }
 
-/* End the fold; the state it came to is palloc'd in the caller's memory context. */
+/*
+ * End the fold, and count it as a replay unless the caller had a state already; the
+ * state it came to is palloc'd in the caller's memory context.
+ */
 static FoldedState
 fold_end(Fold *fold)
 {
@@ -437,6 +444,8 @@ fold_end(Fold *fold)
 	folded.version = fold->version;
 	folded.last_event_at = fold->last_event_at;
 	folded.state = ReducerStateJsonb(&fold->state);
+	if (fold->began_after >= 0)
+		CounterAdd("replay_counts", fold->version - fold->began_after, fold->began_after > 0);
 	MemoryContextDelete(fold->memory);
 	return folded;
 }

@@ -94,8 +94,10 @@ pause_after_deaths(int deaths)
 static void
 nap(long ms)
 {
+	static uint32 wait_event = 0;
+
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0), ms,
-					 compat_wait_event("CqrsEsLauncher"));
+					 compat_wait_event(&wait_event, "CqrsEsLauncher"));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

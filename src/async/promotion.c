@@ -508,10 +508,12 @@ lock_tables(const Promotion *promotion)
 static void
 give_way(const Promotion *promotion)
 {
+	static uint32 wait_event = 0;
+
 	CHECK_FOR_INTERRUPTS();
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 1 + random() % PAUSE_MS,
-					 compat_wait_event("CqrsEsPromotion"));
+					 compat_wait_event(&wait_event, "CqrsEsPromotion"));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

@@ -139,8 +139,8 @@ cqrs_es_wait_for_projection(PG_FUNCTION_ARGS)
 				 errmsg("global_position must not be null")));
 	wait.position = PG_GETARG_INT64(1);
 	HorizonCheckPosition(wait.position);
-	return answer(fcinfo, BoolGetDatum(EventWaitFor(fcinfo, "wait_for_projection()",
-													deadline_arg(fcinfo, 2), look, &wait)));
+	return answer(fcinfo, BoolGetDatum(EventWaitUntil(fcinfo, "wait_for_projection()", WAKEUP_PROJECTION,
+													  deadline_arg(fcinfo, 2), look, &wait)));
 }
 
 static bool

@@ -359,6 +359,7 @@ leave_round(int64 handled)
 static void
 nap(long ms)
 {
+	static uint32 wait_event = 0;
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 	long		left_ms;
 
@@ -366,7 +367,7 @@ nap(long ms)
 		   (left_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(left_ms, LOOK_MS),
-						 compat_wait_event("CqrsEsWorker"));
+						 compat_wait_event(&wait_event, "CqrsEsWorker"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -180,19 +180,17 @@ compat_vxid_proc(VirtualTransactionId vxid)
 	LockAcquireExtended(tag, mode, session, true, false, NULL)
 #endif
 
-/* 17 lets an extension name what it waits for */
+/* 17 lets an extension name what it waits for; *wait_event, 0 at first, keeps the name's number */
 static inline uint32
-compat_wait_event(const char *name)
+compat_wait_event(uint32 *wait_event, const char *name)
 {
+	if (*wait_event == 0)
 #if PG_VERSION_NUM >= 170000
-	static uint32 wait_event = 0;
-
-	if (wait_event == 0)
-		wait_event = WaitEventExtensionNew(name);
-	return wait_event;
+		*wait_event = WaitEventExtensionNew(name);
 #else
-	return PG_WAIT_EXTENSION;
+		*wait_event = PG_WAIT_EXTENSION;
 #endif
+	return *wait_event;
 }
 
 /* 16 added onlySummarizing */

@@ -80,6 +80,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/counter.h"
 #include "base/extension.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
@@ -115,6 +116,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
 static void own_plan(SPIPlanPtr plan, void *owner);
 static void free_plan(void *arg);
+static void count_invalidation(void);
 static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
 static RoleSwitch act_as_owner(void);
@@ -217,6 +219,8 @@ find_entry(RegistryCache *cache, const text *key)
 	/* one cache may point into another: no cache is thrown away alone */
 	if (cache->memory != NULL && hash_get_num_entries(cache->entries) >= MAX_CACHE_ENTRIES)
 		RegistryForget();
+	if (cache->memory != NULL && cache->generation != registry_generation)
+		count_invalidation();
 	if (cache->memory == NULL || cache->generation != registry_generation)
 		start_anew(cache);
 	if (key != NULL && VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
@@ -230,6 +234,21 @@ find_entry(RegistryCache *cache, const text *key)
 	if (!found)
 		entry->is_loaded = false;
 	return entry;
+}
+
+/*
+ * The caches of this session have become old; counted once for all of them.  May
+ * itself hear of changes that make them older.
+ */
+static void
+count_invalidation(void)
+{
+	static uint64 counted = 0;
+
+	if (counted == registry_generation)
+		return;
+	counted = registry_generation;
+	CounterAdd("cache_counts", 0, false);
 }
 
 /* An empty cache; what was in it lasts as long as its entries may be used. */

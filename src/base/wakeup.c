@@ -58,12 +58,16 @@
 /* makes our tag differ from the lock on an extension */
 #define WAITERS_SUBID	1
 
+/* by WakeupReason */
+static const char *const wait_names[] = {"CqrsEsEvents", "CqrsEsSettled", "CqrsEsProjection"};
+static uint32 wait_events[lengthof(wait_names)];
+
 static bool wake_at_end = false;
 
 static void at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg);
 static void set_latches(void);
 static LOCKTAG waiters_tag(void);
-static bool sleep_for(long timeout_ms);
+static bool sleep_for(const Waiter *waiter, long timeout_ms);
 
 void
 WakeupInit(void)
@@ -94,7 +98,7 @@ WakeupEnter(Waiter *waiter)
 	waiter->registered = compat_try_lock(&tag, AccessShareLock, waiter->session) !=
 		LOCKACQUIRE_NOT_AVAIL;
 	if (!waiter->registered)
-		(void) sleep_for(UNREGISTERED_MS);
+		(void) sleep_for(waiter, UNREGISTERED_MS);
 }
 
 /*
@@ -122,7 +126,7 @@ WakeupSleep(Waiter *waiter, TimestampTz deadline, long longest_ms)
 		WakeupEnter(waiter);
 	else if (waiter->in_vain < WAKES_IN_VAIN || waiter->rested)
 	{
-		waiter->in_vain = sleep_for(Min(waiter->sleep_ms, left_ms)) ? waiter->in_vain + 1 : 0;
+		waiter->in_vain = sleep_for(waiter, Min(waiter->sleep_ms, left_ms)) ? waiter->in_vain + 1 : 0;
 		waiter->rested = false;
 	}
 	else
@@ -138,7 +142,7 @@ void
 WakeupRest(Waiter *waiter, long ms)
 {
 	WakeupLeave(waiter);
-	(void) sleep_for(ms);
+	(void) sleep_for(waiter, ms);
 	WakeupEnter(waiter);
 }
 
@@ -196,13 +200,13 @@ waiters_tag(void)
 
 /* Was it ended by the latch? */
 static bool
-sleep_for(long timeout_ms)
+sleep_for(const Waiter *waiter, long timeout_ms)
 {
 	int			events;
 
 	InvalidateCatalogSnapshotConditionally();
 	events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms,
-					   compat_wait_event("CqrsEsWakeup"));
+					   compat_wait_event(&wait_events[waiter->reason], wait_names[waiter->reason]));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	return (events & WL_LATCH_SET) != 0;

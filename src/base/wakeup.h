@@ -8,9 +8,18 @@
 
 #include "datatype/timestamp.h"
 
+/* What somebody waits for, which monitors see. */
+typedef enum WakeupReason
+{
+	WAKEUP_EVENTS,				/* that there is something to do */
+	WAKEUP_SETTLED,				/* for transactions that may still fill a gap */
+	WAKEUP_PROJECTION			/* until a projection has handled a position */
+} WakeupReason;
+
 /* Someone waiting; all zero before the first sleep. */
 typedef struct Waiter
 {
+	WakeupReason reason;
 	bool		session;		/* stay registered over the ends of transactions */
 
 	/* private */

@@ -36,6 +36,7 @@
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
+#include "base/counter.h"
 #include "base/definer.h"
 #include "base/errors.h"
 #include "base/extension.h"
@@ -387,7 +388,10 @@ run_command(Command *command)
 			CommandIdAwaitStream(&command->identity);
 		}
 		else if (tries_left-- > 0)
+		{
+			CounterAdd("conflict_counts", 0, false);
 			CommandQueueLost(&queue);
+		}
 		else
 			given_up = true;
 	}

@@ -29,6 +29,7 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
+#include "base/counter.h"
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/stream_key.h"
@@ -284,13 +285,14 @@ stamp_events(AppendRequest *append, const StreamTip *tip)
 	}
 }
 
-/* QE001, with stream and numbers in fields of their own for programs. */
+/* QE001, with stream and numbers in fields of their own for programs.  It is counted. */
 void
 AppendReportConflict(const StreamKey *key, int64 expected_version, int64 version)
 {
 	char	   *expected = psprintf(INT64_FORMAT, expected_version);
 	char	   *actual = psprintf(INT64_FORMAT, version);
 
+	CounterAdd("conflict_counts", 0, true);
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_EXPECTED_VERSION),
 			 errmsg("version conflict in stream \"%s\"", StreamKeyName(key)),

@@ -127,8 +127,8 @@ cqrs_es_wait_until_settled(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("global_position must not be null")));
 	HorizonCheckPosition(position);
-	return answer(fcinfo, EventWaitFor(fcinfo, "wait_until_settled()", deadline,
-									   is_settled, &position));
+	return answer(fcinfo, EventWaitUntil(fcinfo, "wait_until_settled()", WAKEUP_SETTLED, deadline,
+										 is_settled, &position));
 }
 
 /*-------------------------------------------------------------------------
@@ -147,17 +147,18 @@ EventWaitSetSubscription(EventWaitSubscription wait)
  * Look until that says true, or the deadline has passed: false.  In between nothing
  * is held but a virtual xid and the lock of who waits.
  *
- * `fcinfo` is the call of the procedure, `procedure` its name for messages.  Ends the
+ * `fcinfo` is the call of the procedure, `procedure` its name for messages, `reason` what
+ * monitors are told that it waits for.  Ends the
  * transaction, several times: `arg` and what it points to must outlive that, as does
  * what the procedure was called with or has allocated.  Called outside of
  * SPI_connect.  What a look allocates is freed after it.  Raises 25001 where the
  * transaction cannot be ended or must not be, and above READ COMMITTED.
  */
 bool
-EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadline,
-			 EventWaitLook look, void *arg)
+EventWaitUntil(FunctionCallInfo fcinfo, const char *procedure, WakeupReason reason,
+			   TimestampTz deadline, EventWaitLook look, void *arg)
 {
-	Waiter		waiter = {.session = true};
+	Waiter		waiter = {.reason = reason,.session = true};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext work = AllocSetContextCreate(caller, "cqrs_es wait", ALLOCSET_DEFAULT_SIZES);
 	bool		over;
@@ -189,6 +190,14 @@ EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadlin
 	WakeupLeave(&waiter);
 	MemoryContextDelete(work);
 	return over;
+}
+
+/* The same, waiting for events. */
+bool
+EventWaitFor(FunctionCallInfo fcinfo, const char *procedure, TimestampTz deadline,
+			 EventWaitLook look, void *arg)
+{
+	return EventWaitUntil(fcinfo, procedure, WAKEUP_EVENTS, deadline, look, arg);
 }
 
 /*

@@ -9,6 +9,8 @@
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 
+#include "base/wakeup.h"
+
 /*
  * Is the wait over?  Called in a transaction of its own with a fresh active snapshot;
  * it may take locks and write, which is committed right after; what it allocates is freed
@@ -26,6 +28,9 @@ extern void EventWaitEndTransaction(void);
 extern long EventWaitRest(int64 number, bool gathers);
 extern bool EventWaitFor(FunctionCallInfo fcinfo, const char *procedure,
 						 TimestampTz deadline, EventWaitLook look, void *arg);
+extern bool EventWaitUntil(FunctionCallInfo fcinfo, const char *procedure,
+						   WakeupReason reason, TimestampTz deadline,
+						   EventWaitLook look, void *arg);
 extern void EventWaitSetSubscription(EventWaitSubscription wait);
 
 #endif							/* CQRS_ES_EVENT_WAIT_H */

@@ -82,6 +82,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/role_switch.h"
 #include "base/wakeup.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
@@ -97,6 +98,10 @@
 
 /* the same while nobody is there who could fill a gap */
 #define LONGEST_IDLE_SLEEP_MS	1000
+
+/* a monitor asks often, and waits for no more than those who are just writing */
+#define MONITOR_WAIT_MS	100
+#define MONITOR_EVENTS	100000
 
 /* An open question: what has to end before `number` is settled. */
 typedef struct Question
@@ -127,7 +132,9 @@ static Question question;
 
 PG_FUNCTION_INFO_V1(cqrs_es_settled_position);
 PG_FUNCTION_INFO_V1(cqrs_es_wait_for_position);
+PG_FUNCTION_INFO_V1(cqrs_es_known_settled_position);
 
+static bool look_for_settled(TimestampTz deadline, int64 most, int64 *position);
 static bool settle(int64 number, TimestampTz deadline);
 static bool settle_replicated(int64 number, TimestampTz deadline);
 static void ask(int64 number);
@@ -184,7 +191,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	int64		position = PG_GETARG_INT64(0);
 	int64		number = POSITION_NUMBER(position);
 	TimestampTz deadline;
-	Waiter		waiter = {0};
+	Waiter		waiter = {.reason = WAKEUP_SETTLED};
 
 	EventsRequireRights(ACL_SELECT);
 	forget_other_sequence();
@@ -210,6 +217,28 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(settle(number, deadline));
 }
 
+/*
+ * SQL: known_settled_position().  The same for monitors: whoever the caller is, without
+ * waiting for long, and without reading much.  NULL when that does not tell: this
+ * session has never seen the log settled, so that any old gap stops it, or too much has
+ * come since.
+ */
+Datum
+cqrs_es_known_settled_position(PG_FUNCTION_ARGS)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MONITOR_WAIT_MS);
+	RoleSwitch	saved = RoleSwitchToOwner("events");
+	int64		position;
+	bool		is_whole = look_for_settled(Min(soon, HorizonDeadline()), MONITOR_EVENTS, &position);
+
+	is_whole = is_whole && (settled_number > 0 ||
+							POSITION_NUMBER(position) == highest_visible_number(POSITION_MAX_NUMBER));
+	RoleSwitchBack(&saved);
+	if (!is_whole)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(position);
+}
+
 /*-------------------------------------------------------------------------
  * the settled walk
  *-------------------------------------------------------------------------
@@ -225,8 +254,19 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 int64
 HorizonSettled(TimestampTz deadline)
 {
+	int64		position;
+
+	(void) look_for_settled(deadline, PG_INT64_MAX, &position);
+	return position;
+}
+
+/* The same in *position, and true; false when it would have to walk over more events than these. */
+static bool
+look_for_settled(TimestampTz deadline, int64 most, int64 *position)
+{
 	HorizonScan walk;
 	Event		event;
+	bool		goes_on;
 
 	forget_other_sequence();
 	if (IsolationUsesXactSnapshot())
@@ -235,17 +275,17 @@ HorizonSettled(TimestampTz deadline)
 	{
 		int64		number = highest_visible_number(POSITION_MAX_NUMBER);
 
-		if (number == 0)
-			return 0;
-		if (settle(number, deadline))
-			return PositionOfNumber(number);
+		*position = number == 0 ? 0 : PositionOfNumber(number);
+		if (number == 0 || settle(number, deadline))
+			return true;
 		number = highest_visible_number(settled_number);
 		HorizonScanBegin(&walk, number == 0 ? 0 : PositionOfNumber(number), 0);
 	}
-	while (HorizonScanNext(&walk, &event))
+	while ((goes_on = HorizonScanNext(&walk, &event)) && most-- > 0)
 		 /* to the end */ ;
 	HorizonScanEnd(&walk);
-	return walk.position;
+	*position = walk.position;
+	return !goes_on;
 }
 
 /*
@@ -545,7 +585,7 @@ close_filtered(HorizonScan *walk)
 static bool
 settle(int64 number, TimestampTz deadline)
 {
-	Waiter		waiter = {0};
+	Waiter		waiter = {.reason = WAKEUP_SETTLED};
 
 	/* of what is drawn elsewhere nobody's lock tells here */
 	if (settled_number < number && PublishedDecides(number))
@@ -573,7 +613,7 @@ settle(int64 number, TimestampTz deadline)
 static bool
 settle_replicated(int64 number, TimestampTz deadline)
 {
-	Waiter		waiter = {0};
+	Waiter		waiter = {.reason = WAKEUP_SETTLED};
 
 	for (;;)
 	{

@@ -52,7 +52,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$ALTER FUNCTION cqrs_es.read_all PARALLEL RESTRICTED$$),
 	('what is not volatile does not look at the log either',
 		$$SELECT signature FROM functions WHERE provolatile <> 'v' AND proname NOT IN ('current_tenant', 'id_from_text', 'last_position', 'projection_errors',
-			'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen')$$,
+			'known_settled_position', 'log_size', 'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen')$$,
 		$$ALTER FUNCTION cqrs_es.read_all STABLE$$),
 	('every argument has a name',
 		$$SELECT signature FROM functions WHERE NOT is_trigger AND pronargs > 0 AND (proargnames IS NULL OR '' = ANY (proargnames))$$,
@@ -64,8 +64,9 @@ INSERT INTO rules (rule, violations, breach) VALUES
 			'take_snapshot', 'wait_for_position', 'wait_for_events', 'wait_until_settled', 'wait_for_projection', 'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen',
 			'receive_events', 'ack_events', 'nack_event', 'extend_lease', 'release_batch'))$$,
 		$$CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE sql RETURN 1$$),
-	('nobody else was given a function',
-		$$SELECT signature FROM functions, aclexplode(proacl) WHERE grantee NOT IN (0, proowner)$$,
+	('nobody else was given a function, but monitors those that show how everything is',
+		$$SELECT signature FROM functions, aclexplode(proacl) WHERE grantee NOT IN (0, proowner)
+		AND NOT (grantee = 'pg_monitor'::regrole AND proname IN ('known_settled_position', 'last_position', 'log_size', 'projection_errors'))$$,
 		$$GRANT EXECUTE ON FUNCTION cqrs_es.define_handler TO pg_monitor$$),
 
 	-- relations
@@ -73,22 +74,23 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT relname FROM relations WHERE relkind <> 'i' AND
 		coalesce(obj_description(oid, 'pg_class'), obj_description(reltype, 'pg_type'), '') = ''$$,
 		$$CREATE TABLE cqrs_es.planted ()$$),
-	('every table and sequence is marked for pg_dump: without that its data is silently lost',
-		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p', 'S') AND relpersistence <> 'u' AND oid <> ALL (
+	('every table and sequence is marked for pg_dump: without that its data is silently lost; unless it has no columns',
+		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p', 'S') AND relpersistence <> 'u' AND relnatts > 0 AND oid <> ALL (
 			SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'cqrs_es')$$,
 		$$CREATE SEQUENCE cqrs_es.planted$$),
 	('all rows of it, that is',
 		$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'cqrs_es' AND c <> '' AND c !~ '^WHERE false UNION ALL[^W]* FROM .* FROM cqrs_es\.[a-z]+ AS [a-z]$'$$,
 		$$UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'cqrs_es'$$),
-	('nobody but the owner has a right on a relation, but to see views that show each what is theirs',
+	('nobody but the owner has a right on a relation, but to see views that show each what is theirs, or monitors how everything is',
 		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner AND NOT (privilege_type = 'SELECT' AND relkind = 'v'
-			AND relname IN ('subscription_status', 'subscription_consumers', 'subscription_dead_letters', 'subscription_parked_streams'))$$,
+			AND (relname IN ('subscription_status', 'subscription_consumers', 'subscription_dead_letters', 'subscription_parked_streams')
+			OR grantee = 'pg_monitor'::regrole AND relname IN ('counters', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unsettled_transactions')))$$,
 		$$GRANT SELECT ON cqrs_es.aggregates TO PUBLIC$$),
 	('nor on a column',
 		$$SELECT relname FROM relations JOIN pg_attribute ON attrelid = relations.oid WHERE attacl IS NOT NULL$$,
 		$$GRANT SELECT (aggregate_type) ON cqrs_es.aggregates TO PUBLIC$$),
-	('nor on the schema',
-		$$SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'cqrs_es' AND grantee <> nspowner$$,
+	('nor on the schema, but monitors to use it',
+		$$SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'cqrs_es' AND grantee <> nspowner AND (grantee, privilege_type) <> ('pg_monitor'::regrole, 'USAGE')$$,
 		$$GRANT USAGE ON SCHEMA cqrs_es TO PUBLIC$$),
 	('all belongs to the owner of the extension',
 		$$SELECT objid::text FROM pg_shdepend JOIN pg_extension ON extname = 'cqrs_es'
@@ -108,8 +110,8 @@ INSERT INTO rules (rule, violations, breach) VALUES
 	('no other policy is there',
 		$$SELECT relname, polname FROM pg_policy JOIN relations ON relations.oid = polrelid WHERE polname <> 'tenant_isolation' OR NOT has_tenant$$,
 		$$CREATE POLICY planted ON cqrs_es.aggregates USING (true)$$),
-	('every other table, but what changes with each batch, is a registry, which tells the sessions of INSERT, UPDATE, DELETE and TRUNCATE, in a replica too',
-		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND relname NOT IN ('shares', 'consumers') AND NOT EXISTS (
+	('every other table that has columns, but what changes with each batch, is a registry, which tells the sessions of INSERT, UPDATE, DELETE and TRUNCATE, in a replica too',
+		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND relname NOT IN ('shares', 'consumers') AND relnatts > 0 AND NOT EXISTS (
 			SELECT FROM pg_trigger WHERE tgrelid = relations.oid AND tgfoid = 'cqrs_es.registry_changed'::regproc
 			AND tgenabled = 'A' AND tgtype & 1 = 0 AND tgtype & 2 = 0 AND tgtype & 60 = 60)$$,
 		$$ALTER TABLE cqrs_es.handlers ENABLE TRIGGER registry_changed$$),
@@ -137,7 +139,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$ALTER TYPE cqrs_es.event ADD ATTRIBUTE planted int$$),
 	('a view shows nobody more than they may see themselves, but for those that show declarations and no events',
 		$$SELECT relname FROM relations WHERE relkind IN ('v', 'm') AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)
-		AND relname NOT IN ('missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types')
+		AND relname NOT IN ('counters', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types', 'unsettled_transactions')
 		AND NOT (relname ~ '^subscription_' AND 'security_barrier=true' = ANY (reloptions) AND pg_get_viewdef(oid) ~ 'WHERE cqrs_es.sees_subscription')$$,
 		$$CREATE VIEW cqrs_es.planted AS SELECT * FROM cqrs_es.events$$),
 
@@ -171,7 +173,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$INSERT INTO statements VALUES ('CREATE OR REPLACE FUNCTION cqrs_es.f() RETURNS int LANGUAGE sql RETURN 1')$$),
 	('what is created or altered is named with its schema',
 		$$SELECT statement FROM statements WHERE statement ~* '^(CREATE|ALTER|COMMENT ON|GRANT|REVOKE)\M'
-		AND statement !~* '^(CREATE|COMMENT ON) SCHEMA cqrs_es\M' AND statement !~* '^(CREATE|COMMENT ON) EVENT TRIGGER cqrs_es_'
+		AND statement !~* '^(CREATE|COMMENT ON|GRANT USAGE ON) SCHEMA cqrs_es\M' AND statement !~* '^(CREATE|COMMENT ON) EVENT TRIGGER cqrs_es_'
 		AND statement !~ '^[A-Za-z ]*( [a-z_]+)?( ON)? (TABLE |FUNCTION )?cqrs_es\.' AND statement !~ '\mON\s+cqrs_es\.'$$,
 		$$INSERT INTO statements VALUES ('CREATE TABLE planted (n int)')$$),
 	('functions and operators are called by their full names',

@@ -20,7 +20,7 @@ GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_writer;
 DO $$
 BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON ROUTINE %s TO cqrs_es_architect', string_agg(oid::regprocedure::text, ', '))
-		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume|promote|reset|discard)_|^redrive$|^projection_errors$|^last_position$|^retry_skipped$');
+		FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname ~ '^(create|alter|define|drop|rebuild|pause|resume|promote|reset|discard)_|^redrive$|^projection_errors$|^last_position$|^known_settled_position$|^log_size$|^retry_skipped$');
 END $$;
 
 -- The straight path leaves no lock on the log behind a read, and does not call the
@@ -156,6 +156,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.promote_projection('newer', 'theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.projection_errors('theirs')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.last_position()$$),
+	('{EXECUTE}', $$SELECT cqrs_es.known_settled_position()$$),
+	('{EXECUTE}', $$SELECT cqrs_es.log_size()$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_projection('theirs')$$),
 	('{EXECUTE,SELECT}', $$SELECT cqrs_es.create_subscription('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.alter_subscription('subscribed')$$),
