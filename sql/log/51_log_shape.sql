@@ -2,7 +2,7 @@
 -- (The event trigger that sees to it is in sql/96_keep_shape.sql.)
 
 CREATE FUNCTION cqrs_es.lost_by_dump(command pg_ddl_command) RETURNS text
-    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_lost_by_dump';
 COMMENT ON FUNCTION cqrs_es.lost_by_dump(pg_ddl_command) IS
     'internal: for the event trigger: what a dump would not have of a command on a table of the extension: columns, definition, or NULL';

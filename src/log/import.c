@@ -116,7 +116,7 @@ static void name_source(ErrorData *error, const Source *source, const char *sql)
 
 /*
  * SQL: import_events(source regclass, OUT streams, OUT imported, OUT already_there,
- * OUT last_position).  Raises 42703 for columns that are missing or not known, 22023
+ * OUT last_position).  Raises 42P01 for a source that is not there, 42703 for columns that are missing or not known, 22023
  * and 23505 for rows that are no history, 55000 when the log is not what the source
  * says in the end, and what an INSERT raises.
  */
@@ -178,12 +178,17 @@ fix_search_path(void)
 	return saved;
 }
 
-/* Locked to the end of the transaction (AccessShareLock), as by a SELECT. */
+/* Locked to the end of the transaction (AccessShareLock), as by a SELECT.  42P01, 42809. */
 static void
 open_source(Oid relid, Source *source)
 {
-	Relation	rel = relation_open(relid, AccessShareLock);
+	Relation	rel = try_relation_open(relid, AccessShareLock);
 
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("source does not exist"),
+				 errdetail("There is no table with OID %u.", relid)));
 	if (rel->rd_rel->relkind == RELKIND_INDEX || rel->rd_rel->relkind == RELKIND_PARTITIONED_INDEX ||
 		rel->rd_rel->relkind == RELKIND_COMPOSITE_TYPE || rel->rd_rel->relkind == RELKIND_SEQUENCE)
 		ereport(ERROR,
