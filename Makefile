@@ -5,8 +5,11 @@
 #
 #	make test                        every test
 #	make test TESTS="append fold"    only the tests with these names, of every kind
+#	make test RINGS="pgtap regress"  only the tests of these kinds: pgtap, regress, isolation, perl
 #	make test SETTINGS="jit=off"     with these settings of the servers
-#	make test-bare                   both commands on bare machines (as root, with debootstrap)
+#	make test-bare                   both commands on bare machines, with 15, 17 and 18 (as root)
+#	make test-all                    so, but every test on each, and with assertions
+#	make test-assertions             every test, on a server that was built with assertions
 #	make demo                        a small application and three systems, step by step
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
@@ -25,9 +28,9 @@
 # has max_prepared_transactions = 0, the specs that prepare are left out.
 # PG_CONFIG=... chooses among several PostgreSQL versions, for all of the above.
 #
-# With a server that was built with --enable-cassert the tests find more, and
-# with SETTINGS=debug_discard_caches=1, which takes a hundred times as long,
-# whatever is used after the server has thrown it out of a cache.
+# With a server that was built with assertions the tests find more, and with
+# SETTINGS=debug_discard_caches=1, which takes a hundred times as long, whatever is
+# used after the server has thrown it out of a cache.
 
 # Built elsewhere ("mkdir build; cd build; make -f ../Makefile"), this is where the
 # sources are.
@@ -61,8 +64,9 @@ ISOLATION_OPTS = --inputdir=$(SOURCES)test --outputdir=. --load-extension=$(EXTE
 
 PG_CONFIG ?= pg_config
 
-# test, test-bare, demo and bench must work before there is any pg_config to ask.
-ifneq ($(or $(filter-out test test-bare demo bench,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
+# These must work before there is any pg_config to ask.
+FROM_NOTHING = test test-bare test-all test-assertions demo bench
+ifneq ($(or $(filter-out $(FROM_NOTHING),$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(wildcard $(PGXS)),)
@@ -111,10 +115,19 @@ endif
 
 test:
 	@$(SOURCES)test/bootstrap tests >/dev/null
-	@$(SOURCES)test/with-server $(SETTINGS:%=-c %) test/rings $(TESTS)
+	@$(SOURCES)test/with-server $(SETTINGS:%=-c %) test/rings $(RINGS:%=-r %) $(TESTS)
 
 test-bare:
 	@$(SOURCES)test/bare-machines
+
+test-all:
+	@$(SOURCES)test/bare-machines all
+
+# The server is built once, and its root kept.
+test-assertions:
+	@$(SOURCES)test/bare-root -k assertions test/server-with-assertions
+	@$(SOURCES)test/bare-root -b assertions \
+		make test TESTS="$(TESTS)" RINGS="$(RINGS)" SETTINGS="$(SETTINGS)"
 
 demo:
 	@$(SOURCES)test/with-server test/demo
@@ -128,4 +141,4 @@ bench:
 		test/bench/$(BENCH)
 	@! test -e $(SOURCES)results/bench-$(BENCH).svg || mv $(SOURCES)results/bench-$(BENCH).svg $(SOURCES)docs/
 
-.PHONY: test test-bare demo bench
+.PHONY: $(FROM_NOTHING)

@@ -1,7 +1,8 @@
-# What runs elsewhere does not rot unseen: the workflows call targets of the Makefile
-# and files that are there, for just the versions that README names; each test has its
-# place in test/README.md, each expected output its test, and pgTAP files are strict.
-# Every check is tried on a breach.
+# What runs elsewhere does not rot unseen: the workflows and .ci/run call targets of the
+# Makefile and files that are there, for just the versions that README names, of which
+# the bare machines leave out none but between two; each test has its place in
+# test/README.md, each expected output its test, and pgTAP files are strict. Every check
+# is tried on a breach.
 
 use strict;
 use warnings FATAL => 'all';
@@ -47,6 +48,16 @@ sub versions
 	return map { join ' ', sort { $a <=> $b } /\d+/g } $workflow =~ /^\s*postgresql: \[(.*)\]$/mg;
 }
 
+# Versions among these that neither one of the bare machines has nor those on both sides
+# of it.
+sub uncovered
+{
+	my ($machines, @wanted) = @_;
+	my ($list) = $machines =~ /^releases=\((.*)\)$/m or die 'test/bare-machines does not say which releases';
+	my %has = map { $_ => 1 } $list =~ /:(\d+)/g;
+	return join ' ', grep { !$has{$_} && !($has{ $_ - 1 } && $has{ $_ + 1 }) } @wanted;
+}
+
 # Tests that test/README.md does not name.
 sub unplaced
 {
@@ -80,6 +91,12 @@ foreach my $file (@workflows)
 	unlike($workflow, qr/^\t/m, "$name has no tabs");
 }
 
+# a line of .ci/run is a command, with "exec" before the last
+my $ci = slurp_file("$root/.ci/run") =~ s/^(?:exec )?(make|test\/)/      - run: $1/mgr;
+isnt(scalar(commands($ci)), 0, '.ci/run calls something');
+is(missing($ci, $makefile), '', '.ci/run calls what is there');
+is(missing("$ci      - run: make tset\n", $makefile), 'tset', '.ci/run: another target would be found');
+
 my ($first, $last) = slurp_file("$root/README.md") =~ /PostgreSQL (\d+) to (\d+)/;
 die 'README.md does not say "PostgreSQL ... to ..."' unless defined $first;
 my $claimed = join ' ', $first .. $last;
@@ -90,6 +107,11 @@ foreach my $matrix (@matrices)
 	is(join(' ', grep { $_ < $first || $_ > $last } split / /, $matrix), '', "only these: $matrix");
 }
 is(join(' ', versions("        postgresql: [17, 14]\n")), '14 17', 'another version would be found');
+
+my $machines = slurp_file("$root/test/bare-machines");
+is(uncovered($machines, $first .. $last), '', 'the bare machines have these versions, or both neighbours');
+is(uncovered($machines, $first - 1 .. $last + 1), join(' ', $first - 1, $last + 1), 'others would be found');
+is(uncovered($machines =~ s/\w+:17 ?//r, $first .. $last), '16 17', 'and so would two in a row');
 
 my $readme = slurp_file("$root/test/README.md");
 is(unplaced($readme), '', 'each test has its place in test/README.md');

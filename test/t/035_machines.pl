@@ -1,6 +1,7 @@
 # What the scripts that "make demo" and "make test" begin with do on a machine
 # that is not as they would like it: which directory they work in, and which
-# PostgreSQL they build for. (On whole machines of their own: test/bare-machines.)
+# PostgreSQL they build for. On whole machines of their own test/bare-machines tries
+# that: what it makes of them, whatever they do.
 
 use strict;
 use warnings FATAL => 'all';
@@ -84,5 +85,63 @@ foreach my $version ('14', '19')
 	($ok, $stdout, $stderr) = said(command => [ 'make', '-n', '-C', $ENV{TESTDIR}, "PG_CONFIG=$ENV{PG_CONFIG}", "MAJORVERSION=$version", "VERSION=${version}beta1", 'all' ]);
 	like($stderr, qr/cqrs_es needs PostgreSQL 15 to 18; .* is of ${version}beta1/, "make refuses ${version}beta1");
 }
+
+#
+# Machines: these say what they are asked, and do as they are told
+#
+my $checkout = "$dir/checkout";
+system('mkdir', '-p', "$checkout/test") == 0 or die;
+system('cp', "$ENV{TESTDIR}/test/bare-machines", "$checkout/test/") == 0 or die;
+append_to_file("$checkout/Makefile", qq{test-assertions:\n\t\@echo '7 passed, 0 failed, 0 skipped'\n});
+append_to_file("$checkout/test/bare-root", <<'END');
+#!/bin/sh
+printf '%s ' "$SUITE" "$@"
+echo
+[ "$SUITE $1" != "$FAULTY sh" ] || eval "$FAULT"
+case "$*" in
+	-n) ;;
+	*missing:*) echo 'test/bootstrap: missing: postgresql-99 (the server)' ;;
+	*'! PG_CONFIG'*) echo 'install the server.s development package' ;;
+	*'make test'*) echo '5 passed, 0 failed, 0 skipped' ;;
+	*) echo 'That was it. The same in your own database' ;;
+esac
+END
+chmod 0755, "$checkout/test/bare-root";
+
+# How it ends, and what it says, when the suite does so on one of the releases.
+sub machines
+{
+	my ($what, $faulty, $fault) = @_;
+	return said(command => [ "$checkout/test/bare-machines", split / /, $what ], LOGS => "$dir/logs", SUITE => 'own', FAULTY => $faulty, FAULT => $fault);
+}
+
+foreach my $what ('', 'all')
+{
+	my $count = $what eq 'all' ? 13 : 10;
+	($ok, $stdout) = machines($what, '', '');
+	ok($ok, "all is well on the machines: \"$what\"") or diag($stdout);
+	is((split /\n/, $stdout)[-1], "$count passed, 0 failed", 'and all are counted');
+	my %faults = (
+		'a test has failed' => 'echo "not ok 7 - seven"; echo "4 passed, 1 failed, 0 skipped"; exit 1',
+		'it has failed and says otherwise' => 'echo "5 passed, 0 failed, 0 skipped"; exit 1',
+		'it ends early, and well' => 'echo "That was it."; exit 0',
+		'it has died' => 'echo "5 passed, 0 failed, 0 skipped"; kill -9 $$');
+	foreach my $fault (sort keys %faults)
+	{
+		($ok, $stdout) = machines($what, 'trixie', $faults{$fault});
+		ok(!$ok, $fault);
+		is((split /\n/, $stdout)[-1], ($count - 1) . ' passed, 1 failed', 'one machine has failed');
+		like($stdout, qr/^not ok - trixie, git and make: /m, 'which one is said');
+		like($stdout, qr/^not ok 7 - seven$/m, 'and which test') if $fault =~ /test/;
+	}
+}
+my $whole = slurp_file("$dir/logs/forky__git_and_make__make_demo__make_test.log");
+like($whole, qr/make test .* 'RINGS='/, 'all of the suite');
+machines('', '', '');
+my $part = slurp_file("$dir/logs/forky__git_and_make__make_demo__make_test.log");
+like($part, qr/make test .* 'RINGS=pgtap regress isolation'/, 'or what is not in Perl');
+($ok, $stdout, $stderr) = machines('everything', '', '');
+ok(!$ok, 'other words are refused');
+is($stderr, qq{test/bare-machines: what is "everything"?\n}, 'and it says so');
 
 done_testing();
