@@ -140,6 +140,15 @@ like($whole, qr/make test .* 'RINGS='/, 'all of the suite');
 machines('', '', '');
 my $part = slurp_file("$dir/logs/forky__git_and_make__make_demo__make_test.log");
 like($part, qr/make test .* 'RINGS=pgtap regress isolation'/, 'or what is not in Perl');
+{
+	local $ENV{MACHINES} = '^(bookworm|trixie), git';
+	($ok, $stdout) = machines('', 'forky', 'exit 1');
+	ok($ok, 'the other machines are left out');
+	is((split /\n/, $stdout)[-1], '2 passed, 0 failed', 'so are they of the count');
+	local $ENV{MACHINES} = 'none of them';
+	($ok, $stdout) = machines('', '', '');
+	ok(!$ok, 'that none was asked is no success');
+}
 ($ok, $stdout, $stderr) = machines('everything', '', '');
 ok(!$ok, 'other words are refused');
 is($stderr, qq{test/bare-machines: what is "everything"?\n}, 'and it says so');
