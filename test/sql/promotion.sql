@@ -169,7 +169,8 @@ SET search_path = pg_temp, evil, pg_catalog, pm, public;
 SELECT pg_temp.refused('{pm.s}') AS answer \gset
 SET search_path = pm, public;
 SELECT is(:'answer'::text, '', 'names mean what they meant in the view');
-SELECT is(pg_get_viewdef('pm.s'::regclass), E' SELECT lower(b.account) AS l\n   FROM pm.b2 b\n  WHERE (b.account = b.account);', 'and nothing of the session');
+-- (15 names the only table of a query with each column, later servers do not)
+SELECT is(replace(pg_get_viewdef('pm.s'::regclass), 'b.', ''), E' SELECT lower(account) AS l\n   FROM pm.b2 b\n  WHERE (account = account);', 'and nothing of the session');
 SELECT is((cqrs_es.promote_projection('pm', 'pm2', '{pm.s}'))::text, '', 'and back');
 SELECT is(current_setting('search_path'), 'pm, public', 'the search_path is the caller''s');
 ROLLBACK;
