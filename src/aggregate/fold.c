@@ -158,7 +158,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
-	FoldPoint	before = {from_sequence - 1, DT_NOEND};
+	FoldPoint	before;
 	Fold		fold;
 	Event		event;
 
@@ -166,6 +166,8 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must be greater than zero")));
+	before.sequence = from_sequence - 1;
+	before.time = DT_NOEND;
 	InitMaterializedSRF(fcinfo, 0);
 
 	RegistryEnter();

@@ -273,13 +273,17 @@ admit_restored(Relation rel, NewRow *row)
 static void
 settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 {
-	int64		sequence = row->columns[EVENT_SEQUENCE].isnull ? tip->version + 1 :
-		DatumGetInt64(row->columns[EVENT_SEQUENCE].value);
+	int64		sequence = DatumGetInt64(row->columns[EVENT_SEQUENCE].value);
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
 
 	if (tip->after_snapshot)
 		EventScanReportMoved(key);
-	if (sequence > tip->version + 1)
+	if (row->columns[EVENT_SEQUENCE].isnull)
+	{
+		EventScanRequireRoom(key, tip, 1);
+		set_column(row, EVENT_SEQUENCE, Int64GetDatum(tip->version + 1));
+	}
+	else if (sequence - 1 > tip->version)
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_HOLE),
 				 errmsg("sequence %lld would leave a hole in stream \"%s\"",
@@ -287,8 +291,6 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 				 errdetail("The stream is at version %lld.", (long long) tip->version),
 				 errhint("Insert sequence %lld, or leave the sequence out.",
 						 (long long) tip->version + 1)));
-	if (row->columns[EVENT_SEQUENCE].isnull)
-		set_column(row, EVENT_SEQUENCE, Int64GetDatum(sequence));
 
 	/*
 	 * The column default was drawn before we waited for the stream's end.  If that end

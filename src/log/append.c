@@ -175,6 +175,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 		if (!AppendVersionFits(append->expected_version, tip.version))
 			break;
 
+		EventScanRequireRoom(&append->key, &tip, append->nevents);
 		/* by SQL, a lost race is over: not to see the winner means there is none */
 		stamp_events(append, &tip);
 		done = insert_and_tell(&writer, append, lost_at == tip.version);

@@ -245,8 +245,19 @@ EventScanReportMoved(const StreamKey *key)
 			 errhint("Retry the transaction.")));
 }
 
+/* A stream that was restored may have any sequences; can so many follow?  2200H. */
+void
+EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents)
+{
+	if (tip->version > PG_INT64_MAX - nevents)
+		ereport(ERROR,
+				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+				 errmsg("stream \"%s\" is full", StreamKeyName(key)),
+				 errdetail("It is at version %lld.", (long long) tip->version)));
+}
+
 /*
- * The same on the generic way, by SQL.  It does not see rows in progress: a
+ * The end of a stream on the generic way, by SQL.  It does not see rows in progress: a
  * race for the next sequence shows when it is inserted.
  */
 StreamTip

@@ -26,6 +26,7 @@ typedef struct EventScan EventScan;
 extern StreamTip EventScanTip(Relation rel, Relation index,
 							  const EventColumns *columns, const StreamKey *key);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
+extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
 
 extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence,

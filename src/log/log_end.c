@@ -155,7 +155,7 @@ LogEndStreamAt(Relation rel, int64 position)
 	char	   *stream = NULL;
 
 	if (!table.local || table.relid != RelationGetRelid(rel) ||
-		LogEnd(position + 1, false, NULL) < position)
+		(position < PG_INT64_MAX && LogEnd(position + 1, false, NULL) < position))
 		return NULL;
 	index = index_open(table.position_index, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
