@@ -10,6 +10,10 @@
 #	make test-bare                   both commands on bare machines, with 15, 17 and 18 (as root)
 #	make test-all                    so, but every test on each, and with assertions
 #	make test-assertions             every test, on a server that was built with assertions
+#	make test-asan                   with AddressSanitizer and UndefinedBehaviorSanitizer
+#	make test-valgrind               with Valgrind's memcheck
+#	make coverage                    how much of the sources the tests run, and what not
+#	make mutants                     does a test fail where the sources are made wrong?
 #	make demo                        a small application and three systems, step by step
 #	make bench                       append against a bare INSERT and COPY
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
@@ -65,7 +69,7 @@ ISOLATION_OPTS = --inputdir=$(SOURCES)test --outputdir=. --load-extension=$(EXTE
 PG_CONFIG ?= pg_config
 
 # These must work before there is any pg_config to ask.
-FROM_NOTHING = test test-bare test-all test-assertions demo bench
+FROM_NOTHING = test test-bare test-all test-assertions test-asan test-valgrind coverage mutants demo bench
 ifneq ($(or $(filter-out $(FROM_NOTHING),$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -128,6 +132,26 @@ test-assertions:
 	@$(SOURCES)test/bare-root -k assertions test/server-with-assertions
 	@$(SOURCES)test/bare-root -b assertions \
 		make test TESTS="$(TESTS)" RINGS="$(RINGS)" SETTINGS="$(SETTINGS)"
+
+# test/README.md says what these find. By default all that one server can show, and for
+# Valgrind, which is slow, what goes through most of the sources.
+test-asan: NAMES = $(notdir $(basename $(wildcard $(addprefix $(SOURCES)test/,sql/*.sql regress/sql/*.sql specs/*.spec))))
+test-asan:
+	@$(SOURCES)test/bootstrap tests >/dev/null
+	@$(SOURCES)test/with-server -s asan $(SETTINGS:%=-c %) test/rings $(or $(TESTS),$(sort $(NAMES)))
+
+test-valgrind: NAMES = append fold hostile_json snapshot command projection async_projections subscription receive
+test-valgrind:
+	@$(SOURCES)test/bootstrap tests valgrind >/dev/null
+	@$(SOURCES)test/with-server -s valgrind -c jit=off $(SETTINGS:%=-c %) test/rings $(or $(TESTS),$(NAMES))
+
+coverage:
+	@$(SOURCES)test/bootstrap tests >/dev/null
+	@COPT='--coverage -O0 -Wno-cpp' $(SOURCES)test/with-server $(SETTINGS:%=-c %) test/coverage $(TESTS)
+
+mutants:
+	@$(SOURCES)test/bootstrap tests >/dev/null
+	@$(SOURCES)test/with-server test/mutants $(MUTANTS)
 
 demo:
 	@$(SOURCES)test/with-server test/demo
