@@ -170,7 +170,7 @@ look_behind(Progress *progress, const ProgressWatch *watch, int64 done_to, int64
 {
 	const Subscription *subscription = watch->subscription;
 	RoleSwitch	saved;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	ParkedSet  *parked;
 	bool		is_visible = false;
@@ -180,8 +180,8 @@ look_behind(Progress *progress, const ProgressWatch *watch, int64 done_to, int64
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = EventScanLog(done_to, ForwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(true);
+	scan = EventScanLog(done_to, ForwardScanDirection, snapshot.snapshot);
 	parked = ParkedSetMake(subscription);
 	while (!progress->open && EventScanNext(scan, &event) && EventGlobalPosition(&event) <= position)
 	{
@@ -198,7 +198,7 @@ look_behind(Progress *progress, const ProgressWatch *watch, int64 done_to, int64
 		progress->open = !waits;
 	}
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	if (!progress->open && !is_visible)

@@ -178,7 +178,7 @@ static bool
 look_at_sync(const ProjectionWait *wait)
 {
 	RoleSwitch	saved;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	Event		event;
 	bool		is_visible;
@@ -186,11 +186,11 @@ look_at_sync(const ProjectionWait *wait)
 	if (wait->watch->projection->paused)
 		refuse(wait, "is paused", NULL);
 	saved = RoleSwitchToOwner("events");
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = EventScanLog(wait->position - 1, ForwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(true);
+	scan = EventScanLog(wait->position - 1, ForwardScanDirection, snapshot.snapshot);
 	is_visible = EventScanNext(scan, &event) && EventGlobalPosition(&event) == wait->position;
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	RoleSwitchBack(&saved);
 	return is_visible || HorizonIsSettled(wait->position);
 }

@@ -27,6 +27,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace_d.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -234,6 +236,42 @@ EventsOpenStraight(EventsTable *table)
 		return heap;
 	table_close(heap, AccessShareLock);
 	return NULL;
+}
+
+/*
+ * A snapshot to read the log with: the newest one, or, unless it has to be that, the
+ * transaction's above READ COMMITTED.  The log is locked before it is taken, and until
+ * EventsSnapshotRelease, which belongs to this: else somebody may give the table
+ * other files meanwhile whose rows the snapshot does not show, though they were committed long
+ * ago (pg_repack, ALTER TABLE), and a reader would take them for gaps.  Registered.
+ */
+LogSnapshot
+EventsSnapshotTake(bool newest)
+{
+	LogSnapshot taken = {.relid = EventsTableGet().relid};
+
+	for (;;)
+	{
+		Oid			locked = taken.relid;
+
+		LockRelationOid(locked, AccessShareLock);
+		taken.relid = EventsTableGet().relid;
+		if (taken.relid == locked)
+			break;
+		UnlockRelationOid(locked, AccessShareLock); /* another table has its name now */
+	}
+	/* partitions stay locked to the end, as any SQL that reads them leaves them */
+	if (get_rel_relkind(taken.relid) == RELKIND_PARTITIONED_TABLE)
+		list_free(find_all_inheritors(taken.relid, AccessShareLock, NULL));
+	taken.snapshot = RegisterSnapshot(newest ? GetLatestSnapshot() : InternalQueryFreshSnapshot());
+	return taken;
+}
+
+void
+EventsSnapshotRelease(LogSnapshot snapshot)
+{
+	UnregisterSnapshot(snapshot.snapshot);
+	UnlockRelationOid(snapshot.relid, AccessShareLock);
 }
 
 /* Is the caller subject to row security of the log beyond our own policy? */

@@ -8,6 +8,7 @@
 
 #include "executor/tuptable.h"
 #include "utils/rel.h"
+#include "utils/snapshot.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -53,11 +54,20 @@ typedef struct EventsTable
 	EventColumns columns;
 } EventsTable;
 
+/* A snapshot, and the log that is locked for it. */
+typedef struct LogSnapshot
+{
+	Snapshot	snapshot;
+	Oid			relid;
+} LogSnapshot;
+
 extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);
 extern void EventsRequireRights(AclMode mode);
 extern void EventsCheckRights(AclMode mode);
 extern bool EventsMayRead(void);
+extern LogSnapshot EventsSnapshotTake(bool newest);
+extern void EventsSnapshotRelease(LogSnapshot snapshot);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);

@@ -36,6 +36,10 @@
  * alone.  What the backend learns while the walk is under way (an upcaster
  * reads the log, too) says nothing about the walk's snapshot.
  *
+ * Nor is it sure to show them if the table got other files since then: pg_repack puts
+ * old rows there in a transaction of its own.  So the log is locked first, then the
+ * snapshot is taken (EventsSnapshotTake).
+ *
  * What the isolation levels mean.  In READ COMMITTED a walk that has learnt
  * more begins anew, with a new snapshot.  Above it the snapshot is that of the
  * transaction and older than the question, so an event that settled since then
@@ -503,14 +507,14 @@ pass_gap(const HorizonScan *walk, int64 number)
 static bool
 is_empty_now(int64 after_position, int64 before_position)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanLog(after_position, ForwardScanDirection, snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanLog(after_position, ForwardScanDirection, snapshot.snapshot);
 	Event		event;
 	bool		empty;
 
 	empty = !EventScanNext(scan, &event) || EventGlobalPosition(&event) >= before_position;
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return empty;
 }
 
@@ -522,16 +526,16 @@ static void
 open_scan(HorizonScan *walk)
 {
 	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
-	walk->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	walk->snapshot = EventsSnapshotTake(false);
 	walk->scan = EventScanLog(walk->before_node + walk->number, ForwardScanDirection,
-							  walk->snapshot);
+							  walk->snapshot.snapshot);
 }
 
 static void
 close_scan(HorizonScan *walk)
 {
 	EventScanEnd(walk->scan);
-	UnregisterSnapshot(walk->snapshot);
+	EventsSnapshotRelease(walk->snapshot);
 }
 
 /*
@@ -555,11 +559,12 @@ open_filtered(HorizonScan *walk, const EventFilter *filter)
 		walk->filtered_to = Min(walk->filtered_to, own - 1);
 	if (walk->filtered_to <= walk->number)
 		return false;
-	walk->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	walk->snapshot = EventsSnapshotTake(false);
 	walk->filtered = EventFilterScan(filter, walk->before_node + walk->number,
-									 walk->before_node + walk->filtered_to, walk->snapshot);
+									 walk->before_node + walk->filtered_to,
+									 walk->snapshot.snapshot);
 	if (walk->filtered == NULL)
-		UnregisterSnapshot(walk->snapshot);
+		EventsSnapshotRelease(walk->snapshot);
 	return walk->filtered != NULL;
 }
 
@@ -567,7 +572,7 @@ static void
 close_filtered(HorizonScan *walk)
 {
 	EventFilterEnd(walk->filtered);
-	UnregisterSnapshot(walk->snapshot);
+	EventsSnapshotRelease(walk->snapshot);
 	walk->filtered = NULL;
 }
 
@@ -708,17 +713,17 @@ highest_visible_number(int64 up_to)
 {
 	int64		own = first_own_number();
 	int64		bound = PositionOfNumber(own != 0 ? Min(up_to, own - 1) : up_to);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	LogSnapshot snapshot = EventsSnapshotTake(true);
 	EventScan  *scan;
 	Event		event;
 	int64		number = 0;
 
-	scan = EventScanLog(bound, BackwardScanDirection, snapshot);
+	scan = EventScanLog(bound, BackwardScanDirection, snapshot.snapshot);
 	if (EventScanNext(scan, &event) &&
 		POSITION_NODE(EventGlobalPosition(&event)) == PositionNodeId)
 		number = POSITION_NUMBER(EventGlobalPosition(&event));
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return number;
 }
 

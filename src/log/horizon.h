@@ -20,7 +20,7 @@ typedef struct HorizonScan
 	int64		number;			/* of the last event passed; 0 before the first */
 	int64		settled_number; /* known to be settled before the snapshot was taken */
 	TimestampTz deadline;		/* wait for a gap until then */
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	FilterScan *filtered;		/* in its place at first, or NULL */
 	int64		filtered_to;	/* number of the last event that this passes */

@@ -83,7 +83,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	EventScan  *scan;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	Event		event;
 
 	key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
@@ -98,13 +98,14 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	RegistryFunctionCallsInit(&calls);
-	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	snapshot = EventsSnapshotTake(false);
 	scan = EventScanStream(&key, from_sequence,
-						   backward ? BackwardScanDirection : ForwardScanDirection, snapshot);
+						   backward ? BackwardScanDirection : ForwardScanDirection,
+						   snapshot.snapshot);
 	while (max_count-- > 0 && EventScanNext(scan, &event))
 		put_event(result, &event, raw ? NULL : &calls, work);
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	RegistryFunctionCallsEnd(&calls);
 	RegistryLeave();
 	return (Datum) 0;

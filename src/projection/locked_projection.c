@@ -171,8 +171,8 @@ LockedProjectionHandlesVisible(LockedProjection *locked)
 {
 	Coverage   *visible = &locked->handled;
 	int64		settled = HorizonSettled(0);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanLog(settled, ForwardScanDirection, snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanLog(settled, ForwardScanDirection, snapshot.snapshot);
 	Event		event;
 
 	*visible = (Coverage)
@@ -182,7 +182,7 @@ LockedProjectionHandlesVisible(LockedProjection *locked)
 	while (EventScanNext(scan, &event))
 		CoverageAdd(visible, EventGlobalPosition(&event), settled);
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 }
 
 /*

@@ -73,10 +73,10 @@ bool
 ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 {
 	int64		settled = HorizonSettled(0);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	LogSnapshot snapshot = EventsSnapshotTake(true);
 	int64		after = CoverageFirstMissing(handled) - 1;
-	int64		last = last_position(snapshot);
-	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot);
+	int64		last = last_position(snapshot.snapshot);
+	EventScan  *scan = EventScanLog(after, ForwardScanDirection, snapshot.snapshot);
 	Coverage	visible = {.position = after};
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext work = AllocSetContextCreate(caller, "cqrs_es replay", ALLOCSET_DEFAULT_SIZES);
@@ -125,7 +125,7 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	DeferredConstraintRelease(held);
 	ProjectionStatusProgressEnd();
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	MemoryContextDelete(work);
 	MemoryContextSwitchTo(replay->memory);
 	replay->tallies = HandlerTallies(replay->projection, replay->tallies);
@@ -247,8 +247,8 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 	StreamKey	key = {skipped->aggregate_type, skipped->aggregate_id, skipped->tenant_id};
 	Replay		replay = {.projection = projection,.skip = true,.memory = CurrentMemoryContext,
 		.old_to = skipped->in_rebuild ? PG_INT64_MAX : 0};
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanStream(&key, skipped->sequence, ForwardScanDirection, snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanStream(&key, skipped->sequence, ForwardScanDirection, snapshot.snapshot);
 	List	   *held = begin(&replay);
 	int			guc_level = 0;
 	Event		event;
@@ -261,7 +261,7 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 	FixedSettingsRestore(guc_level);
 	DeferredConstraintRelease(held);
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	if (replay.skipped == 0)
 		SkippedEventDelete(projection->name, skipped);
 	return replay.skipped == 0;
@@ -348,10 +348,10 @@ note_progress(Replay *replay, int64 last, int64 position)
 int64
 ReplayLastPosition(void)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		position = last_position(snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	int64		position = last_position(snapshot.snapshot);
 
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return position;
 }
 
