@@ -68,7 +68,7 @@ typedef struct Fold
 	FoldWatch  *watch;			/* or NULL */
 
 	EventScan  *scan;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	PayloadBuffer buffer;
 	MemoryContext memory;		/* of all this */
 	MemoryContext event_memory; /* of one event */
@@ -362,7 +362,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->event_memory = AllocSetContextCreate(fold->memory, "cqrs_es fold event",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
-	fold->snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	fold->snapshot = EventsSnapshotTake(false);
 	if (from)
 	{
 		stored.last_sequence = from->version;
@@ -370,7 +370,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 		stored.state = from->state;
 	}
 	else if (point.sequence == 0 || as_caller ||
-			 !SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot, &stored))
+			 !SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot.snapshot, &stored))
 	{
 		stored.last_sequence = 0;
 		stored.last_event_at = DT_NOBEGIN;
@@ -383,8 +383,8 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->watch = NULL;
 	ReducerStateInit(&fold->state, stored.state);
 	fold->scan = as_caller ?
-		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot) :
-		EventScanWholeStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot);
+		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot.snapshot) :
+		EventScanWholeStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot.snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
@@ -441,7 +441,7 @@ fold_end(Fold *fold)
 	FoldedState folded;
 
 	EventScanEnd(fold->scan);
-	UnregisterSnapshot(fold->snapshot);
+	EventsSnapshotRelease(fold->snapshot);
 	ReducerStateEnd(&fold->state);
 	folded.version = fold->version;
 	folded.last_event_at = fold->last_event_at;

@@ -244,7 +244,7 @@ int64
 CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 			  int64 *global_position)
 {
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	char	   *id;
 	int64		last = Max(*searched, loaded);
@@ -253,8 +253,8 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 
 	if (!identity->is_given)
 		return 0;
-	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	scan = EventScanStream(identity->key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(false);
+	scan = EventScanStream(identity->key, PG_INT64_MAX, BackwardScanDirection, snapshot.snapshot);
 	id = EventIdText(&identity->id);
 	while (version == 0 && EventScanNext(scan, &event) && EventSequence(&event) > *searched)
 	{
@@ -276,7 +276,7 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 			pfree(metadata);
 	}
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	*searched = last;
 	return version;
 }

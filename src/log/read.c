@@ -207,12 +207,17 @@ Datum
 cqrs_es_stream_version(PG_FUNCTION_ARGS)
 {
 	StreamKey	key;
+	LogSnapshot snapshot;
+	int64		version;
 
 	key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	key.tenant_id = TenancyCurrent();
 	EventsRequireRights(ACL_SELECT);
-	PG_RETURN_INT64(EventScanLast(&key, InternalQueryFreshSnapshot()).version);
+	snapshot = EventsSnapshotTake(false);
+	version = EventScanLast(&key, snapshot.snapshot).version;
+	EventsSnapshotRelease(snapshot);
+	PG_RETURN_INT64(version);
 }
 
 /* A limit as in LIMIT: NULL is none, 0 is none at all, less is an error (2201W). */
