@@ -144,7 +144,7 @@ may_be_planted(Oid owner)
 
 	foreach(lc, RoleSwitchPastDefiners())
 		if (may_plant(lfirst_oid(lc), owner))
-			return true;
+		return true;
 	return may_plant(GetSessionUserId(), owner) || may_plant(GetOuterUserId(), owner);
 }
 

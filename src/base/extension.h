@@ -14,7 +14,7 @@ typedef enum ExtensionState
 	EXTENSION_ABSENT,
 	EXTENSION_OTHER_VERSION,	/* than that of this library */
 	EXTENSION_PRESENT
-}			ExtensionState;
+} ExtensionState;
 
 extern Oid	ExtensionRelid(const char *relname);
 extern ExtensionState ExtensionLook(Oid *extension);

@@ -77,6 +77,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_drop_subscription);
 
 static void begin_declaration(Declaration *declaration, const text *name);
 static void set_option(Declaration *declaration, Option option, NullableDatum value);
+static void set_value(Declaration *declaration, Option option, Datum value);
 static void set_filters(Declaration *declaration, NullableDatum aggregate_types,
 						NullableDatum event_types, bool may_be_empty);
 static void set_types(Declaration *declaration, Option option, NullableDatum value,
@@ -140,9 +141,8 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 	set_interval(&declaration, OPTION_RETRY_DELAY_MAX, fcinfo->args[9], "retry_delay_max", 0);
 	set_interval(&declaration, OPTION_LEASE, fcinfo->args[10], "lease", 1);
 	if (tenant_id)
-		set_option(&declaration, OPTION_TENANT_ID,
-				   (NullableDatum) {.value = PointerGetDatum(tenant_id)});
-	set_option(&declaration, OPTION_OWNER, (NullableDatum) {.value = ObjectIdGetDatum(GetUserId())});
+		set_value(&declaration, OPTION_TENANT_ID, PointerGetDatum(tenant_id));
+	set_value(&declaration, OPTION_OWNER, ObjectIdGetDatum(GetUserId()));
 	set_defaults(&declaration);
 	check_options(&declaration);
 
@@ -499,6 +499,14 @@ set_option(Declaration *declaration, Option option, NullableDatum value)
 }
 
 static void
+set_value(Declaration *declaration, Option option, Datum value)
+{
+	NullableDatum given = {.value = value};
+
+	set_option(declaration, option, given);
+}
+
+static void
 set_filters(Declaration *declaration, NullableDatum aggregate_types, NullableDatum event_types,
 			bool may_be_empty)
 {
@@ -577,6 +585,7 @@ set_interval(Declaration *declaration, Option option, NullableDatum value, const
 static void
 set_role(Declaration *declaration, Option option, NullableDatum value, const char *what)
 {
+	NullableDatum nobody = {.isnull = true};
 	Oid			role;
 
 	if (value.isnull)
@@ -584,7 +593,7 @@ set_role(Declaration *declaration, Option option, NullableDatum value, const cha
 	role = DatumGetObjectId(value.value);
 	if (!OidIsValid(role))
 	{
-		set_option(declaration, option, (NullableDatum) {.isnull = true});
+		set_option(declaration, option, nobody);
 		return;
 	}
 	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
@@ -617,7 +626,7 @@ static void
 set_default(Declaration *declaration, Option option, Datum value)
 {
 	if (declaration->nulls[option + 1] == 'n')
-		set_option(declaration, option, (NullableDatum) {.value = value});
+		set_value(declaration, option, value);
 }
 
 static bool

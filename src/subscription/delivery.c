@@ -296,9 +296,10 @@ look_around(Delivery *delivery)
 		" FROM cqrs_es.consumers AS c WHERE c.subscription OPERATOR(pg_catalog.=) $1) AS c",
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TIMESTAMPTZOID}
 	};
+
 	/* an index is looked up by a time that is given, not by clock_timestamp() */
 	Datum		values[3] = {PointerGetDatum(delivery->subscription->name), PointerGetDatum(delivery->consumer),
-	TimestampTzGetDatum(GetCurrentTimestamp())};
+		TimestampTzGetDatum(GetCurrentTimestamp())};
 	Outlook    *outlook = &delivery->outlook;
 	QueryRow	row;
 

@@ -166,8 +166,8 @@ look_at_share(DeliveryWait *wait, const Subscription *subscription, const QueryR
 		return false;
 	SubscriptionRequireReadable(DatumGetInt64(InternalQueryDatum(row, "position", NULL)));
 	return ((InternalQueryText(row, "parked_at") && has_come(row, "parked_at", longest_ms)) ||
-		 (InternalQueryText(row, "letter_at") && has_come(row, "letter_at", longest_ms)) ||
-		 has_event(wait, subscription, row, longest_ms));
+			(InternalQueryText(row, "letter_at") && has_come(row, "letter_at", longest_ms)) ||
+			has_event(wait, subscription, row, longest_ms));
 }
 
 /* Has another transaction that has not ended locked the row, or changed it? */
@@ -263,6 +263,9 @@ looked_at(DeliveryWait *wait, const QueryRow *row, int64 position)
 		wait->looked_at[i].xmin = InvalidTransactionId;
 	}
 	if (wait->looked_at[i].xmin != xmin || wait->looked_at[i].position < position)
-		wait->looked_at[i] = (LookedAt) {share, xmin, position};
+		wait->looked_at[i] = (LookedAt)
+	{
+		share, xmin, position
+	};
 	return &wait->looked_at[i];
 }

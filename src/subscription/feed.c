@@ -101,7 +101,7 @@ FeedOrder(const text *name, bool per_stream)
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
 	};
 	Datum		values[3] = {PointerGetDatum(name), CStringGetTextDatum(ORDERING(per_stream)),
-	CStringGetTextDatum(ON_FAILURE(per_stream))};
+		CStringGetTextDatum(ON_FAILURE(per_stream))};
 
 	SPI_connect();
 	(void) SubscriptionWrite(&query, values, NULL);

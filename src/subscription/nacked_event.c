@@ -51,7 +51,7 @@ NackedEventStore(Share *share, const NackedEvent *nacked)
 		PointerGetDatum(nacked->key.tenant_id), Int64GetDatum(nacked->sequence),
 		Int64GetDatum(nacked->global_position), UUIDPGetDatum(&share->batch),
 		Int32GetDatum(nacked->attempts), IntervalPGetDatum(nacked->retry_after),
-	BoolGetDatum(nacked->give_up), PointerGetDatum(nacked->error)};
+		BoolGetDatum(nacked->give_up), PointerGetDatum(nacked->error)};
 	char		nulls[11];
 
 	memset(nulls, ' ', sizeof(nulls));

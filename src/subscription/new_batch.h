@@ -24,8 +24,8 @@ typedef struct BatchSink
 
 	bool		as_stored;		/* the events; else in their newest versions */
 	Size		max_bytes;		/* of the rows, but for the last; 0: any number */
-	int64		stop_at;		/* events behind the share's position, up to this one, are
-								 * not mixed with others; 0: none */
+	int64		stop_at;		/* events behind the share's position, up to this one,
+								 * are not mixed with others; 0: none */
 } BatchSink;
 
 typedef struct NewBatch

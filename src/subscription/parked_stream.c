@@ -55,7 +55,7 @@ ParkedStreamsDue(const Subscription *subscription, const Share *share, int max_c
 		.nargs = 4,.argtypes = {TEXTOID, BITOID, INT4OID, TIMESTAMPTZOID}
 	};
 	Datum		values[4] = {PointerGetDatum(subscription->name), SlotSetToDatum(&share->slots),
-	Int32GetDatum(max_count), TimestampTzGetDatum(GetCurrentTimestamp())};
+		Int32GetDatum(max_count), TimestampTzGetDatum(GetCurrentTimestamp())};
 	int			nrows = (int) ShareQuery(&query, values, NULL);
 	ParkedStream *list = palloc(Max(nrows, 1) * sizeof(ParkedStream));
 	int			i;
@@ -87,7 +87,7 @@ ParkedStreamFind(const Subscription *subscription, const StreamKey *key)
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
 	Datum		values[4] = {PointerGetDatum(subscription->name), PointerGetDatum(key->aggregate_type),
-	PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id)};
+		PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id)};
 	ParkedStream *parked;
 	QueryRow	row;
 
@@ -124,9 +124,9 @@ ParkedStreamPark(const Subscription *subscription, const StreamKey *key, int64 s
 	Datum		values[10] = {PointerGetDatum(subscription->name), PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id),
 		Int16GetDatum(SlotOf(key)), Int64GetDatum(sequence), Int64GetDatum(global_position),
-	Int32GetDatum(attempts), TimestampTzGetDatum(retry_at), PointerGetDatum(error)};
+		Int32GetDatum(attempts), TimestampTzGetDatum(retry_at), PointerGetDatum(error)};
 	char		nulls[10] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ',
-	retry_at != 0 ? ' ' : 'n', error ? ' ' : 'n'};
+		retry_at != 0 ? ' ' : 'n', error ? ' ' : 'n'};
 
 	(void) InternalQueryWriteNewest(&query, values, nulls);
 }
@@ -143,7 +143,7 @@ ParkedStreamHandOut(const Subscription *subscription, const ParkedStream *parked
 	};
 	Datum		values[6] = {PointerGetDatum(subscription->name),
 		PointerGetDatum(parked->key.aggregate_type), PointerGetDatum(parked->key.aggregate_id),
-	PointerGetDatum(parked->key.tenant_id), UUIDPGetDatum(token), Int64GetDatum(handed_to)};
+		PointerGetDatum(parked->key.tenant_id), UUIDPGetDatum(token), Int64GetDatum(handed_to)};
 
 	(void) InternalQueryWriteNewest(&query, values, NULL);
 }
@@ -162,7 +162,7 @@ ParkedStreamRejoin(const Subscription *subscription, const ParkedStream *parked)
 	};
 	Datum		values[5] = {PointerGetDatum(subscription->name),
 		PointerGetDatum(parked->key.aggregate_type), PointerGetDatum(parked->key.aggregate_id),
-	PointerGetDatum(parked->key.tenant_id), Int64GetDatum(parked->sequence)};
+		PointerGetDatum(parked->key.tenant_id), Int64GetDatum(parked->sequence)};
 
 	(void) InternalQueryWriteNewest(&query, values, NULL);
 }
@@ -202,7 +202,7 @@ ParkedStreamsReturn(const Subscription *subscription, const pg_uuid_t *token, co
 		.nargs = 3,.argtypes = {TEXTOID, UUIDOID, TEXTOID}
 	};
 	Datum		values[3] = {PointerGetDatum(subscription->name), UUIDPGetDatum(token),
-	PointerGetDatum(lost_by)};
+		PointerGetDatum(lost_by)};
 
 	(void) InternalQueryWriteNewest(lost_by ? &lose : &give_back, values, NULL);
 }

@@ -16,7 +16,8 @@ typedef struct ParkedStream
 	int64		sequence;		/* of the first event that is not done */
 	int			attempts;		/* so often it has failed */
 	int			deliveries;		/* so often a consumer was lost with it alone */
-	int64		suspect_to;		/* up to this sequence consumers may die of it; 0: of nothing */
+	int64		suspect_to;		/* up to this sequence consumers may die of it; 0: of
+								 * nothing */
 	TimestampTz retry_at;		/* 0: when somebody decides */
 	bool		in_hand;		/* in `batch`, if that still is in hand */
 	pg_uuid_t	batch;

@@ -119,7 +119,7 @@ ShareLockNext(const Subscription *subscription, const text *consumer, bool resum
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, BOOLOID, INT8ARRAYOID, INT8OID}
 	};
 	Datum		values[5] = {PointerGetDatum(subscription->name), PointerGetDatum(consumer),
-	BoolGetDatum(resume), numbers_array(tried, ntried), Int64GetDatum(before_position)};
+		BoolGetDatum(resume), numbers_array(tried, ntried), Int64GetDatum(before_position)};
 	QueryRow	row;
 
 	if (InternalQueryWriteNewest(&query, values, NULL) == 0)
@@ -168,7 +168,7 @@ ShareLockBatch(const Subscription *subscription, const pg_uuid_t *token)
 		.nargs = 3,.argtypes = {INT8OID, UUIDOID, TEXTOID}
 	};
 	Datum		values[3] = {Int64GetDatum(BatchTokenShare(token)), UUIDPGetDatum(token),
-	PointerGetDatum(subscription->name)};
+		PointerGetDatum(subscription->name)};
 	QueryRow	row;
 
 	if (InternalQueryWriteNewest(&lock, values, NULL) == 0)
@@ -227,7 +227,7 @@ ShareStore(const Share *share)
 		Int32GetDatum(share->failures_in_row), Int32GetDatum(share->circuit),
 		TimestampTzGetDatum(share->retry_at), Int64GetDatum(share->failed_position),
 		Int32GetDatum(share->attempts), PointerGetDatum(share->error),
-	Int64GetDatum(share->alone_position), BoolGetDatum(share->has_notes)};
+		Int64GetDatum(share->alone_position), BoolGetDatum(share->has_notes)};
 	char		nulls[24];
 
 	Assert(!in_hand || (share->consumer && share->leased_until != 0));
@@ -269,7 +269,7 @@ ShareSplit(const Subscription *subscription, Share *share)
 	SlotSet		half;
 	Datum		values[6] = {PointerGetDatum(subscription->name), 0, Int64GetDatum(share->position),
 		TimestampTzGetDatum(share->position_at), Int32GetDatum(share->failures_in_row),
-	Int32GetDatum(share->circuit)};
+		Int32GetDatum(share->circuit)};
 
 	SlotSetHalve(&share->slots, &half);
 	values[1] = SlotSetToDatum(&half);
@@ -299,7 +299,7 @@ ShareMerge(const Subscription *subscription, Share *share, int max_count)
 		.nargs = 1,.argtypes = {INT8ARRAYOID}
 	};
 	Datum		values[4] = {PointerGetDatum(subscription->name), Int64GetDatum(share->number),
-	Int64GetDatum(share->position), Int32GetDatum(max_count)};
+		Int64GetDatum(share->position), Int32GetDatum(max_count)};
 	int			n = (int) InternalQueryWriteNewest(&lock, values, NULL);
 	int64	   *numbers = palloc(Max(n, 1) * sizeof(int64));
 	Datum		array;

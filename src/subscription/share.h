@@ -37,13 +37,15 @@ typedef struct Share
 	TimestampTz handed_out_at;
 	TimestampTz leased_until;
 	text	   *consumer;		/* also of the batch before; NULL: none yet */
-	bool		has_notes;		/* of events that were nacked, in this batch or one before */
+	bool		has_notes;		/* of events that were nacked, in this batch or one
+								 * before */
 	BatchKind	last_kind;
 
 	/* crash loops */
 	int64		alone_position; /* of the first event of the last batch of one; 0: none */
 	int			deliveries;		/* so often a consumer was lost with just that */
-	text	   *lost_by;		/* who lost the last batch; NULL: nobody since the position moved */
+	text	   *lost_by;		/* who lost the last batch; NULL: nobody since the
+								 * position moved */
 	int64		suspect_end;	/* up to here consumers may die; 0: nothing is suspect */
 	int			batch_limit;	/* there so many events at most; 0: as many as wanted */
 

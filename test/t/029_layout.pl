@@ -25,13 +25,16 @@ is(join(' ', unlisted("typedef struct Planted\n{\n\tint\t\t\ta;\n} Planted;\n"))
 my $version = `pg_bsd_indent --version 2>&1` // '';
 SKIP:
 {
-	skip 'this needs pg_bsd_indent 2.1.1', 2 unless $version =~ /\b2\.1\.1\b/;
+	skip 'this needs pg_bsd_indent 2.1.1', 4 unless $version =~ /\b2\.1\.1\b/;
 
 	is(`cd '$root' && test/indent --check 2>&1`, '', 'the sources are laid out');
+	is($?, 0, 'all of them');
 
 	my $copy = PostgreSQL::Test::Utils::tempdir();
 	system("cp -r '$root/src' '$copy' && mkdir '$copy/test' && cp '$root/test/indent' '$copy/test'") == 0 or die;
 	append_to_file("$copy/src/module.c", "int planted( int  a );\n");
 	like(`'$copy/test/indent' --check 2>&1`, qr/^-int planted\( int  a \);$/m, 'what is not would be found');
+	append_to_file("$copy/src/base/text.c", "int planted = f((A) {.a = 1});\n");
+	like(`'$copy/test/indent' --check 2>&1`, qr{does not understand src/base/text\.c}, 'nor is anything passed over');
 }
 done_testing();
