@@ -212,19 +212,19 @@ look_at_event(Progress *progress, const ProgressWatch *watch, int64 position)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	RoleSwitch	saved;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	Event		event;
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = EventScanLog(position - 1, ForwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(true);
+	scan = EventScanLog(position - 1, ForwardScanDirection, snapshot.snapshot);
 	while (EventScanNext(scan, &event) && EventGlobalPosition(&event) == position)
 		if (SubscriptionWants(watch->subscription, &event))
 			look_at_stream(progress, watch->feed, &event, caller);
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 }

@@ -172,8 +172,8 @@ cqrs_es_nack_event(PG_FUNCTION_ARGS)
 static Event *
 event_in_hand(const BatchCall *call, int64 position, const pg_uuid_t *event_id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanLog(position - 1, ForwardScanDirection, snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanLog(position - 1, ForwardScanDirection, snapshot.snapshot);
 	List	   *events = NIL;
 	Event	   *found = NULL;
 	Event		event;
@@ -184,7 +184,7 @@ event_in_hand(const BatchCall *call, int64 position, const pg_uuid_t *event_id)
 			memcmp(DatumGetUUIDP(event.values[EVENT_EVENT_ID]), event_id, UUID_LEN) == 0)
 			events = lappend(events, EventCopy(&event));
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	foreach(lc, events)
 	{
 		if (!is_in_hand(call->subscription, call->share, lfirst(lc)))
@@ -438,7 +438,7 @@ look_at_failure(const Subscription *subscription, const Share *share, Failure *f
 {
 	const NackedEvent *nacked = failure->nacked;
 	int64		undone = 0;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	Event		event;
 
@@ -448,8 +448,8 @@ look_at_failure(const Subscription *subscription, const Share *share, Failure *f
 		if (failure->letter == NULL)
 			failure->parked = ParkedStreamFind(subscription, &nacked->key);
 	}
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = EventScanWholeStream(&nacked->key, nacked->sequence, ForwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(true);
+	scan = EventScanWholeStream(&nacked->key, nacked->sequence, ForwardScanDirection, snapshot.snapshot);
 	while (EventScanNext(scan, &event))
 	{
 		if (failure->letter ? EventSequence(&event) > nacked->sequence :
@@ -462,7 +462,7 @@ look_at_failure(const Subscription *subscription, const Share *share, Failure *f
 			undone++;
 	}
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return undone;
 }
 
@@ -542,8 +542,8 @@ stop(Subscription *subscription, const text *error)
 static int64
 count_wanted_from(const Subscription *subscription, int64 position, int64 up_to_position)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	EventScan  *scan = EventScanLog(position - 1, ForwardScanDirection, snapshot);
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanLog(position - 1, ForwardScanDirection, snapshot.snapshot);
 	int64		n = 0;
 	Event		event;
 
@@ -551,7 +551,7 @@ count_wanted_from(const Subscription *subscription, int64 position, int64 up_to_
 		if (SubscriptionWants(subscription, &event))
 			n++;
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return n;
 }
 
@@ -618,15 +618,15 @@ BatchNote(const Subscription *subscription, Share *share, const Event *event, te
 static bool
 note_overtaken(const Share *share, const Event *event, NackedEvent *note)
 {
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	EventScan  *scan;
 	Event		before;
 	bool		found = false;
 
 	if (EventSequence(event) == 1)
 		return false;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = EventScanWholeStream(&note->key, EventSequence(event) - 1, BackwardScanDirection, snapshot);
+	snapshot = EventsSnapshotTake(true);
+	scan = EventScanWholeStream(&note->key, EventSequence(event) - 1, BackwardScanDirection, snapshot.snapshot);
 	while (EventScanNext(scan, &before) &&
 		   EventGlobalPosition(&before) > EventGlobalPosition(event) &&
 		   EventGlobalPosition(&before) <= share->batch_end)
@@ -636,7 +636,7 @@ note_overtaken(const Share *share, const Event *event, NackedEvent *note)
 		found = true;
 	}
 	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return found;
 }
 

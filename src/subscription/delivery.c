@@ -104,8 +104,8 @@ static bool make_next_batch(Delivery *delivery);
 static bool make_batch(Delivery *delivery, BatchKind kind);
 static int	batch_limit(const Delivery *delivery);
 static bool retry_batch(Delivery *delivery);
-static bool add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot snapshot);
-static bool add_letter(Delivery *delivery, const DeadLetter *letter, Snapshot snapshot);
+static bool add_parked(Delivery *delivery, const ParkedStream *parked, int limit, LogSnapshot snapshot);
+static bool add_letter(Delivery *delivery, const DeadLetter *letter, LogSnapshot snapshot);
 static bool cursor_batch(Delivery *delivery);
 static void walk_up_to_failed(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes,
 							  int nnotes);
@@ -420,14 +420,14 @@ retry_batch(Delivery *delivery)
 	int			nletters;
 	ParkedStream *parked;
 	DeadLetter *letters;
-	Snapshot	snapshot;
+	LogSnapshot snapshot;
 	int			i;
 
 	if (!delivery->outlook.has_due && !delivery->outlook.has_letters)
 		return false;
 	parked = ParkedStreamsDue(subscription, delivery->share, limit, &nparked);
 	letters = DeadLettersDue(subscription, delivery->share, limit, &nletters);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = EventsSnapshotTake(true);
 	if (nletters == 0 || (nparked > 0 && parked[0].retry_at <= letters[0].retry_at))
 		for (i = 0; i < nparked && !NewBatchIsFull(&delivery->batch, limit); i++)
 			if (!add_parked(delivery, &parked[i], limit, snapshot))
@@ -439,7 +439,7 @@ retry_batch(Delivery *delivery)
 		for (i = 0; i < nletters && !NewBatchIsFull(&delivery->batch, limit); i++)
 			if (!add_letter(delivery, &letters[i], snapshot))
 				DeadLetterFailed(&letters[i], letters[i].attempts, 0, NULL);
-	UnregisterSnapshot(snapshot);
+	EventsSnapshotRelease(snapshot);
 	return delivery->batch.n > 0;
 }
 
@@ -448,11 +448,11 @@ retry_batch(Delivery *delivery)
  * where consumers may die of it.  False when there is nothing.
  */
 static bool
-add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot snapshot)
+add_parked(Delivery *delivery, const ParkedStream *parked, int limit, LogSnapshot snapshot)
 {
 	bool		is_suspect = parked->suspect_to >= parked->sequence;
 	text	   *given_up = BatchGivenUp(delivery->subscription, parked->deliveries);
-	EventScan  *scan = EventScanWholeStream(&parked->key, parked->sequence, ForwardScanDirection, snapshot);
+	EventScan  *scan = EventScanWholeStream(&parked->key, parked->sequence, ForwardScanDirection, snapshot.snapshot);
 	int64		handed_to = 0;
 	Event		event;
 
@@ -482,11 +482,11 @@ add_parked(Delivery *delivery, const ParkedStream *parked, int limit, Snapshot s
 
 /* Add a letter's event; false when it is not in the log. */
 static bool
-add_letter(Delivery *delivery, const DeadLetter *letter, Snapshot snapshot)
+add_letter(Delivery *delivery, const DeadLetter *letter, LogSnapshot snapshot)
 {
 	text	   *given_up = BatchGivenUp(delivery->subscription, letter->deliveries);
 	int			attempt = 1 + letter->attempts + Max(letter->deliveries, letter->is_suspect ? 1 : 0);
-	EventScan  *scan = EventScanWholeStream(&letter->key, letter->sequence, ForwardScanDirection, snapshot);
+	EventScan  *scan = EventScanWholeStream(&letter->key, letter->sequence, ForwardScanDirection, snapshot.snapshot);
 	Event		event;
 	bool		found = EventScanNext(scan, &event) && EventSequence(&event) == letter->sequence;
 

@@ -233,13 +233,13 @@ count_behind(const Subscription *subscription, int64 most, TimestampTz *first)
 	HorizonScanEnd(&walk);
 	if (goes_on(&count))
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		LogSnapshot snapshot = EventsSnapshotTake(true);
 
-		scan = EventScanLog(walk.position, ForwardScanDirection, snapshot);
+		scan = EventScanLog(walk.position, ForwardScanDirection, snapshot.snapshot);
 		while (goes_on(&count) && EventScanNext(scan, &event))
 			look_at(&count, &event);
 		EventScanEnd(scan);
-		UnregisterSnapshot(snapshot);
+		EventsSnapshotRelease(snapshot);
 	}
 	RoleSwitchBack(&saved);
 	return count.n;
