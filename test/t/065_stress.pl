@@ -194,6 +194,7 @@ my @read = (
 	q{SELECT * FROM cqrs_es.read_stream('<t|u>', 's<1|2|3>', max_count => 5, backward => <true|false>)},
 	q{SELECT * FROM cqrs_es.read_all(<0|10>, 20, <NULL|'{t}'>, <NULL|'{e}'>, all_tenants => <true|false>)},
 	q{SELECT * FROM cqrs_es.read_page(<0|10>, 20)},
+	q{SELECT * FROM cqrs_es.<log_status|unsettled_transactions|counters>},
 	q{SELECT cqrs_es.stream_version('<t|u>', 's1'), cqrs_es.settled_position(), cqrs_es.log_id(), cqrs_es.last_position(), cqrs_es.current_tenant(), cqrs_es.new_event_id(), cqrs_es.id_from_text('a')},
 	q{SELECT cqrs_es.wait_for_position(1, '10 ms'), cqrs_es.publish_settled()},
 	q{SELECT * FROM cqrs_es.tenants(); SELECT * FROM cqrs_es.event_types()},
@@ -388,7 +389,9 @@ sub explained
 	}
 	$judged++;
 	$broken++ if $errors;
-	return $failures && !$errors ? "$projection fails, and nothing is said: $failures" : $errors && !$failures ? "$projection works, but it is said: $errors" : '';
+	# an append runs with the rights of definers: only a replay needs the owner
+	my $is_replays = $errors =~ /which owns the projection, does not exist/;
+	return $failures && !$errors ? "$projection fails, and nothing is said: $failures" : $errors && !$failures && !$is_replays ? "$projection works, but it is said: $errors" : '';
 }
 # One session declares, and drops what was declared from below; then it is looked at what has become
 # of it. That is the same in each run.
