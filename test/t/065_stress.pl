@@ -390,7 +390,7 @@ sub explained
 	$judged++;
 	$broken++ if $errors;
 	# an append runs with the rights of definers: only a replay needs the owner
-	my $is_replays = $errors =~ /which owns the projection, does not exist/;
+	my $is_replays = ($errors // '') =~ /which owns the projection, does not exist/;
 	return $failures && !$errors ? "$projection fails, and nothing is said: $failures" : $errors && !$failures && !$is_replays ? "$projection works, but it is said: $errors" : '';
 }
 # One session declares, and drops what was declared from below; then it is looked at what has become
