@@ -140,13 +140,11 @@ check_as_definer(DefinerStatement *statement)
 		require_rights(plan);
 		SPI_finish();
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
 		LentSessionEnd(&lent);
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	LentSessionEnd(&lent);
 	RoleSwitchBack(&saved);
 }
 
@@ -178,13 +176,11 @@ DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_
 		params->parserSetupArg = statement;
 		rc = SPI_execute_plan_extended(statement->plan, &options);
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
 		LentSessionEnd(&lent);
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	LentSessionEnd(&lent);
 	if (rc < 0)
 		elog(ERROR, "could not run a definer's statement: %s", SPI_result_code_string(rc));
 	RoleSwitchBack(&saved);

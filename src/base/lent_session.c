@@ -25,13 +25,11 @@
  *		{
  *			...
  *		}
- *		PG_CATCH();
+ *		PG_FINALLY();
  *		{
  *			LentSessionEnd(&lent);
- *			PG_RE_THROW();
  *		}
  *		PG_END_TRY();
- *		LentSessionEnd(&lent);
  *
  * Most sessions have none that could be run, and it costs next to nothing.
  *-------------------------------------------------------------------------

@@ -502,13 +502,11 @@ tell_queued(const QueuedEvent *item)
 	{
 		tell(item->event, item->cause);
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
 		LentSessionEnd(&lent);
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	LentSessionEnd(&lent);
 	RoleSwitchBack(&saved);
 	current.audience = InvalidOid;
 }

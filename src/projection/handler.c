@@ -111,6 +111,8 @@ static void project(const Event *event);
 static bool acts_for_others(Projection *projection);
 static bool run_all(Projection **projections, int n, const Event *event, int how);
 static void lift(const Projection *projection, Event *event, int how);
+static void lift_as_owner(const Projection *projection, Event *event);
+static void lift_as_caller(Event *event);
 static void run(Handler *handler, const Event *event, int how);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
@@ -428,13 +430,11 @@ HandlerCheckConstraints(const Projection *projection)
 		{
 			DeferredConstraintCheck(waiting);
 		}
-		PG_CATCH();
+		PG_FINALLY();
 		{
 			LentSessionEnd(&lent);
-			PG_RE_THROW();
 		}
 		PG_END_TRY();
-		LentSessionEnd(&lent);
 		RoleSwitchBack(&saved);
 	}
 }
@@ -623,34 +623,44 @@ run_all(Projection **projections, int n, const Event *event, int how)
 static void
 lift(const Projection *projection, Event *event, int how)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	FunctionCalls calls;
-	RoleSwitch	saved;
-
-	RegistryFunctionCallsInit(&calls);
 	if (!UpcastLifts(event))
 		return;
 	if (how & RUN_REPLAYED)
-	{
-		LentSession lent;
+		lift_as_owner(projection, event);
+	else
+		lift_as_caller(event);
+}
 
-		saved = ProjectionSwitchToOwner(projection);
-		LentSessionBegin(&lent);
-		PG_TRY();
-		{
-			UpcastEvent(event, &calls);
-		}
-		PG_CATCH();
-		{
-			LentSessionEnd(&lent);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		LentSessionEnd(&lent);
-		RegistryFunctionCallsEnd(&calls);
-		RoleSwitchBack(&saved);
-		return;
+static void
+lift_as_owner(const Projection *projection, Event *event)
+{
+	RoleSwitch	saved = ProjectionSwitchToOwner(projection);
+	FunctionCalls calls;
+	LentSession lent;
+
+	RegistryFunctionCallsInit(&calls);
+	LentSessionBegin(&lent);
+	PG_TRY();
+	{
+		UpcastEvent(event, &calls);
 	}
+	PG_FINALLY();
+	{
+		LentSessionEnd(&lent);
+	}
+	PG_END_TRY();
+	RegistryFunctionCallsEnd(&calls);
+	RoleSwitchBack(&saved);
+}
+
+/* One that a handler has appended is lifted with the rights of its definer. */
+static void
+lift_as_caller(Event *event)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	FunctionCalls calls;
+
+	RegistryFunctionCallsInit(&calls);
 	PG_TRY();
 	{
 		UpcastEvent(event, &calls);
@@ -659,7 +669,6 @@ lift(const Projection *projection, Event *event, int how)
 	{
 		ErrorData  *error;
 
-		/* one that a handler has appended is lifted with the rights of its definer */
 		if (DispatchMaySee(GetUserId()))
 			PG_RE_THROW();
 		MemoryContextSwitchTo(caller);

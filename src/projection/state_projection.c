@@ -112,6 +112,9 @@ static void bind_row(const DefinerStatement *statement, ParamListInfo params,
 					 const void *source);
 static ItemPointer place_of(StateProjection *state, const StreamKey *key);
 static uint32 stream_hash(const StreamKey *key);
+static void fold_as_definer(const StateProjection *state, FoldedState *folded,
+							Aggregate *aggregate, const StreamKey *key, const Event *event,
+							bool one_event);
 static void fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 				 const Event *event, bool replayed, bool one_event);
 static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
@@ -225,30 +228,34 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	if (folded.version >= EventSequence(event))
 		return false;
 	if (replayed)
-	{
-		RoleSwitch	saved;
-		LentSession lent;
-
-		RegistryNameRequireRole(state->definer.role, state->definer.name, state_kind.defined);
-		saved = DefinerSwitchRole(state->definer.role, state->definer.search_path);
-		LentSessionBegin(&lent);
-		PG_TRY();
-		{
-			fold(&folded, aggregate, &key, event, true, one_event);
-		}
-		PG_CATCH();
-		{
-			LentSessionEnd(&lent);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		LentSessionEnd(&lent);
-		RoleSwitchBack(&saved);
-	}
+		fold_as_definer(state, &folded, aggregate, &key, event, one_event);
 	else
 		fold(&folded, aggregate, &key, event, false, true);
 	write_row(state, &key, &folded);
 	return true;
+}
+
+/* Reducers of a replay are for the account of who owns the projection. */
+static void
+fold_as_definer(const StateProjection *state, FoldedState *folded, Aggregate *aggregate,
+				const StreamKey *key, const Event *event, bool one_event)
+{
+	RoleSwitch	saved;
+	LentSession lent;
+
+	RegistryNameRequireRole(state->definer.role, state->definer.name, state_kind.defined);
+	saved = DefinerSwitchRole(state->definer.role, state->definer.search_path);
+	LentSessionBegin(&lent);
+	PG_TRY();
+	{
+		fold(folded, aggregate, key, event, true, one_event);
+	}
+	PG_FINALLY();
+	{
+		LentSessionEnd(&lent);
+	}
+	PG_END_TRY();
+	RoleSwitchBack(&saved);
 }
 
 /*
