@@ -23,10 +23,8 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "catalog/namespace.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/counter.h"
@@ -39,8 +37,7 @@
 void
 CounterAdd(const char *table, int64 amount, bool is_hit)
 {
-	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid(table, schema) : InvalidOid;
+	Oid			relid = ExtensionFindRelid(table);
 	Relation	rel;
 
 	if (!pgstat_track_counts || !OidIsValid(relid) ||

@@ -17,12 +17,20 @@
 
 #include "base/extension.h"
 
-/* The oid of one of our own relations; an error when the extension is gone. */
+/* The oid of one of our own relations; InvalidOid when it, or the extension, is not there. */
+Oid
+ExtensionFindRelid(const char *relname)
+{
+	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
+
+	return OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;
+}
+
+/* The same; an error when the extension is gone. */
 Oid
 ExtensionRelid(const char *relname)
 {
-	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
-	Oid			relid = OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;
+	Oid			relid = ExtensionFindRelid(relname);
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,

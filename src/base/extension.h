@@ -16,6 +16,7 @@ typedef enum ExtensionState
 	EXTENSION_PRESENT
 } ExtensionState;
 
+extern Oid	ExtensionFindRelid(const char *relname);
 extern Oid	ExtensionRelid(const char *relname);
 extern ExtensionState ExtensionLook(Oid *extension);
 

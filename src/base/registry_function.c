@@ -641,11 +641,10 @@ query_of_named(const char *before, const char *after)
 static bool
 registries_are_there(void)
 {
-	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 	int			i;
 
 	for (i = 0; i < nregistries; i++)
-		if (!OidIsValid(schema) || !OidIsValid(get_relname_relid(registries[i].table, schema)))
+		if (!OidIsValid(ExtensionFindRelid(registries[i].table)))
 			return false;
 	return true;
 }

@@ -399,10 +399,9 @@ refuse_drop(void)
 		" ORDER BY 1, 2 LIMIT 1",
 		.nargs = 0
 	};
-	Oid			schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
 
 	/* the extension itself may be what is dropped */
-	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("projections", schema)))
+	if (!OidIsValid(ExtensionFindRelid("projections")))
 		return;
 
 	SPI_connect();

@@ -19,12 +19,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 
 #include "base/compat.h"
 #include "base/extension.h"
@@ -62,15 +60,12 @@ note_position(int64 position)
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	Oid			schema;
-
 	if (restoring_lxid != compat_my_lxid() ||
 		(event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PRE_PREPARE))
 		return;
 	restoring_lxid = InvalidLocalTransactionId;
 	/* the extension may have been dropped meanwhile */
-	schema = get_namespace_oid(CQRS_ES_SCHEMA, true);
-	if (OidIsValid(schema) && OidIsValid(get_relname_relid("shares", schema)))
+	if (OidIsValid(ExtensionFindRelid("shares")))
 		warn();
 }
 
