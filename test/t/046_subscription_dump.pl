@@ -8,6 +8,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use lib "$ENV{TESTDIR}/test/include";
+use Restored;
+
 my $node = PostgreSQL::Test::Cluster->new('here');
 $node->init;
 $node->start;
@@ -135,24 +138,13 @@ sub check
 	is($server->safe_psql($name, "SELECT cqrs_es.nack_event('$batch', @{[ position_of('a1') ]}, 'bad'); SELECT cqrs_es.ack_events('$batch')"), "blocked\n0", "$how: new shares and letters find numbers");
 }
 
-my @dump = ('pg_dump', '-d', $node->connstr('original'), '--no-sync', '-f');
-$node->command_ok([ @dump, "$dir/plain.sql" ], 'pg_dump, plain');
-$node->command_ok([ @dump, "$dir/custom", '-Fc' ], 'pg_dump, custom');
-$node->command_ok([ @dump, "$dir/directory", '-Fd' ], 'pg_dump, directory');
-unlike(slurp_file("$dir/plain.sql"), qr/^COPY cqrs_es\.consumers /m, 'who asked for events is not dumped');
-my $count = 0;
-foreach my $way ([ 'plain', 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain.sql" ],
-	[ 'custom, one transaction', 'pg_restore', '--single-transaction', "$dir/custom" ],
-	[ 'directory, two jobs', 'pg_restore', '-j', '2', '--exit-on-error', "$dir/directory" ])
-{
-	my ($how, @command) = @$way;
-	my $name = 'restored' . ++$count;
-	$node->safe_psql('postgres', "CREATE DATABASE $name");
-	my ($stdout, $stderr) = run_command([ @command, '-d', $node->connstr($name) ]);
+restore_each_way($node, 'original', $dir, sub {
+	my ($name, $how, $stderr) = @_;
 	is($stderr, '', "$how: restored, and nothing is said of events behind positions");
 	is($node->safe_psql($name, q{SELECT owner, owner_name, consumer_role FROM cqrs_es.subscriptions WHERE name = 'mails'}), '"owner, now"|owner, now|consumers', "$how: the roles are those of now");
 	check($node, $name, $how);
-}
+});
+unlike(slurp_file("$dir/plain.sql"), qr/^COPY cqrs_es\.consumers /m, 'who asked for events is not dumped');
 
 # elsewhere, where these roles are missing
 $elsewhere->safe_psql('postgres', 'CREATE DATABASE missing');

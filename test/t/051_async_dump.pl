@@ -9,6 +9,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use lib "$ENV{TESTDIR}/test/include";
+use Restored;
+
 my $node = PostgreSQL::Test::Cluster->new('async_dump');
 $node->init;
 $node->append_conf('postgresql.conf', 'cqrs_es.projection_worker = off');
@@ -150,23 +153,12 @@ my $original = $node->safe_psql('original', $state);
 # restored
 #-------------------------------------------------------------------------
 
-my @dump = ('pg_dump', '-d', $node->connstr('original'), '--no-sync', '-f');
-$node->command_ok([ @dump, "$dir/plain.sql" ], 'pg_dump, plain');
-$node->command_ok([ @dump, "$dir/custom", '-Fc' ], 'pg_dump, custom');
-$node->command_ok([ @dump, "$dir/directory", '-Fd' ], 'pg_dump, directory');
-my $count = 0;
-foreach my $way ([ 'plain', 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain.sql" ],
-	[ 'custom, one transaction', 'pg_restore', '--single-transaction', "$dir/custom" ],
-	[ 'directory, two jobs', 'pg_restore', '-j', '2', '--exit-on-error', "$dir/directory" ])
-{
-	my ($how, @command) = @$way;
-	my $name = 'restored' . ++$count;
-	$node->safe_psql('postgres', "CREATE DATABASE $name");
-	my ($stdout, $stderr) = run_command([ @command, '-d', $node->connstr($name) ]);
+restore_each_way($node, 'original', $dir, sub {
+	my ($name, $how, $stderr) = @_;
 	is($stderr, '', "$how: restored");
 	is($node->safe_psql($name, $state), $original, "$how: all is as it was");
 	check($name, $how);
-}
+});
 check('original', 'where it was dumped');
 
 # Over one that has gone on.
