@@ -47,9 +47,9 @@ SELECT is(cqrs_es.resume_projection('sg'), 2::bigint, 'rows that are behind by m
 SELECT is(calls(), 121::bigint, 'have their streams folded anew');
 SELECT is(states(), 'a 108 108, b 13 13, c 4 4', 'the states are right');
 
--- skipped
+-- skipped; not by a planner that divides before it is asked
 CREATE OR REPLACE FUNCTION sg.reduce(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS
-	$$SELECT jsonb_build_object('n', (state->>'n')::integer + 1, 'calls', nextval('sg.calls'), 'bad', CASE WHEN event.sequence = 110 AND to_regclass('sg.mended') IS NULL THEN 1 / (event.sequence - 110) END)$$;
+	$$SELECT jsonb_build_object('n', (state->>'n')::integer + 1, 'calls', nextval('sg.calls'), 'bad', CASE WHEN event.sequence = 110 AND to_regclass('sg.mended') IS NULL THEN 1 / (event.sequence - 110 + (0 * random())::integer) END)$$;
 SELECT cqrs_es.pause_projection('sg') IS NULL AS x \gset
 SELECT append('a', 3) AS x, append('b', 1) AS y \gset
 SELECT is(cqrs_es.resume_projection('sg', 'skip'), 1::bigint, 'a stream that cannot be folded is skipped');
