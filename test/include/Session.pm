@@ -5,7 +5,7 @@
 #
 #	my $session = Session->new($host, $port, $user, $database);
 #	my @results = $session->ask('SELECT 1, NULL; SELECT 2');	# ([[1, undef]], [[2]])
-#	$session->try(...)			# the same, but an error is $session->{state} and {message}
+#	$session->try(...)			# the same, but an error is $session->{state}, {message} and {detail}
 #	$session->{transaction}		# I: none, T: in one, E: in one that failed
 #	$session->close				# as the death of a client: without a farewell
 #
@@ -81,7 +81,7 @@ sub lost
 	my ($self) = @_;
 
 	$self->close;
-	@$self{qw(state message)} = ('08006', 'connection lost');
+	@$self{qw(state message detail)} = ('08006', 'connection lost', '');
 	return;
 }
 
@@ -92,7 +92,7 @@ sub read_results
 	my (@results, $rows);
 
 	return $self->lost if !$self->{socket};
-	@$self{qw(state message)} = ('', '');
+	@$self{qw(state message detail)} = ('', '', '');
 	while (1)
 	{
 		while (length $self->{buffer} < 5 || length $self->{buffer} < 1 + unpack('x N', $self->{buffer}))
@@ -122,7 +122,7 @@ sub read_results
 		elsif ($type eq 'E' || $type eq 'N')
 		{
 			my %field = map { (substr($_, 0, 1), substr($_, 1)) } grep { length } split /\0/, $body;
-			if ($type eq 'E') { @$self{qw(state message)} = @field{qw(C M)} }
+			if ($type eq 'E') { @$self{qw(state message detail)} = (@field{qw(C M)}, $field{D} // '') }
 			else { push @{ $self->{notices} }, $field{M} }
 		}
 		elsif ($type eq 'R' && unpack('N', $body) != 0) { die 'a server that asks for a password' }

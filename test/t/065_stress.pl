@@ -370,12 +370,25 @@ is(rows($witness->ask($knows)), rows($new->ask($knows)), 'a session that saw it 
 
 my ($judged, $broken) = (0, 0);
 
+# Can the aggregate have this event at all?  A reducer that does not fit to what it is applied to says so itself, wherever.
+sub has_state
+{
+	my ($aggregate, $event) = @_;
+	$new->ask('BEGIN; DELETE FROM cqrs_es.projections; UPDATE cqrs_es.aggregates SET strict = false, snapshot_every = 0');
+	$new->try("SELECT cqrs_es.append_event('$aggregate', 'probe', '$event', '{\"c\": \"red\"}', event_version => '9')");
+	$new->try("SELECT cqrs_es.aggregate_state('$aggregate', 'probe')") if !$new->{state};
+	my $has = !$new->{state};
+	$new->ask('ROLLBACK');
+	return $has;
+}
+
 # Each event that a projection handles, with nobody else there: it works, or it is said why not.
 sub explained
 {
 	my ($projection) = @_;
 	my ($errors) = $new->value("SELECT cqrs_es.projection_errors('$projection')") // '';
 	my $types = $new->value("SELECT aggregate_types FROM cqrs_es.projections WHERE name = '$projection'") // '{t,u}';
+	my $keeps_states = $new->value("SELECT state_of IS NOT NULL FROM cqrs_es.projections WHERE name = '$projection'") eq 't';
 	my $failures = '';
 	foreach my $row (@{ ($new->ask(qq{SELECT DISTINCT a, CASE event_type WHEN '*' THEN 'other' ELSE event_type END FROM unnest('$types'::text[]) AS a,
 		(SELECT event_type FROM cqrs_es.handlers WHERE projection = '$projection' UNION ALL SELECT 'e' FROM cqrs_es.projections WHERE name = '$projection' AND state_of IS NOT NULL) AS h
@@ -384,17 +397,20 @@ sub explained
 		my ($aggregate, $event) = @$row;
 		$new->ask("BEGIN; DELETE FROM cqrs_es.projections WHERE name <> '$projection'; UPDATE cqrs_es.aggregates SET strict = false, snapshot_every = 0");
 		$new->try("SELECT cqrs_es.append_event('$aggregate', 'probe', '$event', '{\"c\": \"red\"}', event_version => '9')");
-		$failures .= "$aggregate $event: $new->{state} $new->{message}\n" if $new->{state};
+		my $failure = $new->{state} ? "$aggregate $event: $new->{state} $new->{message} $new->{detail}\n" : '';
 		$new->ask('ROLLBACK');
+		$failures .= $failure if $failure && !($keeps_states && !has_state($aggregate, $event));
 	}
 	$judged++;
 	$broken++ if $errors;
 	# an append runs with the rights of definers: only a replay needs the owner
-	my $is_replays = ($errors // '') =~ /which owns the projection, does not exist/;
-	return $failures && !$errors ? "$projection fails, and nothing is said: $failures" : $errors && !$failures && !$is_replays ? "$projection works, but it is said: $errors" : '';
+	my $of_events = $new->value("SELECT nullif(ARRAY(SELECT e FROM unnest(cqrs_es.projection_errors('$projection')) AS e WHERE e NOT LIKE '%, which owns the projection, does not exist%'), '{}')");
+	return $failures && !$errors ? "$projection fails, and nothing is said: $failures" : $of_events && !$failures ? "$projection works, but it is said: $of_events" : '';
 }
 # One session declares, and drops what was declared from below; then it is looked at what has become
 # of it. That is the same in each run.
+# all that declarations name, as it was before anybody meddled with it
+my @anew = ('CALL kept.undeclare()', 'DROP SCHEMA IF EXISTS s CASCADE', 'DROP SCHEMA IF EXISTS z CASCADE', 'DROP TABLE IF EXISTS public.shades, public.m2 CASCADE', 'DROP FUNCTION IF EXISTS public.decide, public.reduce_too CASCADE', 'DROP TYPE IF EXISTS public.shade CASCADE', 'DROP OWNED BY r', 'DROP ROLE r', 'DROP OWNED BY r2', 'DROP ROLE r2', 'CALL kept.make_s()', 'CALL kept.make_part()', 'CALL kept.make_role()');
 my $rounds = $ENV{CQRS_ES_STRESS_ROUNDS} || 10;
 my @unexplained;
 srand($seed);
@@ -402,7 +418,7 @@ foreach my $round (1 .. $rounds)
 {
 	my @made = map { choose(one_of(grep { !/drop_|pause_|'x'.*reject/ } @declare)) =~ s/\bCURRENT\b/$user/r } 1 .. 80;
 	my @broken = map { choose(one_of(grep { !/undeclare|undefine|SCHEMA s CASCADE|VACUUM|cqrs_es|NOT NULL/ } @meddle)) } 1 .. int rand 30;
-	$new->try($_) foreach 'CALL kept.undeclare()', 'DROP SCHEMA s CASCADE', 'DROP SCHEMA z CASCADE', 'CALL kept.make_s()', 'CALL kept.make_part()', 'CALL kept.make_role()', @made;
+	$new->try($_) foreach @anew, @made;
 	foreach my $some (1 .. 10) { $new->try($_) foreach consume($new, 'last') // () }
 	$new->try($_) foreach @broken;
 	my @live = map { $_->[0] } @{ ($new->ask(q{SELECT name FROM cqrs_es.projections WHERE mode = 'sync' AND NOT paused AND name !~ '^kept' ORDER BY 1}))[0] };
@@ -427,10 +443,11 @@ my $unused = q{SELECT f.oid::regprocedure FROM pg_proc AS f WHERE f.pronamespace
 	AND coalesce(obj_description(f.oid, 'pg_proc'), '') !~ '^internal' AND f.proname NOT IN ('after_failover', 'reject')
 	AND NOT EXISTS (SELECT FROM pg_stat_user_functions AS s WHERE s.funcid = f.oid AND s.calls > 0) ORDER BY 1};
 my $left = '';
-# on a slow machine some have not had their turn
+# on a slow machine some have not had their turn, or what they need was moved elsewhere
 foreach my $pass (1 .. 50)
 {
 	last if ($left = rows($new->ask($unused))) eq '';
+	if ($pass % 10 == 0) { $new->try($_) foreach @anew }
 	$new->try($_) foreach map { choose($_) =~ s/\bCURRENT\b/$user/r } (grep { $pass % 3 == 0 || !/drop_|pause_/ } @declare), @write, @read;
 	foreach my $some (1 .. 10) { $new->try($_) foreach consume($new, 'last') // () }
 	$new->try('SELECT pg_stat_force_next_flush()');
@@ -443,8 +460,7 @@ $new->ask($_) foreach 'CALL kept.undeclare()',
 	q{SELECT cqrs_es.drop_subscription(name) FROM cqrs_es.subscriptions WHERE name IN ('x', 'y')},
 	q{SELECT cqrs_es.drop_aggregate(aggregate_type, force => true) FROM cqrs_es.aggregates WHERE aggregate_type <> 'kept'};
 is(rows($new->ask(q{SELECT registry, declaration, object_name FROM cqrs_es.missing_objects})), '', 'nothing is left of what was declared');
-$new->try($_) foreach 'DROP SCHEMA IF EXISTS s CASCADE', 'DROP SCHEMA IF EXISTS z CASCADE', 'DROP TABLE IF EXISTS public.shades, public.m2 CASCADE', 'DROP FUNCTION IF EXISTS public.decide, public.reduce_too CASCADE',
-	'DROP TYPE IF EXISTS public.shade CASCADE', 'DROP OWNED BY r', 'DROP ROLE r', 'DROP OWNED BY r2', 'DROP ROLE r2', 'CALL kept.make_s()', 'CALL kept.make_part()', 'CALL kept.make_role()';
+$new->try($_) foreach @anew;
 foreach my $again ($witness, $new)
 {
 	$again->try($_) foreach
