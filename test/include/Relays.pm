@@ -104,15 +104,21 @@ sub ended
 	return $process->full_result(0) >> 8 || $process->full_result(0);
 }
 
-# Wait until it has something in hand, while more happens to the streams: others may
-# have taken what was there.
+# Wait until one of these relays has something in hand, and return it; while more happens to
+# the streams, for others may have taken what was there.  (Which one that is, is not known
+# before: all the streams may lie in the shares of some.)
 sub until_busy
 {
-	my ($self, $subscription, $relay, @streams) = @_;
-	$self->until_true('it has something in hand', sub {
+	my ($self, $subscription, $relays, @streams) = @_;
+	my $busy;
+	$self->until_true('one has something in hand', sub {
 		$self->happens(1, @streams) if @streams;
-		return $self->sql(qq{SELECT EXISTS (SELECT FROM cqrs_es.shares WHERE subscription = '$subscription' AND batch IS NOT NULL AND consumer LIKE '%:$relay->{pid}:%')}) eq 't';
+		my %in_hand = map { $_ => 1 } split /\n/,
+			$self->sql(qq{SELECT split_part(consumer, ':', 2) FROM cqrs_es.shares WHERE subscription = '$subscription' AND batch IS NOT NULL});
+		($busy) = grep { $in_hand{ $_->{pid} } } @$relays;
+		return defined $busy;
 	});
+	return $busy;
 }
 
 # Wait until a function returns true.

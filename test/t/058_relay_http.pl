@@ -94,8 +94,7 @@ sub troubles
 	$relays->subscription('hooks');
 	$relays->subscription('audit');
 	my $after = $relays->position;
-	my $killed = relay('hooks', '--timeout', 1);
-	relay('hooks', '--timeout', 1) for 1 .. 2;
+	my @hooks = map { relay('hooks', '--timeout', 1) } 1 .. 3;
 	relay('audit', '--timeout', 1, { RELAY_AUTHORIZATION => 'Bearer of news' });
 
 	$relays->happens(2, @streams);
@@ -103,8 +102,7 @@ sub troubles
 
 	answers('. 200 0.1');
 	$relays->happens(3, @streams);
-	$relays->until_busy('hooks', $killed, @streams);
-	$relays->ended($killed, 'KILL');
+	$relays->ended($relays->until_busy('hooks', \@hooks, @streams), 'KILL');
 	relay('hooks', '--timeout', 1);
 
 	foreach my $answer ('. 500 0', '. 408 0', '. 425 0', '. 302 0 Location: /trap', '. 307 0 Location: /trap', '. 200 2')
@@ -192,7 +190,7 @@ sub slow
 	$relays->until_done('slow', 'a quick beginning');
 	answers('. 200 0.7');
 	$relays->happens(5, 'slow');
-	$relays->until_busy('slow', $relay);
+	$relays->until_busy('slow', [$relay]);
 	relay('slow');
 	$relays->until_done('slow', 'a slow end');
 	answers();

@@ -61,8 +61,7 @@ sub troubles
 	$relays->subscription('queue');
 	$relays->subscription('audit');
 	my $after = $relays->position;
-	my @killed = map { relay('queue', '--timeout', 1) } 1 .. 2;
-	relay('queue', '--timeout', 1);
+	my @queue = map { relay('queue', '--timeout', 1) } 1 .. 3;
 	relay('audit', '--timeout', 1);
 	$relays->happens(3, @streams);
 	$relays->until_done('queue', 'in peace all arrives');
@@ -71,9 +70,9 @@ sub troubles
 	$redis->signal('STOP');
 	$relays->happens(2, @streams);
 	$relays->until_sql(q{SELECT count(*) >= 3 FROM cqrs_es.subscription_parked_streams}, 'it hangs: that is noticed');
-	$relays->ended($killed[0], 'KILL');
+	$relays->ended(shift @queue, 'KILL');
 	$redis->signal('CONT');
-	relay('queue', '--timeout', 1);
+	push @queue, relay('queue', '--timeout', 1);
 
 	cli('CONFIG', 'SET', 'maxmemory', '1');
 	$relays->happens(2, @streams);
@@ -88,8 +87,7 @@ sub troubles
 
 	# in the middle of it all
 	$relays->happens(20, @streams);
-	$relays->until_busy('queue', $killed[1], @streams);
-	$relays->ended($killed[1], 'KILL');
+	$relays->ended($relays->until_busy('queue', \@queue, @streams), 'KILL');
 	kill_redis();
 	start_redis();
 	relay('queue', '--timeout', 1);
