@@ -49,6 +49,7 @@
 #include "base/compat.h"
 #include "base/error_trap.h"
 #include "base/extension.h"
+#include "base/lock_probe.h"
 #include "subscription/feed.h"
 #include "async/async_projection.h"
 #include "async/worker.h"
@@ -199,10 +200,7 @@ is_there(void)
 {
 	LOCKTAG		tag = place_tag();
 
-	if (compat_try_lock(&tag, RowExclusiveLock, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	(void) LockRelease(&tag, RowExclusiveLock, true);
-	return false;
+	return LockProbeIsTaken(&tag, RowExclusiveLock);
 }
 
 /* Not that of the database itself, which is an object of no database. */

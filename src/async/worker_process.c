@@ -54,6 +54,7 @@
 
 #include "base/compat.h"
 #include "base/extension.h"
+#include "base/lock_probe.h"
 #include "async/runner.h"
 #include "async/worker.h"
 
@@ -298,10 +299,7 @@ database_is_wanted(void)
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (compat_try_lock(&tag, RowExclusiveLock, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	(void) LockRelease(&tag, RowExclusiveLock, true);
-	return false;
+	return LockProbeIsTaken(&tag, RowExclusiveLock);
 }
 
 /*-------------------------------------------------------------------------

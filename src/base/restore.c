@@ -36,6 +36,7 @@
 
 #include "base/compat.h"
 #include "base/extension.h"
+#include "base/lock_probe.h"
 #include "base/restore.h"
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */
@@ -79,10 +80,7 @@ RestoreIsUnderWay(void)
 {
 	LOCKTAG		tag = lock_tag();
 
-	if (compat_try_lock(&tag, RowExclusiveLock, false) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	(void) LockRelease(&tag, RowExclusiveLock, false);
-	return false;
+	return LockProbeIsTaken(&tag, RowExclusiveLock);
 }
 
 static LOCKTAG
