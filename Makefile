@@ -20,8 +20,9 @@
 #	make bench BENCH=rebuild         a read table from a long log: one transaction, portions
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends
 #	make bench BENCH=async           asynchronous projections: their cost, speed and lag
+#	make bench BENCH=instructions    appends, handlers and commands, counted by callgrind
 #
-# A benchmark ends with a chart, docs/bench-*.svg, where gnuplot is installed.
+# A benchmark of time ends with a chart, docs/bench-*.svg, where gnuplot is installed.
 #
 # Against your own server, as with any PGXS extension:
 #
