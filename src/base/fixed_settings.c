@@ -80,7 +80,8 @@ typedef struct FixedSetting
 
 static FixedSetting fixed_settings[lengthof(fixed_values)];
 
-static void fix_setting(const char *name, const char *value, int *guc_level);
+static void fix_setting(const struct config_generic *setting, const char *name, const char *value,
+						int *guc_level);
 static void learn_settings(void);
 static int	setting_number(const FixedSetting *fixed);
 static bool is_fixed(const FixedSetting *fixed);
@@ -97,21 +98,23 @@ FixedSettingsSet(int *guc_level)
 	learn_settings();
 	for (i = 0; i < lengthof(fixed_settings); i++)
 		if (!is_fixed(&fixed_settings[i]))
-			fix_setting(fixed_settings[i].name, fixed_settings[i].value, guc_level);
+			fix_setting(fixed_settings[i].setting, fixed_settings[i].name, fixed_settings[i].value,
+						guc_level);
 	for (i = 0; i < lengthof(language_values); i++)
 	{
 		const char *value = GetConfigOption(language_values[i][0], true, false);
 
 		/* what nobody has set will have its default, which is ours */
 		if (value && strcmp(value, language_values[i][1]) != 0)
-			fix_setting(language_values[i][0], language_values[i][1], guc_level);
+			fix_setting(compat_find_setting(language_values[i][0]), language_values[i][0],
+						language_values[i][1], guc_level);
 	}
 }
 
 static void
-fix_setting(const char *name, const char *value, int *guc_level)
+fix_setting(const struct config_generic *setting, const char *name, const char *value, int *guc_level)
 {
-	FixedSettingsBeginLevel(compat_find_setting(name), guc_level);
+	FixedSettingsBeginLevel(setting, guc_level);
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
