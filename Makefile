@@ -86,6 +86,12 @@ ifeq ($(filter 15 16 17 18,$(MAJORVERSION)),)
 $(error cqrs_es needs PostgreSQL 15 to 18; $(PG_CONFIG) is of $(VERSION))
 endif
 
+# The headers of 15 say () where a function may have any arguments; from C23 on, the
+# default of gcc 15, that stands for none.
+ifeq ($(MAJORVERSION),15)
+override CFLAGS += -std=gnu11
+endif
+
 # The tests of the examples start a psql; it is that of pg_regress.
 installcheck: export PATH := $(bindir):$(PATH)
 # Asynchronous projections are run when a test says so.
