@@ -8,28 +8,47 @@
 
 use strict;
 use warnings FATAL => 'all';
+use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my @paths = split ' ', $ENV{CQRS_ES_UPGRADE_FROM} // '';
+# This version: where the extension lies elsewhere, a copy of it that has it in its own place. From 18 on pg_upgrade looks
+# nowhere else.
+sub whole_version
+{
+	my $installed = dirname($ENV{TEMP_CONFIG}) . '/install';
+	my %at = map { chomp(my $path = qx{$ENV{PG_CONFIG} --$_}); ($_ => $path) } qw(bindir pkglibdir sharedir);
+	return dirname($at{bindir}) if !-d $installed;
+
+	my $copy = PostgreSQL::Test::Utils::tempdir_short();
+	foreach my $path (values %at)
+	{
+		system("mkdir -p '$copy$path' && cp -R '$path/.' '$copy$path'") == 0 or die "could not copy $path";
+	}
+	system("cp -R '$installed/.' '$copy'") == 0 or die "could not copy $installed";
+	return $copy . dirname($at{bindir});
+}
+
+my $whole = whole_version();
+my @paths = split ' ', $ENV{CQRS_ES_UPGRADE_FROM} // $whole;
 my $number = 0;
 
-# A server that was never started.
+# All settings but where the extension lies.
+my $settings = PostgreSQL::Test::Utils::tempdir() . '/settings.conf';
+append_to_file($settings, join "\n", grep { !/^(extension_destdir|extension_control_path|dynamic_library_path)/ } split(/\n/, slurp_file($ENV{TEMP_CONFIG})), '');
+
+# A server that was never started, which has the extension in its own place.
 sub server
 {
 	my ($path) = @_;
-	# settings of where the extension is are those of this version alone
-	local $ENV{TEMP_CONFIG} = $ENV{TEMP_CONFIG};
-	delete $ENV{TEMP_CONFIG} if $path;
-	my $node = PostgreSQL::Test::Cluster->new('server' . $number++, $path ? (install_path => $path) : ());
+	local $ENV{TEMP_CONFIG} = $settings;
+	my $node = PostgreSQL::Test::Cluster->new('server' . $number++, install_path => $path);
 
 	# of 18 on it is the default, and both sides must have it
 	$node->init(extra => ['--data-checksums']);
 	return $node;
 }
-
-sub bindir { my ($path) = @_; return $path ? "$path/bin" : qx{pg_config --bindir} =~ s/\n//r }
 
 sub set_up
 {
@@ -145,17 +164,16 @@ my %batch;
 $old->start;
 $batch{$_} = set_up($old, $_) foreach 'member', 'own';
 
-for my $step (1 .. (@paths || 1))
+for my $step (1 .. @paths)
 {
-	my ($from, $to) = @paths[ $step - 1, $step ];
+	my ($from, $to) = (@paths, $whole)[ $step - 1, $step ];
 	my %before = map { $_ => picture($old, $_) } keys %batch;
 	my $new = server($to);
-	my $title = $old->safe_psql('postgres', 'SHOW server_version_num') . ' to ' . qx{@{[ bindir($to) ]}/postgres --version} =~ s/\n//r;
+	my $title = $old->safe_psql('postgres', 'SHOW server_version_num') . ' to ' . qx{$to/bin/postgres --version} =~ s/\n//r;
 	$old->stop;
 	my $directory = PostgreSQL::Test::Utils::tempdir();
 	# the newer one of two versions does it
-	my $is_done = system('cd ' . $directory . ' && ' . bindir($to) . '/pg_upgrade --no-sync -d ' . $old->data_dir . ' -D ' . $new->data_dir
-		. ' -b ' . bindir($from) . ' -B ' . bindir($to) . ' -s ' . $new->host . ' -p ' . $old->port . ' -P ' . $new->port . ' > upgrade.log 2>&1') == 0;
+	my $is_done = system("cd $directory && $to/bin/pg_upgrade --no-sync -b $from/bin -B $to/bin -d " . $old->data_dir . ' -D ' . $new->data_dir . ' -s ' . $new->host . ' -p ' . $old->port . ' -P ' . $new->port . ' > upgrade.log 2>&1') == 0;
 	ok($is_done, "$title: pg_upgrade") or diag(map { "$_:\n" . slurp_file($_) } "$directory/upgrade.log", glob $new->data_dir . '/pg_upgrade_output.d/*/*.txt')
 		or BAIL_OUT('without it there is nothing to test');
 	$new->start;
