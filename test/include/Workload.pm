@@ -72,11 +72,18 @@ sub kill_server
 {
 	my ($self, $all) = @_;
 	my ($postmaster) = split /\n/, slurp_file($self->{node}->data_dir . '/postmaster.pid');
-	my $session = Session->new($self->{node}->host, $self->{node}->port, $self->{user}, 'postgres') or die 'no session';
+	my ($session, @processes);
 
-	kill 'STOP', $postmaster;		# nobody comes any more
-	my ($rows) = $session->ask('SELECT pid FROM pg_stat_activity');
-	my @processes = ($postmaster, map { $_->[0] } @$rows);
+	# this session may be cancelled, or ended, as any other
+	$self->wait_until(sub {
+		$session = Session->new($self->{node}->host, $self->{node}->port, $self->{user}, 'postgres') or return;
+		kill 'STOP', $postmaster;		# nobody comes any more
+		my ($rows) = $session->try('SELECT pid FROM pg_stat_activity');
+		return @processes = ($postmaster, map { $_->[0] } @$rows) if !$session->{state};
+		kill 'CONT', $postmaster;
+		$session->close;
+		return;
+	}) or BAIL_OUT('no session can ask who is there');
 	kill 'KILL', @processes if $all;
 	$self->{node}->kill9;
 	$session->close;

@@ -19,7 +19,7 @@ sub places
 sub is_test
 {
 	my ($name) = @_;
-	return scalar grep { -e "$root/test/$_" } "sql/$name.sql", "regress/sql/$name.sql", "specs/$name.spec";
+	return scalar grep { -e "$root/test/$_" } "sql/$name.sql", "regress/sql/$name.sql", "specs/$name.spec", "t/$name.pl";
 }
 
 my $list = slurp_file("$root/test/mutants.txt") =~ s/^#.*\n//gmr;
