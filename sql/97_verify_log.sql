@@ -16,9 +16,11 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
                min(concat(e.aggregate_type, '/', e.aggregate_id)) FILTER (WHERE e.sequence <> coalesce(e.before, 0) + 1) AS hole,
                count(*) FILTER (WHERE e.global_position <= e.position_before) AS falls,
                min(concat(e.aggregate_type, '/', e.aggregate_id)) FILTER (WHERE e.global_position <= e.position_before) AS fall
-        FROM (SELECT s.*, lag(s.sequence) OVER stream AS before, lag(s.global_position) OVER stream AS position_before
+        -- a stream may be continued at another node, of whose positions nobody makes one order
+        FROM (SELECT s.*, lag(s.sequence) OVER stream AS before, lag(s.global_position) OVER of_node AS position_before
               FROM cqrs_es.events AS s
-              WINDOW stream AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id ORDER BY s.sequence)) AS e
+              WINDOW stream AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id ORDER BY s.sequence),
+                  of_node AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id, s.global_position >> 44 ORDER BY s.sequence)) AS e
     ), ties AS (
         SELECT coalesce(sum(t.n - 1), 0) AS n, min(t.global_position) AS first
         FROM (SELECT s.global_position, count(*) AS n FROM cqrs_es.events AS s GROUP BY 1 HAVING count(*) > 1) AS t

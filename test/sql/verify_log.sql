@@ -2,7 +2,7 @@
 -- verify_log() counts, and finds what is wrong with a log; and what dumps do not have
 -- of the other tables is refused or told.
 BEGIN;
-SELECT plan(31);
+SELECT plan(33);
 
 -- what other files have left, too
 CREATE FUNCTION pg_temp.problems() RETURNS SETOF text LANGUAGE sql AS $$
@@ -48,6 +48,10 @@ SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE sequence = 1$$)
 SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE sequence = 3$$), 'snapshots of events that are not there 1', 'the last event, of which a snapshot tells');
 SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events$$), 'events 0, snapshots of events that are not there 1', 'all of them');
 SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = 1 WHERE sequence = 2$$), 'positions that fall within a stream 2, events with a position of others 1', 'positions');
+SELECT is(pg_temp.found_after($$SET LOCAL session_replication_role = origin; SET LOCAL cqrs_es.node_id = 3; SELECT cqrs_es.append_event('verified', 'a', 'e', '{}');
+	SET LOCAL cqrs_es.node_id = 0; SELECT cqrs_es.append_event('verified', 'a', 'e', '{}'), cqrs_es.append_event('verified', 'a', 'e', '{}')$$), NULL, 'a stream that went to another node and came back is none');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = (3::bigint << 44) + 1 WHERE sequence = 2 AND aggregate_id = 'a';
+	UPDATE cqrs_es.events SET global_position = 1 WHERE sequence = 3$$), 'positions that fall within a stream 1', 'positions that fall, with one of another node in between');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER ALL$$), 'guards of the log 0', 'triggers');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER dispatch_event$$), 'guards of the log 4', 'one trigger');
 SELECT is(pg_temp.found_after($$DROP TRIGGER admit_event ON cqrs_es.events$$), 'guards of the log 4', 'one that is gone');
