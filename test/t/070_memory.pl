@@ -3,7 +3,8 @@
 # what the process takes from the system. The bound is far below what a single chunk of memory a time would make. In a
 # transaction the number of locks stays what it is.
 #
-# CQRS_ES_MEMORY=long: a million appends, a hundred thousand commands, and so on.
+# CQRS_ES_MEMORY=long: a million appends, a hundred thousand commands, and so on; CQRS_ES_MEMORY_PARTS: only work whose
+# name matches this regular expression ("one batch" is one).
 
 use strict;
 use warnings FATAL => 'all';
@@ -19,6 +20,7 @@ use constant PROCESS_BOUND => 1024;			# kB: malloc keeps what it likes
 use constant NUMBERS => 24;					# bytes: what the server notes of subtransactions, 4 for each, in an array that doubles
 
 my $is_long = ($ENV{CQRS_ES_MEMORY} // '') eq 'long';
+my $parts = $ENV{CQRS_ES_MEMORY_PARTS} // '';
 my $node = PostgreSQL::Test::Cluster->new('memory');
 $node->init;
 $node->append_conf('postgresql.conf', "autovacuum = off\nlog_statement = none\nlog_min_error_statement = panic\nlog_min_messages = fatal\n"
@@ -89,6 +91,7 @@ sub stays
 	my ($name, $times, $work, %options) = @_;
 	my $n = int($times / 2);
 
+	return if $name !~ /$parts/;
 	$session = new_session();
 	$pid = $session->value('SELECT pg_backend_pid()');
 	$session->ask($_) foreach @{ $options{before} // [] };
@@ -206,6 +209,7 @@ sub peak
 SKIP:
 {
 	skip 'no /proc', 7 if !$has_proc;
+	skip 'one batch: not asked for', 7 if 'one batch' !~ /$parts/;
 	my $events = $is_long ? 1_000_000 : 20_000;
 	my $array = sub { qq{(SELECT ('[' || string_agg('{"type": "e", "payload": {"n": ' || n || '}}', ',') || ']')::jsonb FROM generate_series(1, $_[0]) AS n)} };
 	my ($array_alone) = peak("SELECT jsonb_array_length(${\$array->($events)})");
