@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -126,6 +127,11 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 					 errmsg("read model \"%s\" is a table of %s itself",
 							get_rel_name(tables[i]), CQRS_ES_SCHEMA),
 					 errdetail("To pause the projection would lock it against all writers.")));
+		if (tables[i] < FirstNormalObjectId)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("read model \"%s\" is a table of the server", get_rel_name(tables[i])),
+					 errdetail("A rebuild would empty it.")));
 	}
 	return array_of(tables, n);
 }

@@ -5,7 +5,7 @@
 -- Pairs of projections, one of which is paused, resumed and rebuilt at random while events are appended. Their tables
 -- remember in which order events came.
 
-SELECT plan(130);
+SELECT plan(133);
 CREATE SCHEMA rebuild;
 SET search_path = rebuild, public;
 CREATE FUNCTION rebuild.create_twin(twin text) RETURNS void LANGUAGE plpgsql AS $body$
@@ -290,6 +290,7 @@ SELECT throws_ok($$SELECT cqrs_es.projection_errors(NULL)$$, '22004', NULL, 'pro
 
 CREATE TEMP TABLE rb_temporary (n integer);
 SELECT throws_ok($$SELECT cqrs_es.create_projection('rb temporary', '{rb}', '{rb_temporary}')$$, '42809', NULL, 'a temporary table is no read model');
+SELECT throws_ok(format($$SELECT cqrs_es.create_projection('rb server', '{rb}', '{%s}')$$, t), '42809', NULL, format('nor is %s', t)) FROM unnest('{pg_class,pg_depend,information_schema.sql_features}'::regclass[]) AS t;
 SELECT throws_ok(format($$SELECT cqrs_es.create_projection('rb own', '{rb}', '{%s}')$$, own), '42809', NULL, format('nor is %s', own)) FROM unnest('{cqrs_es.events,cqrs_es.handlers}'::text[]) own;
 
 -- handlers that must not
