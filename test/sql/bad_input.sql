@@ -2,7 +2,7 @@
 -- Whatever a client sends to a public function: an error with a SQLSTATE that
 -- says what is wrong, never a crash, never XX000.
 BEGIN;
-SELECT plan(217);
+SELECT plan(227);
 SELECT cqrs_es.create_aggregate('bad') IS NULL AS x \gset
 SELECT cqrs_es.create_projection('bad') IS NULL AS x \gset
 CREATE TABLE bad_read_model (id text);
@@ -191,6 +191,12 @@ INSERT INTO calls (state, call) VALUES
 	('42702', $$define_handler('bad', 'e', 'DELETE FROM bad_read_model AS event WHERE event.id = ''x''')$$),
 	('42883', $$define_handler('bad', 'e', 'DELETE FROM bad_read_model WHERE id = event.payload')$$),
 	('22004', $$drop_projection(NULL)$$),
+	('22004', $$define_reducer('bad', 'e', NULL::regprocedure)$$),
+	('22004', $$define_upcaster('bad', '1', '2', NULL::regprocedure)$$),
+	('42601', $$define_handler('bad', 'e', '"unfinished')$$),
+	('22004', $$execute_command('bad', 'a', 'C', NULL)$$),
+	('42702', $$define_command('bad', 'C', '(SELECT state FROM (VALUES (''[]''::jsonb)) AS v (state))')$$),
+	('22004', $$discard_dead_letter(NULL, 'reason')$$),
 	('22023', $$drop_projection('')$$),
 	('42704', $$drop_projection('nothing')$$),
 	('22004', $$create_projection('bad too', '{bad,NULL}')$$),
@@ -212,6 +218,11 @@ SELECT throws_ok('SELECT cqrs_es.' || regexp_replace(call, '\{long \d+\}', repea
 FROM (SELECT * FROM calls WHERE call LIKE '%{long %') c ORDER BY n;
 SELECT throws_ok('SELECT cqrs_es.' || call, state, NULL, format('%s: %s', state, call))
 FROM calls WHERE call NOT LIKE '%{long %' ORDER BY n;
+SELECT throws_ok('CALL cqrs_es.' || call, state, NULL, format('%s: %s', state, call)) FROM (VALUES
+	(1, '2202E', $$run_projections('{{a},{b}}')$$),
+	(2, '22004', $$run_projections('{a,NULL}')$$),
+	(3, '22023', $$run_projections('{}')$$),
+	(4, '22004', $$wait_for_projection('bad', NULL)$$)) c (n, state, call) ORDER BY n;
 
 -- A multi-byte text is measured in bytes.
 SELECT throws_ok(format($$SELECT cqrs_es.append_event('bad', %L, 'e', '{}')$$, repeat('ü', 513)), '22001', NULL, '513 characters of 2 bytes are too long');

@@ -2,7 +2,7 @@
 -- History of other systems comes in with its times, ids and order; again and
 -- again, and never half.
 BEGIN;
-SELECT plan(41);
+SELECT plan(43);
 CREATE SCHEMA import;
 SET LOCAL search_path = import, public;
 
@@ -88,6 +88,12 @@ SELECT is(pg_temp.import(rows), ARRAY[state, message], message) FROM (VALUES
 	) AS v (rows, state, message);
 SELECT is((pg_temp.import($$SELECT 'bad' AS aggregate_type, 'a' AS aggregate_id, 1 AS sequence, 'e' AS event_type, NULL::jsonb AS payload$$))[1], '23502', 'no payload');
 SELECT is((SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'bad'), 0::bigint, 'nothing of that came in');
+CREATE TABLE of_old (aggregate_type text, gone int, aggregate_id text, "position" int, event_type text, payload int);
+ALTER TABLE of_old DROP COLUMN gone;
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.import_events('of_old')$$))[1:2], ARRAY['42804', 'column "payload" of "of_old" is of type integer, which cannot be cast to jsonb'], 'a type that is none of an event');
+ALTER TABLE of_old ALTER COLUMN payload TYPE jsonb USING to_jsonb(payload);
+INSERT INTO of_old VALUES ('of_old', 'a', 1, 'e', '{}');
+SELECT is((SELECT imported FROM cqrs_es.import_events('of_old')), 1::bigint, 'a column that was dropped is none');
 CREATE SEQUENCE a_sequence;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.import_events('a_sequence')$$))[1:2], ARRAY['42809', '"a_sequence" is not a table or view'], 'a sequence is no source');
 

@@ -2,7 +2,7 @@
 -- missing_objects for whom it was granted to, who may look into no other schema.
 
 BEGIN;
-SELECT plan(5);
+SELECT plan(9);
 CREATE ROLE cqrs_es_stranger;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_stranger;
 GRANT SELECT ON cqrs_es.missing_objects TO cqrs_es_stranger;
@@ -32,6 +32,22 @@ SELECT set_eq('SELECT registry, declaration, object_name FROM cqrs_es.missing_ob
 SET LOCAL ROLE cqrs_es_stranger;
 SELECT is(count(*), 3::bigint, 'by a stranger, too') FROM cqrs_es.missing_objects;
 RESET ROLE;
+
+-- Tables of the extension may be what is missing: whoever changes or drops something else is not kept from it.
+
+SAVEPOINT whole;
+CREATE TABLE other (id text);
+CREATE FUNCTION other() RETURNS int LANGUAGE sql AS 'SELECT 1';
+ALTER EXTENSION cqrs_es DROP TABLE cqrs_es.upcasters;
+DROP TABLE cqrs_es.upcasters CASCADE;
+SELECT lives_ok('ALTER FUNCTION other() RENAME TO another', 'without one of the registries: a function is renamed');
+SELECT lives_ok('DROP FUNCTION another()', 'dropped');
+SELECT lives_ok('DROP TABLE other', 'and a table');
+ROLLBACK TO whole;
+-- who compares must have noted before, in a session that has not yet
+\set statements 'SET client_min_messages = warning; BEGIN; ALTER EVENT TRIGGER cqrs_es_note_function_names DISABLE; CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql RETURN 1; ALTER FUNCTION pg_temp.f() RENAME TO g; ROLLBACK;'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'WARNING:  01000', 'what was not noted cannot be compared, which is told');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Global positions and event ids: what every event is numbered and named with.
 BEGIN;
-SELECT plan(17);
+SELECT plan(19);
 
 -- positions
 
@@ -41,6 +41,12 @@ SET LOCAL cqrs_es.node_id = 511;
 SELECT cmp_ok((cqrs_es.append_event('position', 'm', 'e', '{}')).global_position, '<', 1::bigint << 53,
 	'every position is exact in JSON');
 SELECT throws_ok('SET LOCAL cqrs_es.node_id = 512', '22023', NULL, 'there are 512 nodes');
+-- behind an event of another node the stream goes on with positions of this one
+SET LOCAL cqrs_es.node_id = 0;
+SELECT is((cqrs_es.append_event('position', 'n', 'e', '{}')).global_position >> 44, 0::bigint, 'a stream that comes from another node goes on here');
+INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('position', 'n', 'e', '{}');
+SELECT results_eq($$SELECT sequence, global_position >> 44 FROM cqrs_es.read_stream('position', 'n')$$,
+	'VALUES (1::bigint, 3::bigint), (2, 3), (3, 0), (4, 0)', 'by a plain INSERT, too');
 ROLLBACK TO node;
 
 -- setval is not undone by a rollback

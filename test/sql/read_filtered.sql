@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Events of some types or of a small tenant, with an index that fits and without
 -- one: the same events, the same cursors; with it, only they are looked at.
-SELECT plan(10);
+SELECT plan(23);
 DO $$
 BEGIN
 	FOR n IN 1..500 LOOP
@@ -83,5 +83,43 @@ SELECT is(pg_temp.entries('cqrs_es.by_event_type', $$SELECT count(*) FROM cqrs_e
 SELECT is(pg_temp.entries('cqrs_es.by_all', $$SELECT count(*) FROM cqrs_es.read_page(aggregate_types => '{filter 1}', event_types => '{rare}')$$), 2::bigint, 'where more columns fit, that index is taken');
 SET LOCAL cqrs_es.tenant_id = 'small';
 SELECT is(pg_temp.entries('cqrs_es.by_tenant', 'SELECT count(*) FROM cqrs_es.read_page()'), 3::bigint, 'a small tenant has an own way');
+
+-- Others do not fit: they lack rows, or have them in another order, or find by other rules.
+SET LOCAL cqrs_es.tenant_id = '';
+CREATE COLLATION pg_temp.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE FUNCTION pg_temp.with_index(definition text, filter text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	found text; looked_at bigint;
+BEGIN
+	DROP INDEX cqrs_es.by_event_type, cqrs_es.by_tenant, cqrs_es.by_all;
+	EXECUTE 'CREATE INDEX unfit ON cqrs_es.events ' || definition;
+	looked_at := pg_stat_get_xact_tuples_returned('cqrs_es.unfit'::regclass);
+	EXECUTE format('SELECT count(global_position) || '' '' || md5(string_agg(global_position::text, '','')) FROM cqrs_es.read_page(%s)', filter) INTO found;
+	looked_at := pg_stat_get_xact_tuples_returned('cqrs_es.unfit'::regclass) - looked_at;
+	RAISE SQLSTATE 'T0001' USING MESSAGE = format('%s: %s', found, looked_at);
+EXCEPTION WHEN SQLSTATE 'T0001' THEN
+	RETURN SQLERRM;
+END $$;
+CREATE FUNCTION pg_temp.without_index(event_types text) RETURNS text LANGUAGE sql AS $$
+	SELECT count(*) || ' ' || md5(string_agg(global_position::text, ',' ORDER BY global_position))
+	FROM cqrs_es.events WHERE tenant_id = '' AND event_type = ANY (event_types::text[]) $$;
+SELECT is(pg_temp.with_index(definition, $$event_types => '{rare}'$$), pg_temp.without_index('{rare}') || ': ' || entries, 'an index ' || definition)
+FROM (VALUES (1, '(event_type, global_position)', 10),
+	(2, '(event_type, global_position) WHERE sequence > 20', 0),
+	(3, 'USING hash (event_type)', 0),
+	(4, '(event_type, global_position DESC)', 0),
+	(5, '(event_type, sequence, global_position)', 0),
+	(6, '(event_type, tenant_id)', 0),
+	(7, '(event_type, (global_position + 0))', 0),
+	(8, '(event_type, aggregate_type, global_position)', 0),
+	(9, '(event_type text_pattern_ops, global_position)', 0),
+	(10, '(event_type COLLATE pg_temp.any_case, global_position)', 0),
+	(11, '(event_type COLLATE "POSIX", global_position)', 10)) AS i (n, definition, entries)
+ORDER BY n;
+-- nor is it asked for ever so many values, or combinations of them
+SELECT array_agg(i::text) || '{rare}' AS most FROM generate_series(1, 63) AS i \gset
+SELECT is(pg_temp.with_index('(event_type, global_position)', format('event_types => %L', (:'most'::text[] || more)::text)),
+	pg_temp.without_index('{rare}') || ': ' || entries, '64 types of events, and ' || cardinality(more))
+FROM (VALUES (1, '{}'::text[], 10), (2, '{more}', 0)) AS m (n, more, entries) ORDER BY n;
 ROLLBACK;
 \i test/include/own_log_end.sql

@@ -4,7 +4,7 @@
 -- Other kinds of the latter are in rights.sql and t/011_definers.pl.
 
 BEGIN;
-SELECT plan(112);
+SELECT plan(121);
 CREATE ROLE cqrs_es_thief;
 CREATE ROLE cqrs_es_other;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_thief, cqrs_es_other;
@@ -41,6 +41,10 @@ CREATE FUNCTION pg_temp.evil_cast(jsonb) RETURNS point LANGUAGE sql AS 'SELECT '
 CREATE FUNCTION pg_temp.evil_equal(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
 CREATE OPERATOR pg_temp.=== (FUNCTION = texteq, LEFTARG = text, RIGHTARG = text);
 CREATE OPERATOR cqrs_es_temporary.=== (FUNCTION = pg_temp.evil_equal, LEFTARG = text, RIGHTARG = text);
+CREATE OPERATOR pg_temp.<<< (FUNCTION = text_lt, LEFTARG = text, RIGHTARG = text);
+CREATE OPERATOR CLASS pg_temp.evil_class FOR TYPE text USING btree AS
+	OPERATOR 1 pg_temp.<<<, OPERATOR 3 pg_temp.===, FUNCTION 1 bttextcmp(text, text);
+CREATE FUNCTION pg_temp.evil_method(internal) RETURNS tsm_handler LANGUAGE internal AS 'tsm_bernoulli_handler';
 CREATE AGGREGATE pg_temp.evil_sum(text) (SFUNC = textcat, STYPE = text);
 CREATE CAST (jsonb AS point) WITH FUNCTION pg_temp.evil_cast(jsonb);
 CREATE DOMAIN pg_temp.evil_domain AS text;
@@ -90,7 +94,11 @@ CREATE TEMP TABLE expressions AS SELECT * FROM (VALUES
 	(33, $$(WITH w AS (SELECT pg_temp.evil('a') AS t) SELECT t FROM w)$$),
 	(34, $$(SELECT x FROM (VALUES ('a')) AS v (x) GROUP BY x HAVING pg_temp.evil(x) = 'a')$$),
 	(35, $$(SELECT x FROM (VALUES ('a')) AS v (x) LIMIT length(pg_temp.evil('a')))$$),
-	(36, $$(SELECT x FROM XMLTABLE('/a' PASSING '<a/>' COLUMNS x pg_temp.evil_domain PATH '.'))$$)) e (n, expression);
+	(36, $$(SELECT x FROM XMLTABLE('/a' PASSING '<a/>' COLUMNS x pg_temp.evil_domain PATH '.'))$$),
+	(37, $$(ROW('a'::text, 'b'::text) OPERATOR(pg_temp.<<<) ROW('a'::text, 'c'::text))::text$$),
+	(38, $$(SELECT x FROM (VALUES ('a')) AS v (x) ORDER BY x USING OPERATOR(pg_temp.<<<) LIMIT 1)$$),
+	(39, $$(SELECT t FROM kept TABLESAMPLE pg_temp.evil_method (100))$$),
+	(40, format($$%L::regnamespace::text$$, pg_my_temp_schema()::regnamespace))) e (n, expression);
 SELECT throws_ok(format('SELECT cqrs_es.define_handler(''temporary'', ''e'', %L)',
 	format('INSERT INTO kept (id, t) VALUES (event.aggregate_id, %s)', expression)), '42P17', NULL, 'handler: ' || expression)
 FROM expressions ORDER BY n;
@@ -107,6 +115,11 @@ SELECT throws_ok(format('SELECT cqrs_es.define_handler(''temporary'', ''e'', %L)
 	(7, $$MERGE INTO kept USING (VALUES ('a')) AS v (x) ON id = x WHEN MATCHED THEN UPDATE SET t = pg_temp.evil('a')$$)) s (n, statement)
 ORDER BY n;
 SELECT is_empty('SELECT FROM cqrs_es.handlers WHERE projection = ''temporary''', 'nothing of all that is there');
+SELECT lives_ok($$SELECT cqrs_es.define_handler('temporary', 'e', 'INSERT INTO kept (id, t)
+	SELECT k.id, max(k.t) OVER () FROM kept AS k TABLESAMPLE bernoulli (50)
+	WHERE ROW(k.id, k.t) < ROW(event.aggregate_id, ''a'') AND k.t = ANY (ARRAY[''a'', ''b'']) AND ''public''::regnamespace IS NOT NULL
+	ORDER BY k.t COLLATE "C" ON CONFLICT (id) DO NOTHING')$$, 'the same of what stays is no matter');
+SELECT cqrs_es.drop_handler('temporary', 'e') \gset
 
 -- What stands in a registry all the same, from a dump for instance, is refused when it is to be run.
 

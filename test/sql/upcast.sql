@@ -15,7 +15,7 @@ COMMIT;
 SELECT event_version || ' ' || payload AS raw FROM cqrs_es.read_all(:position, 1, ARRAY['upcast committed']) \gset
 
 BEGIN;
-SELECT plan(75);
+SELECT plan(79);
 SELECT is(:'lifted'::text, '2 {"n": 1, "lifted": true}', 'read_all');
 SELECT is(:'raw'::text, '1 {"n": 1}', 'read_all without an upcaster');
 CREATE FUNCTION pg_temp.error(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -161,6 +161,18 @@ SELECT throws_ok($$SELECT cqrs_es.drop_upcaster('named', '3')$$, '42704', 'upcas
 SELECT throws_ok('DROP FUNCTION v2(jsonb)', '2BP01', NULL, 'a function in use stays');
 SELECT throws_ok('DROP FUNCTION v2(jsonb) CASCADE', '2BP01', NULL, 'also with CASCADE');
 SELECT lives_ok('DROP FUNCTION wrong1(json)', 'another one goes');
+
+-- what else can go wrong in a chain
+
+SELECT cqrs_es.append_event('person', 'c', 'chained', '{}') IS NULL AS x \gset
+SELECT lives_ok($$SELECT cqrs_es.define_upcaster('chained', '1', '2', 'v3(jsonb)'::regprocedure)$$, 'a function by its oid');
+CREATE FUNCTION says(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN RAISE 'said by one of us' USING ERRCODE = 'QE001'; END$$;
+SELECT cqrs_es.define_upcaster('chained', '2', '3', 'says(jsonb)') IS NULL AS x \gset
+SELECT is(pg_temp.error($$SELECT cqrs_es.read_stream('person', 'c')$$), ARRAY['QE001', 'said by one of us', 'event 1 of stream "person/c"'], 'an error of ours stays as it is');
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.read_stream('person', 'c')$$, '{table}'), '{""}', 'its fields, too');
+-- as no dump has it
+UPDATE cqrs_es.upcasters SET to_version = '1', function = replace(function, 'says', 'v3') WHERE event_type = 'chained' AND from_version = '2';
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.read_stream('person', 'c')$$, '{state,message}'), ARRAY['22023', 'upcasters of event type "chained" would lead from version "1" back to it'], 'a circle that is there all the same');
 
 -- rights
 
