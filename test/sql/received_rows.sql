@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- A row that is received is the batch, and the event as read_all gives it, whatever is in
 -- it and however the log is read.
-SELECT plan(8);
+SELECT plan(10);
 SELECT cqrs_es.create_subscription('rows', aggregate_types => '{rows}') IS NULL AS x \gset
 
 -- short, with nothing in it, compressed, out of line, not ASCII, of many lengths
@@ -38,13 +38,20 @@ RESET cqrs_es.force_generic_path;
 SELECT is(:'events'::text, pg_temp.read(), 'which are the same');
 SELECT pg_temp.again() IS NULL AS x \gset
 
+-- rows so old that nobody asks when they were committed
+VACUUM (FREEZE) cqrs_es.events;
+SELECT * FROM pg_temp.received() \gset
+SELECT is(:'one'::text, '1 false true', 'frozen rows: the batch');
+SELECT is(:'events'::text, pg_temp.read(), 'the events');
+SELECT pg_temp.again() IS NULL AS x \gset
+
 -- rows that are not just the columns of an event
 BEGIN;
 ALTER TABLE cqrs_es.events ADD COLUMN more text;
 SELECT * FROM pg_temp.received() \gset
 SELECT is(:'one'::text, '1 false true', 'with another column in the log: the batch');
 SELECT is(:'events'::text, pg_temp.read(), 'the events');
+SELECT * FROM finish();
 
 ROLLBACK;
 SELECT cqrs_es.drop_subscription('rows') IS NULL AS x \gset
-SELECT * FROM finish();

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Restored events may share a position: what a subscription hands out of them, and which of them failed.
 \i test/include/consumer.sql
-SELECT plan(25);
+SELECT plan(27);
 -- one more event at the position of another one, as a restore below the triggers brings it
 CREATE FUNCTION pg_temp.tie(aggregate_type text, id text, sequence bigint, beside text, event_type text DEFAULT 'e', payload jsonb DEFAULT '{}') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -21,6 +21,9 @@ $$;
 SELECT cqrs_es.create_subscription('tied', aggregate_types => '{tied}', retry_delay => '1 h', retry_delay_max => '1 h', max_attempts => 3) IS NULL AS x \gset
 SELECT pg_temp.append('tied', 'a b') IS NULL AS x \gset
 SELECT pg_temp.tie('tied', 'c', 1, 'a/1') IS NULL AS x \gset
+SELECT is((SELECT string_agg(CASE WHEN read_to = global_position THEN 'to them' WHEN read_to < global_position THEN 'before them' END, ', ' ORDER BY read_to)
+	FROM cqrs_es.read_page(aggregate_types => '{tied}') WHERE global_position <= pg_temp.at('tied', 'a/1')), 'before them, to them', 'who reads a page and stops between the two goes on before both');
+SELECT is((SELECT string_agg(aggregate_id, ' ' ORDER BY aggregate_id) FROM cqrs_es.read_page((SELECT min(read_to) FROM cqrs_es.read_page(aggregate_types => '{tied}')), aggregate_types => '{tied}')), 'a b c', 'and has all of them');
 SELECT is(pg_temp.sorted(pg_temp.receive('tied', 'c', 1)), 'a/1 c/1', 'both of one position, though one is asked for');
 SELECT is(pg_temp.error_of(format('SELECT cqrs_es.nack_event(%L, %s, %L)', pg_temp.batch('c'), pg_temp.at('tied', 'a/1'), 'bad')),
 	ARRAY['22023', format('there are several events at position %s in the batch', pg_temp.at('tied', 'a/1')), '', 'Say which is meant by its event_id.'], 'which of them failed has to be said');
