@@ -139,7 +139,7 @@ JsonTreeFromValue(const JsonbValue *value)
 			return node;
 		case jbvBinary:
 			return tree_from_container(value->val.binary.data);
-		default:
+		default:				/* not reached */
 			elog(ERROR, "unexpected jsonb value type %d", value->type);
 	}
 }
@@ -482,7 +482,7 @@ small_from_numeric(Numeric numeric, int64 *scaled, int *scale)
 		known = small_format_is_known();
 	}
 	if (!known)
-		return false;
+		return false;			/* not reached, as long as the format is what it is */
 	return decode_short_numeric(numeric, scaled, scale);
 }
 
@@ -555,7 +555,7 @@ small_format_is_known(void)
 
 		pfree(numeric);
 		if (!same)
-			return false;
+			return false;		/* not reached, likewise */
 	}
 	return true;
 }

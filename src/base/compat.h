@@ -128,7 +128,7 @@ compat_find_setting(const char *name)
 	for (i = 0; i < GetNumConfigOptions(); i++)
 		if (pg_strcasecmp(settings[i]->name, name) == 0)
 			return settings[i];
-	return NULL;
+	return NULL;				/* not reached: the server has those that are asked for */
 #endif
 }
 

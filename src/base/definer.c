@@ -246,8 +246,8 @@ resolve_number(ParseState *pstate, ParamRef *pref)
 {
 	const DefinerKind *kind = ((DefinerStatement *) pstate->p_ref_hook_state)->kind;
 
-	if (pref->number < 1 || pref->number > kind->nparams)
-		return NULL;
+	/* statements with numbers are ours */
+	Assert(pref->number >= 1 && pref->number <= kind->nparams);
 	return DefinerParam(pstate, pref->number, kind->numbered[pref->number - 1], pref->location);
 }
 
@@ -362,11 +362,9 @@ lock_relations(const CachedPlanSource *source)
 static void
 lock_result(Node *node)
 {
-	Query	   *query = (Query *) node;
+	Query	   *query = castNode(Query, node);
 	ListCell   *lc;
 
-	if (!IsA(node, Query))
-		return;
 	foreach(lc, query->cteList)
 		lock_result(lfirst_node(CommonTableExpr, lc)->ctequery);
 	if (query->resultRelation > 0)

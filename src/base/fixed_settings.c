@@ -211,7 +211,7 @@ is_fixed(const FixedSetting *fixed)
 		case PGC_STRING:
 			string = *((struct config_string *) fixed->setting)->variable;
 			return string != NULL && strcmp(string, fixed->value) == 0;
-		default:
-			return false;
+		default:				/* not reached: none of another kind is fixed */
+			return false;		/* not reached */
 	}
 }

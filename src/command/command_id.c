@@ -210,7 +210,7 @@ append_canonical(StringInfo text, JsonbContainer *json)
 				appendStringInfo(text, "\"%d:", value.val.string.len);
 				appendBinaryStringInfo(text, value.val.string.val, value.val.string.len);
 				break;
-			default:
+			default:			/* not reached */
 				elog(ERROR, "unexpected jsonb value of type %d", (int) value.type);
 		}
 	}

@@ -139,15 +139,8 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 				tip = tip_from_slot(slot, columns);
 		}
 		ExecClearTuple(slot);
-
-		/* wait without a pin on any page */
 		if (TransactionIdIsValid(in_progress))
-		{
-			if (dirty.speculativeToken != 0)
-				SpeculativeInsertionWait(in_progress, dirty.speculativeToken);
-			else
-				XactLockTableWait(in_progress, rel, &tid, XLTW_InsertIndex);
-		}
+			EventScanAwait(rel, &tid, &dirty);
 	} while (TransactionIdIsValid(in_progress));
 	if (IsolationIsSerializable() && IsSubTransaction())
 		note_tip_read(rel, index, columns, key, slot);
@@ -196,18 +189,28 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	tip.after_snapshot = false;
 	if (IsolationUsesXactSnapshot())
 	{
-		bool		should_free;
-		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 
 		/* a frozen row's xid is that of FrozenTransactionId, whatever it was */
 		tip.after_snapshot = TransactionIdIsNormal(xmin) &&
 			!TransactionIdIsCurrentTransactionId(xmin) &&
 			XidInMVCCSnapshot(xmin, GetTransactionSnapshot());
-		if (should_free)
-			heap_freetuple(tuple);
 	}
 	return tip;
+}
+
+/*
+ * Wait until the row that a dirty snapshot has met, which its transaction has not ended
+ * with, has become something else.  Without a pin on any page.  Can raise 40P01.
+ */
+void
+EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *dirty)
+{
+	if (dirty->speculativeToken != 0)
+		SpeculativeInsertionWait(dirty->xmin, dirty->speculativeToken);
+	else
+		XactLockTableWait(dirty->xmin, rel, tid, XLTW_InsertIndex);
 }
 
 /*

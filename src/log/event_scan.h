@@ -25,6 +25,7 @@ typedef struct EventScan EventScan;
 
 extern StreamTip EventScanTip(Relation rel, Relation index,
 							  const EventColumns *columns, const StreamKey *key);
+extern void EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *dirty);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);

@@ -101,10 +101,6 @@ cqrs_es_wait_for_events(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a subscription has filters of its own"),
 					 errhint("Filters are for waiting with after_position.")));
-		if (wait_for_subscription == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("there are no subscriptions")));
 		return answer(fcinfo, wait_for_subscription(fcinfo, PG_GETARG_TEXT_PP(0), deadline));
 	}
 	HorizonCheckCursor(wait.after_position);

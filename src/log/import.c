@@ -445,13 +445,12 @@ name_source(ErrorData *error, const Source *source, const char *sql)
 	const char *found = error->context ? strstr(error->context, sql) : NULL;
 	const char *begin = found;
 
-	if (error->internalquery && strcmp(error->internalquery, sql) == 0)
-	{
-		error->internalquery = NULL;
-		error->internalpos = 0;
-	}
+	/*
+	 * an error of the parser would have it in another field; but what we cast can be
+	 * cast
+	 */
 	if (found == NULL)
-		return;
+		return;					/* not reached */
 	while (begin > error->context && begin[-1] != '\n')
 		begin--;
 	found += strlen(sql);

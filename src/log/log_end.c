@@ -46,6 +46,7 @@
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"
+#include "log/event_scan.h"
 #include "log/events.h"
 #include "log/log_end.h"
 
@@ -170,13 +171,8 @@ LogEndStreamAt(Relation rel, int64 position)
 			stream = stream_in_slot(slot);
 			break;
 		}
-
-		/* wait without a pin on any page */
 		ExecClearTuple(slot);
-		if (dirty.speculativeToken != 0)
-			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
-		else
-			XactLockTableWait(dirty.xmin, rel, &tid, XLTW_InsertIndex);
+		EventScanAwait(rel, &tid, &dirty);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);

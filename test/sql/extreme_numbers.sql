@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The least and the greatest number wherever one may be given: none wraps around.
 BEGIN;
-SELECT plan(27);
+SELECT plan(28);
 \set least '''-9223372036854775808''::bigint'
 \set greatest '''9223372036854775807''::bigint'
 SELECT cqrs_es.create_aggregate('extreme', '{}', 100) IS NULL AS x \gset
@@ -48,5 +48,13 @@ SELECT is((pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggreg
 SELECT lives_ok($$SELECT pg_temp.restore('nearly', 9000000000000000001, 9223372036854775805)$$, 'one that is nearly full');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_events('extreme', 'nearly', '[{"type": "e", "payload": 1}, {"type": "e", "payload": 2}, {"type": "e", "payload": 3}]')$$),
 	'2200H', 'has no place for three');
+-- sums of all sorts of lengths, before the point and behind it, are what the server makes them
+SELECT cqrs_es.create_aggregate('digits', '{"n": 0}', 0) IS NULL AS x, cqrs_es.define_reducer('digits', 'added', '[{"op": "increment", "path": "/n", "from": "/by"}]') IS NULL AS y \gset
+CREATE TEMP TABLE numbers AS SELECT format('%s %s %s', digits, zeros, scale) AS id, round(digits * (10::numeric ^ zeros), scale) AS n
+	FROM unnest('{0,1,-7,99,123456789,-1234567890123456}'::numeric[]) AS digits, generate_series(-9, 20) AS zeros, generate_series(0, 9) AS scale;
+SELECT count(cqrs_es.append_event('digits', id, 'added', jsonb_build_object('by', n))) AS x FROM numbers \gset
+SELECT count(cqrs_es.append_event('digits', id, 'added', '{"by": 0.5}')) AS x FROM numbers \gset
+SELECT is_empty($$SELECT id, n, state ->> 'n' FROM numbers, LATERAL (SELECT cqrs_es.aggregate_state('digits', id) AS state) AS s WHERE state ->> 'n' <> (n + 0.5)::text$$, 'numbers of all lengths');
+
 SELECT finish();
 ROLLBACK;
