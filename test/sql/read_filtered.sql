@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Events of some types or of a small tenant, with an index that fits and without
 -- one: the same events, the same cursors; with it, only they are looked at.
-SELECT plan(23);
+SELECT plan(25);
 DO $$
 BEGIN
 	FOR n IN 1..500 LOOP
@@ -121,5 +121,8 @@ SELECT array_agg(i::text) || '{rare}' AS most FROM generate_series(1, 63) AS i \
 SELECT is(pg_temp.with_index('(event_type, global_position)', format('event_types => %L', (:'most'::text[] || more)::text)),
 	pg_temp.without_index('{rare}') || ': ' || entries, '64 types of events, and ' || cardinality(more))
 FROM (VALUES (1, '{}'::text[], 10), (2, '{more}', 0)) AS m (n, more, entries) ORDER BY n;
+SELECT is(pg_temp.with_index('(aggregate_type, event_type, global_position)', format('aggregate_types => %L, event_types => ''{rare,a,b,c,d,e,f,g}''', types)),
+	pg_temp.without_index('{rare}') || ': ' || entries, cardinality(types) || ' types of aggregates, 8 of events')
+FROM (VALUES (1, '{filter 0,filter 1,filter 2,3,4,5,6,7}'::text[], 10), (2, '{filter 0,filter 1,filter 2,3,4,5,6,7,8}', 0)) AS m (n, types, entries) ORDER BY n;
 ROLLBACK;
 \i test/include/own_log_end.sql
