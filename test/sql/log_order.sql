@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- A subscription in the order of the log: nothing passes what failed.
 \i test/include/consumer.sql
-SELECT plan(38);
+SELECT plan(41);
 SELECT cqrs_es.create_subscription('in_order', aggregate_types => '{in_order}', ordering => 'log', retry_delay => '1 h', retry_delay_max => '1 h', max_attempts => 3) IS NULL AS x \gset
 SELECT pg_temp.append('in_order', 'a b c a b c') IS NULL AS x \gset
 SET test.crowd = on;
@@ -71,8 +71,14 @@ SELECT is(pg_temp.lift_fails(state), state, 'raised: ' || state) FROM unnest('{4
 SELECT is(pg_temp.parked('by_stream') || pg_temp.letters('by_stream'), 'b/3~2 blockedb/3 blocked', 'nothing is noted of that, either');
 SELECT cqrs_es.drop_upcaster('old', '1') IS NULL AS x \gset
 DROP FUNCTION public.in_order_lift(jsonb);
-DELETE FROM cqrs_es.shares WHERE subscription IN ('in_order', 'by_stream');
-DELETE FROM cqrs_es.subscriptions WHERE name IN ('in_order', 'by_stream');
+-- acknowledged with the next call, which gets nothing before it is due
+SELECT cqrs_es.create_subscription('at_once', aggregate_types => '{at_once}', ordering => 'log', retry_delay => '1 h', retry_delay_max => '1 h') IS NULL AS x \gset
+SELECT pg_temp.append('at_once', 'a b') IS NULL AS x \gset
+SELECT is(pg_temp.receive('at_once', 'c1') || ' ' || pg_temp.nack('c1', 'b/1'), 'a/1 b/1 halted', 'the second fails');
+SELECT is_empty($$SELECT FROM cqrs_es.receive_events('at_once', 'c1', ack => pg_temp.batch('c1'))$$, 'an ack that asks for more gets nothing');
+SELECT is((SELECT format('%s %s %s', position = pg_temp.at('at_once', 'a/1'), batch IS NULL, attempts) FROM cqrs_es.shares WHERE subscription = 'at_once'), 't t 1', 'and the first is done');
+DELETE FROM cqrs_es.shares WHERE subscription IN ('in_order', 'by_stream', 'at_once');
+DELETE FROM cqrs_es.subscriptions WHERE name IN ('in_order', 'by_stream', 'at_once');
 DELETE FROM cqrs_es.parked_streams;
 DELETE FROM cqrs_es.nacked_events;
 DELETE FROM cqrs_es.dead_letters;

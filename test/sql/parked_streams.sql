@@ -2,7 +2,7 @@
 -- Streams that wait behind an event that failed: what is handed out again and when, and
 -- what becomes of events that fail for good.
 \i test/include/consumer.sql
-SELECT plan(76);
+SELECT plan(85);
 SELECT cqrs_es.create_subscription('parked', aggregate_types => '{parked}', retry_delay => '1 h', retry_delay_max => '3 h', max_attempts => 3) IS NULL AS x \gset
 
 -- back off, and again
@@ -110,8 +110,24 @@ SELECT pg_temp.append('stopped', 'a') IS NULL AS x \gset
 SELECT is(pg_temp.receive('stopped', 'c'), '(nothing)', 'nothing is handed out');
 UPDATE cqrs_es.subscriptions SET paused = false, stopped_error = NULL WHERE name = 'stopped';
 SELECT is(pg_temp.drain('stopped', 'c'), 'b/1 b/2 a/2', 'until it is resumed: then the event comes again, its attempts counted anew');
-DELETE FROM cqrs_es.shares WHERE subscription IN ('parked', 'skipped', 'stopped');
-DELETE FROM cqrs_es.subscriptions WHERE name IN ('parked', 'skipped', 'stopped');
+
+-- only what is in hand can fail
+SELECT cqrs_es.create_subscription('passed', aggregate_types => '{passed}', on_failure => 'skip', retry_delay => '1 h', retry_delay_max => '1 h', max_attempts => 3) IS NULL AS x \gset
+SELECT pg_temp.append('passed', 'a b a') IS NULL AS x \gset
+SELECT is(pg_temp.receive('passed', 'c'), 'a/1 b/1 a/2', 'a batch');
+SELECT is(pg_temp.nack('c', 'a/1') || ' ' || pg_temp.ack('c'), 'retry 1', 'its first event fails');
+SELECT pg_temp.append('passed', 'b a b') IS NULL AS x \gset
+SELECT is(pg_temp.receive('passed', 'c'), 'b/2 b/3', 'the next batch goes around its stream');
+SELECT is(pg_temp.state_of($$SELECT pg_temp.nack('c', 'a/3')$$), '22023', 'of which nothing can fail now');
+SELECT is(pg_temp.nack('c', 'b/2', give_up => true) || ' ' || pg_temp.ack('c'), 'skipped 0', 'another event is given up');
+SELECT is(pg_temp.receive('passed', 'c') || ' ' || pg_temp.ack('c'), 'b/3 1', 'its stream goes on');
+-- a letter without its event, as it stands in another log
+UPDATE cqrs_es.dead_letters SET sequence = 99, state = 'redriven', attempts = 0, retry_at = clock_timestamp() WHERE subscription = 'passed';
+SELECT is(pg_temp.letters('passed'), 'b/99 redriven', 'a letter whose event is not there');
+SELECT is(pg_temp.receive('passed', 'c'), '(nothing)', 'is tried in vain');
+SELECT is(pg_temp.letters('passed'), 'b/99 skipped', 'and not again');
+DELETE FROM cqrs_es.shares WHERE subscription IN ('parked', 'skipped', 'stopped', 'passed');
+DELETE FROM cqrs_es.subscriptions WHERE name IN ('parked', 'skipped', 'stopped', 'passed');
 DELETE FROM cqrs_es.parked_streams;
 DELETE FROM cqrs_es.dead_letters;
 DELETE FROM cqrs_es.consumers;

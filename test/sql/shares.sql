@@ -2,7 +2,7 @@
 -- A subscription has as many parts as consumers: parts split and merge, and each stream
 -- keeps its order.
 \i test/include/consumer.sql
-SELECT plan(20);
+SELECT plan(21);
 SELECT cqrs_es.create_subscription('shares', aggregate_types => '{shares}', retry_delay => '1 h', retry_delay_max => '1 h') IS NULL AS x \gset
 CREATE FUNCTION pg_temp.slots() RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(bit_count(slots)::text, ' ' ORDER BY share) FROM cqrs_es.shares WHERE subscription = 'shares'
@@ -25,6 +25,10 @@ SELECT isnt(pg_temp.receive('shares', 'c2', 10), '(nothing)', 'another one the o
 SELECT is(pg_temp.slots(), '128 64 64', 'which is split for the third');
 SELECT isnt(pg_temp.receive('shares', 'c3', 10), '(nothing)', 'who gets something, too');
 SELECT is(pg_temp.complete(), true, 'each slot is in one share');
+BEGIN;
+SELECT is((SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'shares' AND pg_temp.state_of(format('SELECT cqrs_es.nack_event(%L, %s, ''bad'')', pg_temp.batch('c2'), global_position)) = 'none'),
+	(SELECT batch_count::bigint FROM cqrs_es.shares WHERE batch = pg_temp.batch('c2')), 'of events only those of the batch can fail');
+ROLLBACK;
 -- all the rest, by three in turn, with a failure now and then
 CREATE TEMP TABLE got (nr serial, consumer text, aggregate_id text, sequence bigint);
 CREATE FUNCTION pg_temp.work(consumer text, max_count int) RETURNS int LANGUAGE plpgsql AS $$

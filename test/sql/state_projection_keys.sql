@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- A table of states tells aggregates apart byte by byte, or is refused.
 BEGIN;
-SELECT plan(52);
+SELECT plan(53);
 SELECT cqrs_es.create_aggregate('keyed', '{"n": 0}') IS NULL AS x, cqrs_es.define_reducer('keyed', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y \gset
 CREATE FUNCTION pg_temp.append(id text, tenant text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -44,6 +44,7 @@ SELECT throws_ok(format('SELECT pg_temp.create_keyed(%L)', columns), '55000', me
 	(2, 'view_id text PRIMARY KEY, UNIQUE (view_id) DEFERRABLE INITIALLY DEFERRED', 'constraint "keyed_states_view_id_key" of table public.keyed_states is deferrable'),
 	(3, 'view_id text, tenant_id text, UNIQUE (tenant_id, view_id) DEFERRABLE', 'constraint "keyed_states_tenant_id_view_id_key" of table public.keyed_states is deferrable')) v (n, columns, message) ORDER BY n;
 SELECT lives_ok($$SELECT pg_temp.create_keyed('view_id text PRIMARY KEY, UNIQUE (view_id, version) DEFERRABLE')$$, 'a deferrable one on more than that');
+SELECT lives_ok($$SELECT pg_temp.create_keyed('view_id text PRIMARY KEY, other bigint UNIQUE DEFERRABLE')$$, 'and on another column');
 CREATE TABLE keyed_states (view_id text PRIMARY KEY, version bigint, payload jsonb);
 SELECT cqrs_es.create_projection('keyed', read_models => '{keyed_states}', state_of => 'keyed') IS NULL AS x \gset
 ALTER TABLE keyed_states DROP CONSTRAINT keyed_states_pkey, ADD PRIMARY KEY (view_id) DEFERRABLE;

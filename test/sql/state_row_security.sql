@@ -3,7 +3,7 @@
 -- the user's own; and who asks for a state that they may not see the whole of is told so.
 
 BEGIN;
-SELECT plan(9);
+SELECT plan(10);
 CREATE ROLE cqrs_es_half;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_half;
 GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_half;
@@ -25,6 +25,8 @@ SELECT is((pg_temp.error_of($$SELECT pg_temp.as_role('cqrs_es_half', 'SELECT cqr
 SELECT is(cqrs_es.rebuild_projection('sr'), 8::bigint, 'the states, rebuilt by one who sees all');
 SELECT is((SELECT string_agg(format('%s: %s %s', view_id, version, payload), ', ' ORDER BY view_id) FROM sr_states),
 	'1: 3 {"n": 3}, 2: 3 {"n": 3}, 3: 2 {"n": 2}', 'are the same');
+GRANT EXECUTE ON FUNCTION cqrs_es.poisoned_streams TO cqrs_es_half;
+SELECT lives_ok($$SELECT pg_temp.as_role('cqrs_es_half', 'DO ''BEGIN ASSERT (SELECT count(*) FROM cqrs_es.poisoned_streams(''''sr'''')) = 0; END''')$$, 'but is no poisoned stream');
 
 SELECT * FROM finish();
 ROLLBACK;
