@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- rebuild_in_portions of an asynchronous projection: the same rows, each event once, whoever runs it meanwhile and afterwards.
 
-SELECT plan(13);
+SELECT plan(18);
 CREATE SCHEMA ra;
 SET search_path = ra, public;
 CREATE TABLE ra.type AS SELECT 'ra' || (random() * 1e9)::bigint AS name;
@@ -67,6 +67,23 @@ SELECT is(state() || ' ' || (sums() = expected()), 'async paused true', 'one tha
 SELECT cqrs_es.resume_projection('ra') AS x, append(5) AS y \gset
 CALL cqrs_es.run_projections('{ra}') \gset
 SELECT is(sums(), expected(), 'and goes on when it is resumed');
+
+-- interrupted, and left to who runs it: for them what is rebuilt is as old as for the rebuild, and nothing may follow from it
+SELECT cqrs_es.define_handler('ra', 'bad', 'DELETE FROM sums WHERE 1 / n = 1 / (n - n)') IS NULL AS x \gset
+\set statements 'CALL cqrs_es.rebuild_in_portions(''ra'', 7);'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'ERROR:  QE201', 'an event that fails');
+CREATE FUNCTION ra.follow(e cqrs_es.event) RETURNS void LANGUAGE sql AS $$SELECT cqrs_es.append_event('follows', e.aggregate_id, 'e', '{}')$$;
+SELECT cqrs_es.define_handler('ra', 'bad', 'ra.follow') IS NULL AS x, append(5) AS y, cqrs_es.resume_projection('ra') AS z \gset
+SELECT is(state(), 'async live', 'who resumes it leaves the rest to its runner');
+SET client_min_messages = error;
+CALL cqrs_es.run_projections('{ra}') \gset
+SELECT matches(last_error, 'append', 'of old events none follow') FROM cqrs_es.projection_status WHERE name = 'ra';
+SELECT is(state() || ' ' || cqrs_es.stream_version('follows', '1'), 'async stopped 0', 'which does not get better by trying');
+SELECT cqrs_es.drop_handler('ra', 'bad') IS NULL AS x, cqrs_es.resume_projection('ra') AS y \gset
+CALL cqrs_es.run_projections('{ra}') \gset
+SET client_min_messages = warning;
+SELECT is(sums(), expected(), 'the others are handled, each once');
 
 SELECT cqrs_es.drop_projection('ra') IS NULL AS x \gset
 DROP SCHEMA ra CASCADE;
