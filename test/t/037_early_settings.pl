@@ -53,6 +53,8 @@ for (
 	[ 'writer', '', q{SET cqrs_es.context = '{"a": 1}'}, 'version 1' ],
 	[ 'writer', '', q{SET cqrs_es.context = 'no json'; SET cqrs_es.context = '{"a": 1}'}, 'version 1' ],
 	[ 'writer', '', q{SET cqrs_es.context = 'no json'; BEGIN; SET LOCAL cqrs_es.context = '{"a": 1}'}, '22023' ],
+	[ 'writer', '', q{BEGIN; SET cqrs_es.context = 'no json'; SET LOCAL cqrs_es.context = '{"a": 1}'}, '22023' ],
+	[ 'writer', '-c cqrs_es.context=5', q{SET cqrs_es.context = '{"a": 1}'}, '22023' ],
 	[ 'writer', '', q{BEGIN; SET LOCAL cqrs_es.context = 'no json'; ROLLBACK}, 'version 1' ],
 	[ 'writer', '', q{BEGIN; SAVEPOINT s; SET LOCAL cqrs_es.context = 'no json'; ROLLBACK TO s}, 'version 1' ],
   )
