@@ -627,10 +627,12 @@ note_overtaken(const Share *share, const Event *event, NackedEvent *note)
 		return false;
 	snapshot = EventsSnapshotTake(true);
 	scan = EventScanWholeStream(&note->key, EventSequence(event) - 1, BackwardScanDirection, snapshot.snapshot);
-	while (EventScanNext(scan, &before) &&
-		   EventGlobalPosition(&before) > EventGlobalPosition(event) &&
-		   EventGlobalPosition(&before) <= share->batch_end)
+	/* those that came in front of this one may stand between them */
+	while (EventScanNext(scan, &before) && EventGlobalPosition(&before) > share->position)
 	{
+		if (EventGlobalPosition(&before) <= EventGlobalPosition(event) ||
+			EventGlobalPosition(&before) > share->batch_end)
+			continue;
 		note->sequence = EventSequence(&before);
 		note->global_position = EventGlobalPosition(&before);
 		found = true;
