@@ -135,6 +135,7 @@ keep_flat(ReducerState *state, const Jsonb *json)
 {
 	int			next = 1 - state->current;
 
+	/* a function in C may return what it was given */
 	if (json == state->flat)
 		return;
 	state->flat = memcpy(MemoryContextAlloc(state->flat_memory[next], VARSIZE(json)),

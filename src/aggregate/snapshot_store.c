@@ -225,6 +225,7 @@ write_unless_moved(InternalQuery *query, Datum *values)
 		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
+	/* a cancellation, say, in the short time that this takes */
 	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
 		ReThrowError(error);
 }

@@ -149,6 +149,7 @@ start(Oid database)
 
 	while (!WorkerStart(database, true, WorkerDeaths(), &handle))
 	{
+		/* it is the one place that the database had, so that takes others who are quick */
 		if (GetCurrentTimestamp() >= give_up)
 		{
 			ereport(LOG,

@@ -138,6 +138,7 @@ cqrs_es_promote_projection(PG_FUNCTION_ARGS)
 	/* what its handlers append is for later, but for who will find it in the log */
 	held = promotion.to_async ? false : DispatchHold();
 	catch_up(&promotion, &replay);
+	/* it has only now found tables that a dump brought behind it: others append without them */
 	if (promotion.replaced.unresolved)
 		LockedProjectionAwaitAppends(&promotion.replaced);
 	/* what is settled before the locks is a gap less to remember, and delays nobody */
@@ -201,6 +202,7 @@ pair_tables(Promotion *promotion)
 	{
 		Oid			instead = i < nnew ? new_tables[i] : InvalidOid;
 
+		/* one that is gone although it was protected, or that both keep */
 		if (!OidIsValid(old_tables[i]) || old_tables[i] == instead)
 			continue;
 		promotion->sources[promotion->nsources].table = old_tables[i];

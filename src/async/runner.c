@@ -249,6 +249,7 @@ RunnerRun(List *names, TimestampTz deadline, const RunnerTransactions *transacti
 	{
 		Run		   *run = lfirst(lc);
 
+		/* who asked us to leave came between a batch and its handling */
 		if (run->batch->n > 0)
 		{
 			begin(&runner);
@@ -611,6 +612,7 @@ receive(Runner *runner, Run *run)
 		receive_locked(run);
 		SubtransactionEnd(&subtransaction, true);
 	}
+	/* what was all right a moment ago, when has_work looked */
 	PG_CATCH();
 	{
 		error = SubtransactionCatch(&subtransaction);
@@ -637,6 +639,7 @@ receive_locked(Run *run)
 	Subscription *feed;
 
 	FeedBatchForget(run->batch);
+	/* somebody may have come since has_work looked */
 	if (!SubscriptionTryLock(run->feed) || !declare(run))
 		return;
 
@@ -727,6 +730,7 @@ attempt(Runner *runner, Run *run, bool one_by_one, ErrorData **error, Stage *sta
 	{
 		Subscription *feed;
 
+		/* somebody may have come since the batch was handed out */
 		if (!SubscriptionTryLock(run->feed))
 			outcome = OUTCOME_BUSY;
 		else if (!declare(run) || (feed = SubscriptionFind(run->feed)) == NULL || feed->paused)
@@ -941,6 +945,7 @@ give_back(Runner *runner, Run *run, const ErrorData *error)
 		}
 		SubtransactionEnd(&subtransaction, true);
 	}
+	/* somebody else has it by now, or it is in their hands at this moment */
 	PG_CATCH();
 	{
 		caught = SubtransactionCatch(&subtransaction);

@@ -399,6 +399,7 @@ after_error(void)
 	if (state != EXTENSION_PRESENT)
 		return;
 	worker.pause_ms = Min(Max(worker.pause_ms * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
+	/* said before; to be met again it must keep from all work, not from one projection's */
 	if (strncmp(worker.error, error->message, sizeof(worker.error) - 1) == 0)
 		return;
 	strlcpy(worker.error, error->message, sizeof(worker.error));

@@ -15,7 +15,8 @@
 /*
  * Do it; an error ends it, and is forgotten.  Called at the end of a transaction,
  * while interrupts are held back: so it is not a cancellation that is swallowed.
- * Nothing is cleaned up: the work must not hold anything where it can fail.
+ * Nothing is cleaned up: the work must not hold anything where it can fail, which is
+ * for want of memory.
  */
 void
 ErrorTrap(void (*work) (void))

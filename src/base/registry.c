@@ -223,6 +223,7 @@ find_entry(RegistryCache *cache, const text *key)
 		count_invalidation();
 	if (cache->memory == NULL || cache->generation != registry_generation)
 		start_anew(cache);
+	/* arguments are not that long, nor is what the log's own constraints let in */
 	if (key != NULL && VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),

@@ -225,6 +225,7 @@ RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs)
 		found = !has_arguments ? find_by_name(given, argtypes, nargs, false) :
 			DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(given)));
 		function.value = ObjectIdGetDatum(found);
+		/* what changed was something else */
 		if (found == locked)
 			return function;
 		if (OidIsValid(locked))
@@ -495,6 +496,7 @@ cqrs_es_function_body(PG_FUNCTION_ARGS)
 	body_call->args[0].isnull = false;
 	body = pg_get_function_sqlbody(body_call);
 	UnlockDatabaseObject(ProcedureRelationId, DatumGetObjectId(function), 0, AccessShareLock);
+	/* dropped while we waited for the lock */
 	if (body_call->isnull)
 		PG_RETURN_NULL();
 	return body;

@@ -84,6 +84,7 @@ RoleSwitchToOwner(const char *relname)
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(ExtensionRelid(relname)));
 	Oid			owner;
 
+	/* between the two lookups */
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

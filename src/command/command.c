@@ -412,6 +412,7 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 		run->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
 		run->loaded = true;
 	}
+	/* somebody appended between the search for the command and the fold */
 	if (command->identity.is_given && run->folded.version > run->searched)
 		return ATTEMPT_UNSEARCHED;
 	if (!AppendVersionFits(command->expected_version, run->folded.version))

@@ -92,6 +92,7 @@ problem_of(const char *context)
 		MemoryContextSwitchTo(memory);
 		error = CopyErrorData();
 		category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+		/* no memory */
 		if (category != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) &&
 			category != ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED))
 			PG_RE_THROW();

@@ -179,6 +179,7 @@ EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_pos
 	FilterScan *scan;
 	int			i;
 
+	/* there was one when EventFilterHasIndex looked */
 	if (heap == NULL)
 		return NULL;
 	if (!choose_index(heap, &table.columns, filter, &index))

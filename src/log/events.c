@@ -258,7 +258,8 @@ EventsSnapshotTake(bool newest)
 		taken.relid = EventsTableGet().relid;
 		if (taken.relid == locked)
 			break;
-		UnlockRelationOid(locked, AccessShareLock); /* another table has its name now */
+		/* another table has its name since we looked */
+		UnlockRelationOid(locked, AccessShareLock);
 	}
 	/* partitions stay locked to the end, as any SQL that reads them leaves them */
 	if (get_rel_relkind(taken.relid) == RELKIND_PARTITIONED_TABLE)

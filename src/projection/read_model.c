@@ -277,6 +277,7 @@ ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char 
 		Oid			table = read_models[i];
 		char	   *name = get_rel_name(table);
 
+		/* it was there when it was locked, and is protected */
 		if (name == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),

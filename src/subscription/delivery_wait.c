@@ -256,7 +256,7 @@ looked_at(DeliveryWait *wait, const QueryRow *row, int64 position)
 		 /* look for it */ ;
 	if (i == wait->n)
 	{
-		/* shares come and go */
+		/* shares come and go, and no more than that are there at once */
 		if (wait->n == SLOTS)
 			i = wait->n = 0;
 		wait->n++;

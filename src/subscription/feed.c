@@ -267,6 +267,7 @@ add(BatchSink *sink, const NewBatch *batch, const Event *event, int attempt, boo
 	MemoryContextSwitchTo(caller);
 }
 
+/* A batch that nothing could be handed out of: events come unlifted here, so each was given up. */
 static void
 clear(BatchSink *sink)
 {

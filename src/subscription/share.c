@@ -140,6 +140,7 @@ ShareLockOnly(const text *subscription)
 	Datum		value = PointerGetDatum(subscription);
 	QueryRow	row;
 
+	/* somebody has emptied the table */
 	if (InternalQueryWriteNewest(&query, &value, NULL) == 0)
 		return NULL;
 	row = InternalQueryRow(0);
