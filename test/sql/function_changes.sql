@@ -2,7 +2,7 @@
 -- A session keeps what it has read of declarations while others create functions,
 -- and hears of every change of one that a declaration hangs on.
 BEGIN;
-SELECT plan(22);
+SELECT plan(26);
 CREATE SCHEMA changes;
 CREATE TABLE changes.seen (n text);
 CREATE FUNCTION changes.reducer(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS $$ SELECT state || '{"by": "first"}' $$;
@@ -98,5 +98,32 @@ SELECT is(cqrs_es.aggregate_state('changes', 'b'), '{"called": 1}', 'and the sta
 -- roles
 
 CREATE ROLE cqrs_es_changes;
+
+-- what changes in the middle of a fold makes a mixture of it, which is not kept
+
+CREATE FUNCTION changes.counts(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN RETURN jsonb_build_object('n', coalesce(state->>'n', '0')::int + 1); END $$;
+CREATE FUNCTION changes.changes(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('test.changes', true) = 'on' THEN
+		EXECUTE format('CREATE OR REPLACE FUNCTION changes.counts(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE plpgsql AS %L',
+			format('BEGIN RETURN jsonb_build_object(''n'', coalesce(state->>''n'', ''0'')::int + %s); END', event.payload->>'by'));
+	END IF;
+	RETURN state;
+END $$;
+SELECT cqrs_es.create_aggregate('mixed', snapshot_every => 0) IS NULL AS x, cqrs_es.define_reducer('mixed', 'counted', 'changes.counts') IS NULL AS y,
+	cqrs_es.define_reducer('mixed', 'changed', 'changes.changes') IS NULL AS z,
+	cqrs_es.append_events('mixed', 'a', '[{"type": "counted", "payload": {}}, {"type": "changed", "payload": {"by": 10}}, {"type": "counted", "payload": {}}]') IS NULL AS u \gset
+SET LOCAL test.changes = on;
+SELECT cqrs_es.take_snapshot('mixed', 'a') IS NULL AS x \gset
+SELECT is_empty($$SELECT FROM cqrs_es.snapshots WHERE aggregate_type = 'mixed'$$, 'a mixture is none, by hand');
+SET LOCAL test.changes = off;
+SELECT cqrs_es.alter_aggregate('mixed', snapshot_every => 2) IS NULL AS x, cqrs_es.append_event('mixed', 'a', 'counted', '{}') IS NULL AS y \gset
+SELECT is((SELECT payload ->> 'n' FROM cqrs_es.snapshots WHERE aggregate_type = 'mixed'), '30', 'nothing changes in this one');
+SET LOCAL test.changes = on;
+SELECT cqrs_es.append_events('mixed', 'a', '[{"type": "changed", "payload": {"by": 100}}, {"type": "counted", "payload": {}}]') IS NULL AS y \gset
+SELECT is((SELECT max(last_sequence) FROM cqrs_es.snapshots WHERE aggregate_type = 'mixed'), 4::bigint, 'nor when it falls due');
+SET LOCAL test.changes = off;
+SELECT is(cqrs_es.aggregate_state('mixed', 'a') ->> 'n', '400', 'the state is what the functions are now');
+
 SELECT cmp_ok(pg_temp.work(), '>', 0::bigint, 'a change of roles counts');
 ROLLBACK;
