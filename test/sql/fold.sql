@@ -25,7 +25,7 @@ DELETE FROM cqrs_es.snapshots WHERE aggregate_type = 'fold committed';
 COMMIT;
 
 BEGIN;
-SELECT plan(23);
+SELECT plan(28);
 SELECT is(:'ro1'::jsonb, '{"n": 3, "start": 1}', 'a read-only transaction may replay');
 SELECT is(:'ro2'::text, '(3,"{""n"": 3, ""start"": 1}")', 'and load');
 SELECT is(:'ro3'::text, '25006', 'but not save');
@@ -76,5 +76,20 @@ SELECT cmp_ok(pg_column_size(payload), '>', 8000, 'an out-of-line payload can be
 FROM cqrs_es.events WHERE aggregate_type = 'fold' AND aggregate_id = 'toast';
 SELECT is(cqrs_es.aggregate_state('fold', 'toast')->'text', payload->'text', 'and is folded whole')
 FROM cqrs_es.read_stream('fold', 'toast');
+
+-- a stream with a hole, as an incomplete restore leaves it, has no state at it or behind it
+SELECT cqrs_es.create_aggregate('holed', '{}', 0) IS NULL AS x \gset
+SELECT count(cqrs_es.append_event('holed', 'a', 'e', jsonb_build_object('n', n))) AS x FROM generate_series(1, 6) AS n \gset
+SELECT cqrs_es.take_snapshot('holed', 'a') AS x \gset
+SELECT cqrs_es.append_event('holed', 'a', 'e', '{"n": 7}') IS NULL AS x, cqrs_es.append_event('holed', 'a', 'e', '{"n": 8}') IS NULL AS y \gset
+SET LOCAL session_replication_role = replica;
+DELETE FROM cqrs_es.events WHERE aggregate_type = 'holed' AND sequence IN (3, 7);
+SET LOCAL session_replication_role = origin;
+SELECT is(pg_temp.error_of(call, '{state,message}'), ARRAY['XX001', message], call) FROM (VALUES
+	(1, 'stream "holed/a" has a hole: sequence 7 is missing', $$SELECT cqrs_es.aggregate_state('holed', 'a')$$),
+	(2, 'stream "holed/a" has a hole: sequence 3 is missing', $$SELECT cqrs_es.aggregate_state('holed', 'a', at_sequence => 4)$$),
+	(3, 'stream "holed/a" has a hole: sequence 3 is missing', $$SELECT * FROM cqrs_es.replay('holed', 'a')$$)) c (n, message, call) ORDER BY n;
+SELECT is(cqrs_es.aggregate_state('holed', 'a', at_sequence => 2) -> 'n', '2', 'before it there is one');
+SELECT is(cqrs_es.aggregate_state('holed', 'a', at_sequence => 6) -> 'n', '6', 'and where a snapshot is');
 SELECT finish();
 ROLLBACK;
