@@ -138,7 +138,7 @@ cqrs_es_promote_projection(PG_FUNCTION_ARGS)
 	/* what its handlers append is for later, but for who will find it in the log */
 	held = promotion.to_async ? false : DispatchHold();
 	catch_up(&promotion, &replay);
-	/* it has only now found tables that a dump brought behind it: others append without them */
+	/* it has just found tables that came behind it: others append without them */
 	if (promotion.replaced.unresolved)
 		LockedProjectionAwaitAppends(&promotion.replaced);
 	/* what is settled before the locks is a gap less to remember, and delays nobody */

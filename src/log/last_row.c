@@ -129,7 +129,7 @@ last_row_on_page(Relation heap, Relation index, BTScanInsert key, Page page,
 		entry = (IndexTuple) PageGetItem(page, item);
 		if (ItemIdIsDead(item))
 			continue;
-		/* versions of one key that were merged when the page was full: seldom, in an index of inserts */
+		/* rows of one key, merged when the page was full: seldom, where none is updated */
 		if (BTreeTupleIsPosting(entry))
 			return LAST_ROW_UNKNOWN;
 		else

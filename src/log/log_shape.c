@@ -62,7 +62,7 @@ cqrs_es_lost_by_dump(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text(lost));
 	}
-	/* commands of other kinds (GRANT, say) do not tell whose they are: none of them comes here now */
+	/* GRANT and the like do not tell whose they are: now none of them comes here */
 	if (command->type != SCT_AlterTable)
 		PG_RETURN_TEXT_P(cstring_to_text("definition"));
 	foreach(cell, command->d.alterTable.subcmds)

@@ -494,7 +494,7 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 		ProjectionAsyncPart->hold_still(&locked);
 	else if (!projection->paused)
 	{
-		/* it has only now found tables that a dump brought behind it: others append without them */
+		/* it has just found tables that came behind it: others append without them */
 		if (locked.unresolved)
 			LockedProjectionAwaitAppends(&locked);
 		ReadModelsLock(projection->locks, projection->nlocks, projection->owner.role);
