@@ -29,6 +29,7 @@
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/read_only.h"
 #include "base/registry_function.h"
 #include "base/text.h"
 #include "log/event_scan.h"
@@ -199,6 +200,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	Datum		value = PointerGetDatum(type);
 	int			i;
 
+	ReadOnlyPrevent(fcinfo);
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
 	{
@@ -260,6 +262,7 @@ aggregate_args(FunctionCallInfo fcinfo)
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	int			i;
 
+	ReadOnlyPrevent(fcinfo);
 	args.values[0] = PointerGetDatum(type);
 	for (i = 1; i < 5; i++)
 		args.values[i] = fcinfo->args[i].value;

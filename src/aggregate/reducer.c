@@ -18,6 +18,7 @@
 #include "base/compat.h"
 #include "base/definer.h"
 #include "base/extension.h"
+#include "base/read_only.h"
 #include "base/text.h"
 #include "log/upcast.h"
 #include "aggregate/reducer.h"
@@ -102,6 +103,7 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 static char *
 begin_definition(FunctionCallInfo fcinfo)
 {
+	ReadOnlyPrevent(fcinfo);
 	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
 	return DefinerSearchPath();
 }
@@ -178,6 +180,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 
 	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
 
+	ReadOnlyPrevent(fcinfo);
 	if (!AggregateLockForDrop(type, if_exists))
 		PG_RETURN_VOID();
 	if (RegistryWrite(&query, values, NULL) == 0)

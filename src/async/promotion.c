@@ -57,6 +57,7 @@
 
 #include "base/compat.h"
 #include "base/internal_query.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/subtransaction.h"
@@ -128,6 +129,7 @@ cqrs_es_promote_projection(PG_FUNCTION_ARGS)
 	bool		held;
 	int			i;
 
+	ReadOnlyPrevent(fcinfo);
 	LockedProjectionRequireReadCommitted("promote_projection()");
 	lock_projections(&promotion, name, replaces);
 	pair_tables(&promotion);

@@ -41,6 +41,7 @@
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/stream_key.h"
@@ -197,6 +198,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
 
+	ReadOnlyPrevent(fcinfo);
 	(void) AggregateLockIfDeclared(type, true);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
@@ -209,6 +211,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 static char *
 begin_definition(FunctionCallInfo fcinfo)
 {
+	ReadOnlyPrevent(fcinfo);
 	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
 	return DefinerSearchPath();
 }
@@ -327,7 +330,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	command_args(fcinfo, &command);
-	AppendPrevent(fcinfo);
+	ReadOnlyPrevent(fcinfo);
 	/* also when nothing will be appended: the state is shown */
 	EventsCheckRights(ACL_INSERT);
 	EventsRequireRights(ACL_SELECT);

@@ -39,6 +39,7 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/portion.h"
+#include "base/read_only.h"
 #include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "base/text.h"
@@ -54,7 +55,6 @@
 PG_FUNCTION_INFO_V1(cqrs_es_receive_message);
 PG_FUNCTION_INFO_V1(cqrs_es_forget_messages);
 
-static void prevent(const char *function);
 static TimestampTz time_arg(NullableDatum older_than);
 static BlockNumber table_blocks(void);
 static uint64 forget_in(BlockNumber first, BlockNumber end, TimestampTz before);
@@ -76,7 +76,7 @@ cqrs_es_receive_message(PG_FUNCTION_ARGS)
 	RoleSwitch	saved;
 	bool		is_first;
 
-	prevent("receive_message()");
+	ReadOnlyPrevent(fcinfo);
 	EventsCheckRights(ACL_INSERT | ACL_SELECT);
 	values[1] = PointerGetDatum(TextArgument(fcinfo->args[0], "source", SOURCE_MAX_BYTES));
 	values[2] = PointerGetDatum(TextArgument(fcinfo->args[1], "message_id", MESSAGE_ID_MAX_BYTES));
@@ -88,15 +88,6 @@ cqrs_es_receive_message(PG_FUNCTION_ARGS)
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	PG_RETURN_BOOL(is_first);
-}
-
-/* Where nothing can be written: 25006. */
-static void
-prevent(const char *function)
-{
-	PreventCommandDuringRecovery(function);
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
 }
 
 /*
@@ -113,7 +104,7 @@ cqrs_es_forget_messages(PG_FUNCTION_ARGS)
 	uint64		forgotten = 0;
 
 	PortionRequireOwnTransactions(fcinfo, "forget_messages()");
-	prevent("forget_messages()");
+	ReadOnlyPrevent(fcinfo);
 	before = time_arg(fcinfo->args[0]);
 	blocks = table_blocks();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);

@@ -20,7 +20,6 @@
 #include "access/htup_details.h"
 #include "access/parallel.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -32,6 +31,7 @@
 #include "base/counter.h"
 #include "base/errors.h"
 #include "base/extension.h"
+#include "base/read_only.h"
 #include "base/stream_key.h"
 #include "log/append.h"
 #include "log/append_retry.h"
@@ -98,7 +98,7 @@ append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append)
 {
 	AppendResult result;
 
-	AppendPrevent(fcinfo);
+	ReadOnlyPrevent(fcinfo);
 	if (!AppendEvents(append, &result))
 		AppendReportConflict(&append->key, append->expected_version, result.version);
 	return result_datum(fcinfo, &result);
@@ -130,7 +130,7 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
  * append something else.  Takes RowExclusiveLock on the log (kept to the end of the
  * transaction, as by INSERT).
  *
- * Behind AppendPrevent.  Raises QE002 (event id used with other content), 40001 (above
+ * Behind ReadOnlyPrevent.  Raises QE002 (event id used with other content), 40001 (above
  * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
  * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
  * trigger of users kept it out), and whatever a projection raises.
@@ -243,21 +243,6 @@ report_overtaken(const StreamKey *key)
 			 errmsg("the event for stream \"%s\" was not inserted", StreamKeyName(key)),
 			 errdetail("A trigger on the events table appended to the stream before it."),
 			 errhint("Append to the stream of the new event in an AFTER trigger.")));
-}
-
-/*
- * Where nothing can be written: 25006 that names the SQL function, which is to append;
- * before anything is touched.
- */
-void
-AppendPrevent(FunctionCallInfo fcinfo)
-{
-	char	   *function = psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid));
-
-	if (RecoveryInProgress())
-		PreventCommandDuringRecovery(function);
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
 }
 
 /* Does a stream at this version meet the expectation? */

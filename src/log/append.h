@@ -13,7 +13,6 @@
 #include "log/append_request.h"
 
 extern bool AppendEvents(AppendRequest *append, AppendResult *result);
-extern void AppendPrevent(FunctionCallInfo fcinfo);
 extern bool AppendVersionFits(int64 expected, int64 version);
 pg_noreturn extern void AppendReportConflict(const StreamKey *key, int64 expected,
 											 int64 version);

@@ -43,6 +43,7 @@
 #include "base/compat.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/read_only.h"
 #include "base/role_switch.h"
 #include "log/append.h"
 #include "log/import.h"
@@ -137,7 +138,7 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("source must not be null")));
-	AppendPrevent(fcinfo);
+	ReadOnlyPrevent(fcinfo);
 	open_source(PG_GETARG_OID(0), &source);
 	SPI_connect();
 	saved = fix_search_path();

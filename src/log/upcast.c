@@ -30,6 +30,7 @@
 #include "base/definer.h"
 #include "base/errors.h"
 #include "base/extension.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/stream_key.h"
@@ -100,6 +101,7 @@ UpcastInit(void)
 Datum
 cqrs_es_define_upcaster_function(PG_FUNCTION_ARGS)
 {
+	ReadOnlyPrevent(fcinfo);
 	lock_upcasters();
 	define_upcaster(fcinfo, fcinfo->args[3]);
 	PG_RETURN_VOID();
@@ -109,6 +111,7 @@ cqrs_es_define_upcaster_function(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 {
+	ReadOnlyPrevent(fcinfo);
 	if (PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -186,6 +189,7 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 	text	   *from_version = TextArgument(fcinfo->args[1], "from_version", EVENT_VERSION_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
 
+	ReadOnlyPrevent(fcinfo);
 	if (RegistryWrite(&query, values, NULL) == 0)
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("upcaster of event type \"%s\" from version \"%s\" does not exist",

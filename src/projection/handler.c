@@ -46,6 +46,7 @@
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/lent_session.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/registry_name.h"
@@ -184,6 +185,7 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 	char	   *given;
 	bool		found;
 
+	ReadOnlyPrevent(fcinfo);
 	if (begin_change(name, false, &found))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -326,6 +328,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
 	bool		found;
 
+	ReadOnlyPrevent(fcinfo);
 	(void) begin_change(name, if_exists, &found);
 	if (!found)
 		PG_RETURN_VOID();

@@ -49,6 +49,7 @@
 #include "base/definer.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "base/text.h"
@@ -189,6 +190,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	char		nulls[8] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
 		PG_ARGISNULL(3) ? 'n' : ' ', ' ', ' ', ' '};
 
+	ReadOnlyPrevent(fcinfo);
 	ProjectionCheckOrder(is_async, per_stream);
 	if (!PG_ARGISNULL(3))
 		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
@@ -346,6 +348,7 @@ cqrs_es_alter_projection(PG_FUNCTION_ARGS)
 {
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 
+	ReadOnlyPrevent(fcinfo);
 	if (!PG_ARGISNULL(3))
 		(void) ProjectionModeIsAsync(PG_GETARG_TEXT_PP(3));
 	if (!PG_ARGISNULL(1) || !PG_ARGISNULL(2) || (PG_ARGISNULL(3) && PG_ARGISNULL(4)))
@@ -492,6 +495,7 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	bool		is_async = false;
 	bool		found;
 
+	ReadOnlyPrevent(fcinfo);
 	SPI_connect();
 	found = ProjectionLockRow(&drop, name, RegistryIfExists(fcinfo->args[1]));
 	if (found)
