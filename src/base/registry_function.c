@@ -37,6 +37,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
+#include "common/keywords.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
@@ -150,6 +151,15 @@ RegistryFunctionIsNamed(const char *given, const Oid *argtypes, int nargs)
 		if (!skip(&rest, format_type_be(argtypes[i])) || !skip(&rest, i < nargs - 1 ? "," : ")"))
 			return false;
 	return rest[strspn(rest, SPACES)] == '\0';
+}
+
+/* Is a text a name alone, of a function or of nothing, and no word of SQL? */
+bool
+RegistryFunctionIsName(const char *given)
+{
+	const char *begin = given + strspn(given, SPACES);
+
+	return is_name(begin) && ScanKeywordLookup(pnstrdup(begin, strcspn(begin, SPACES)), &ScanKeywords) < 0;
 }
 
 /* The function of that name with these argument types. */

@@ -47,6 +47,7 @@ extern void RegistryFunctionAlsoCheckDrops(void (*check) (void));
 extern Datum RegistryFunctionSignature(NullableDatum function, Oid result,
 									   const Oid *argtypes, int nargs, const char *expected);
 extern bool RegistryFunctionIsNamed(const char *given, const Oid *argtypes, int nargs);
+extern bool RegistryFunctionIsName(const char *given);
 extern NullableDatum RegistryFunctionByName(const char *given, const Oid *argtypes, int nargs);
 extern bool RegistryFunctionExists(Datum signature);
 extern char *RegistryFunctionName(const char *signature);

@@ -198,7 +198,8 @@ cqrs_es_define_handler(PG_FUNCTION_ARGS)
 				 errmsg("handler must not be null")));
 	given = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	argtypes[0] = EventsTypeOid();
-	if (is_signature(given) || RegistryFunctionIsNamed(given, argtypes, lengthof(argtypes)))
+	if (is_signature(given) || RegistryFunctionIsName(given) ||
+		RegistryFunctionIsNamed(given, argtypes, lengthof(argtypes)))
 	{
 		NullableDatum function = RegistryFunctionByName(given, argtypes, lengthof(argtypes));
 		Datum		signature;

@@ -31,7 +31,7 @@ CREATE AGGREGATE aggregate(cqrs_es.event) (SFUNC = array_append, STYPE = cqrs_es
 SELECT is((pg_temp.error_of(format('SELECT cqrs_es.define_handler(%L, %L, %L)', 'function', 'bad', handler)))[1], state, format('%s: %s', state, handler))
 FROM (VALUES (1, 'two(cqrs_es.event, integer)', '42P13'), (2, 'many(cqrs_es.event)', '42P13'), (3, 'other(jsonb)', '42P13'), (4, 'note(cqrs_es.events)', '42883'),
 	(5, 'procedure(cqrs_es.event)', '42P13'), (6, 'aggregate(cqrs_es.event)', '42P13'), (7, 'nowhere(cqrs_es.event)', '42883'), (8, 'note(', '42602'), (9, 'note()', '42883'),
-	(10, '()', '42601'), (11, '', '42601'), (12, ';', '42601'), (13, 'noted', '42601'), (14, 'SELECT note(event)', '0A000'), (15, 'CALL procedure(event)', '0A000'),
+	(10, '()', '42601'), (11, '', '42601'), (12, ';', '42601'), (13, 'noted', '42883'), (14, 'SELECT note(event)', '0A000'), (15, 'CALL procedure(event)', '0A000'),
 	(16, 'VALUES (1)', '0A000'), (17, 'DELETE FROM seen; DELETE FROM seen', '42601'), (18, 'DELETE FROM seen RETURNING n', '0A000'), (19, 'TRUNCATE seen', '0A000'),
 	(20, 'INSERT INTO seen (note) VALUES (event.nothing)', '42703'), (21, 'INSERT INTO seen (note) VALUES ($1)', '42P02'), (22, 'DELETE FROM seen AS event WHERE event.n = 1', '42702')) t (n, handler, state)
 ORDER BY n;
