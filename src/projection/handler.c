@@ -60,6 +60,7 @@
 #include "log/upcast.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
+#include "projection/read_model.h"
 #include "projection/state_projection.h"
 
 #define WHOLE_EVENT_PARAM	(EVENT_NCOLUMNS + 1)
@@ -77,9 +78,13 @@ typedef struct Handler
 	bool		is_function;
 	StateProjection *states;	/* or NULL */
 
-	/* since HandlerTally: how often it was replayed, and how many rows it changed */
+	/*
+	 * since HandlerTally: how often it was replayed, how many rows it changed, and
+	 * whether there may have been others
+	 */
 	int64		runs;
 	int64		rows;
+	bool		uncounted;
 } Handler;
 
 /* Those of a projection, in the order in which they run. */
@@ -115,6 +120,7 @@ static void lift(const Projection *projection, Event *event, int how);
 static void lift_as_owner(const Projection *projection, Event *event);
 static void lift_as_caller(Event *event);
 static void run(Handler *handler, const Event *event, int how);
+static void run_counted(Handler *handler, const Event *event);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
 static List *add_tally(List *tallies, const HandlerTally *more);
@@ -489,7 +495,7 @@ take_tallies(HandlerList *list, List *tallies)
 		HandlerTally tally = {
 			.event_type = handler->event_type ? text_to_cstring(handler->event_type) :
 			PROJECTION_ALL_EVENT_TYPES,
-			.is_function = handler->is_function,
+			.uncounted = handler->uncounted,
 			.seeks_rows = seeks_rows(handler),
 			.runs = handler->runs,
 			.rows = handler->rows
@@ -497,6 +503,7 @@ take_tallies(HandlerList *list, List *tallies)
 
 		tallies = add_tally(tallies, &tally);
 		handler->runs = handler->rows = 0;
+		handler->uncounted = false;
 	}
 	return tallies;
 }
@@ -518,7 +525,7 @@ add_tally(List *tallies, const HandlerTally *more)
 		tally->event_type = pstrdup(more->event_type);
 		tallies = lappend(tallies, tally);
 	}
-	tally->is_function = more->is_function;
+	tally->uncounted |= more->uncounted;
 	tally->seeks_rows = more->seeks_rows;
 	tally->runs += more->runs;
 	tally->rows += more->rows;
@@ -685,6 +692,25 @@ lift_as_caller(Event *event)
 }
 
 /*
+ * Run a function, and see how many rows it has changed, which it cannot say: those of the
+ * read models are counted by the server.
+ */
+static void
+run_counted(Handler *handler, const Event *event)
+{
+	const Projection *projection = handler->projection;
+	int64		before = ReadModelsRowsChanged(projection->read_models, projection->nread_models);
+	int64		after;
+
+	(void) DefinerStatementRun(handler->statement, event, 0);
+	after = ReadModelsRowsChanged(projection->read_models, projection->nread_models);
+	if (before >= 0 && after >= before)
+		handler->rows += after - before;
+	else
+		handler->uncounted = true;
+}
+
+/*
  * Run a handler for an event, a new or a replayed one.  Whatever it raises
  * becomes QE201, but for the exceptions named above; without the definer's rights
  * one sees less of it.
@@ -707,6 +733,8 @@ run(Handler *handler, const Event *event, int how)
 		if (handler->states)
 			handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0,
 												(how & HANDLER_GO_ON) != 0);
+		else if (handler->is_function && (how & RUN_REPLAYED))
+			run_counted(handler, event);
 		else
 		{
 			(void) DefinerStatementRun(handler->statement, event, 0);

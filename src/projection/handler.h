@@ -12,10 +12,10 @@
 typedef struct HandlerTally
 {
 	const char *event_type;
-	bool		is_function;	/* whose rows are not known */
 	bool		seeks_rows;		/* to change them */
 	int64		runs;
-	int64		rows;			/* that it changed */
+	int64		rows;			/* that it changed, */
+	bool		uncounted;		/* perhaps not all of them */
 } HandlerTally;
 
 /* how an old event is replayed */

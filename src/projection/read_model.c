@@ -24,10 +24,12 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -383,6 +385,33 @@ refuse_dependents(const Oid *read_models, int n, const char *projection)
 				 errhint("Let foreign keys on read models take no action, or drop or disable these for the rebuild. A table that belongs to the projection can be one of its read models.")));
 	}
 	SPI_finish();
+}
+
+/*
+ * How many rows of read models this session has inserted, updated or deleted, as the server
+ * counts them (track_counts) until they are reported: good for a difference within one
+ * transaction.  -1 where it does not, or counts them for partitions instead.
+ */
+int64
+ReadModelsRowsChanged(const Oid *read_models, int n)
+{
+	static const PGFunction counts[] = {pg_stat_get_xact_tuples_inserted,
+		pg_stat_get_xact_tuples_updated, pg_stat_get_xact_tuples_deleted};
+	int64		rows = 0;
+	int			i;
+
+	if (!pgstat_track_counts || n == 0)
+		return -1;
+	for (i = 0; i < n; i++)
+	{
+		size_t		j;
+
+		if (get_rel_relkind(read_models[i]) != RELKIND_RELATION)
+			return -1;
+		for (j = 0; j < lengthof(counts); j++)
+			rows += DatumGetInt64(DirectFunctionCall1(counts[j], ObjectIdGetDatum(read_models[i])));
+	}
+	return rows;
 }
 
 /*

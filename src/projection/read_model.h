@@ -16,6 +16,7 @@ extern ArrayType *ReadModelsCheck(ArrayType *read_models, Oid owner);
 extern void ReadModelsLock(const Oid *locks, int nlocks, Oid owner);
 extern void ReadModelsRefuseShared(const char *projection);
 extern void ReadModelsWarnShared(const char *projection);
+extern int64 ReadModelsRowsChanged(const Oid *read_models, int n);
 extern void ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner,
 							const char *projection);
 

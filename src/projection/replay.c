@@ -394,7 +394,7 @@ ReplayRefuseProblems(Projection *projection, bool skip)
 
 /*
  * Tell the caller what came of a replay: NOTICE of its events and the rows that
- * statements changed; in a rebuild a WARNING for each that was to change rows and found
+ * handlers changed; in a rebuild a WARNING for each that was to change rows and found
  * none at all, since those that were put into a table by hand are not there any more.
  */
 void
@@ -403,21 +403,20 @@ ReplayReport(const Replay *replay)
 	const char *name = replay->projection->name;
 	StringInfoData detail;
 	int64		rows = 0;
-	bool		functions = false;
+	bool		uncounted = false;
 	ListCell   *lc;
 
 	foreach(lc, replay->tallies)
 	{
 		HandlerTally *tally = lfirst(lc);
 
-		functions |= tally->is_function;
-		if (!tally->is_function)
-			rows += tally->rows;
+		rows += tally->rows;
+		uncounted |= tally->uncounted;
 	}
 	initStringInfo(&detail);
-	appendStringInfo(&detail, rows == 1 ? "Its statements changed %lld row%s." :
-					 "Its statements changed %lld rows%s.", (long long) rows,
-					 functions ? "; those of functions are not counted" : "");
+	appendStringInfo(&detail, rows == 1 ? "Its handlers changed %lld row%s." :
+					 "Its handlers changed %lld rows%s.", (long long) rows,
+					 uncounted ? "; those of functions are not counted" : "");
 	if (replay->skipped > 0)
 		appendStringInfo(&detail, replay->skipped == 1 ?
 						 "\n%lld event was skipped: see cqrs_es.skipped_events." :

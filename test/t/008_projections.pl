@@ -78,7 +78,7 @@ while (time < $deadline)
 	{
 		my (undef, $stdout, $stderr) = $node->psql('postgres', join '; ', map { "SELECT cqrs_es.${_}_projection('$projection')" }
 			$rounds % 2 ? qw(pause rebuild resume) : qw(rebuild pause resume));
-		$errors .= join '', grep { !/NOTICE|^DETAIL:  Its statements changed/ } split /^/, $stderr;
+		$errors .= join '', grep { !/NOTICE|^DETAIL:  Its handlers changed/ } split /^/, $stderr;
 	}
 	$node->safe_psql('postgres', 'SELECT * FROM cqrs_es.projection_progress, cqrs_es.projection_status');
 	$rounds++;
