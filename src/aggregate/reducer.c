@@ -169,8 +169,13 @@ save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations, const c
 Datum
 cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
+	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
@@ -183,7 +188,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	ReadOnlyPrevent(fcinfo);
 	if (!AggregateLockForDrop(type, if_exists))
 		PG_RETURN_VOID();
-	if (RegistryWrite(&query, values, NULL) == 0)
+	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("reducer of aggregate type \"%s\" for event type \"%s\" does not exist",
 									   text_to_cstring(type), text_to_cstring(event_type)));

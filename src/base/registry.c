@@ -395,6 +395,16 @@ RegistryHas(InternalQuery *query, Datum *values, const char *nulls)
 	return RegistryWrite(query, values, nulls) > 0;
 }
 
+/*
+ * Delete a row that a SELECT finds; false when there is none.  A DELETE that finds nothing
+ * would have all sessions read everything again, as any other statement.
+ */
+bool
+RegistryDrop(InternalQuery *row, InternalQuery *drop, Datum *values)
+{
+	return RegistryHas(row, values, NULL) && RegistryWrite(drop, values, NULL) > 0;
+}
+
 /* The same as RegistryWrite between SPI_connect and SPI_finish, for the rows that come of it. */
 uint64
 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)

@@ -60,6 +60,7 @@ extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);
 extern uint64 RegistryReadAsOf(InternalQuery *query, Datum *values, Snapshot snapshot);
 extern bool RegistryHas(InternalQuery *query, Datum *values, const char *nulls);
+extern bool RegistryDrop(InternalQuery *row, InternalQuery *drop, Datum *values);
 extern bool RegistryIfExists(NullableDatum arg);
 extern void RegistryReportMissing(bool if_exists, int sqlerrcode, const char *hint,
 								  const char *message);

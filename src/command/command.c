@@ -189,8 +189,13 @@ cqrs_es_define_command_function(PG_FUNCTION_ARGS)
 Datum
 cqrs_es_drop_command(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
+	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND command_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND command_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
@@ -200,7 +205,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 
 	ReadOnlyPrevent(fcinfo);
 	(void) AggregateLockIfDeclared(type, true);
-	if (RegistryWrite(&query, values, NULL) == 0)
+	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("command \"%s\" of aggregate type \"%s\" does not exist",
 									   text_to_cstring(command_type), text_to_cstring(type)));

@@ -180,8 +180,13 @@ define_upcaster(FunctionCallInfo fcinfo, NullableDatum function)
 Datum
 cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
+	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.upcasters WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND from_version OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.upcasters WHERE event_type OPERATOR(pg_catalog.=) $1"
 		" AND from_version OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
@@ -190,7 +195,7 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
 
 	ReadOnlyPrevent(fcinfo);
-	if (RegistryWrite(&query, values, NULL) == 0)
+	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("upcaster of event type \"%s\" from version \"%s\" does not exist",
 									   text_to_cstring(event_type), text_to_cstring(from_version)));

@@ -323,8 +323,13 @@ note_change(const text *name)
 Datum
 cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 {
-	static InternalQuery query = {
+	static InternalQuery drop = {
 		.sql = "DELETE FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
+		" AND event_type OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
+	};
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.handlers WHERE projection OPERATOR(pg_catalog.=) $1"
 		" AND event_type OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
@@ -339,7 +344,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	(void) begin_change(name, if_exists, &found);
 	if (!found)
 		PG_RETURN_VOID();
-	if (RegistryWrite(&query, values, NULL) == 0)
+	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("projection \"%s\" has no handler for event type \"%s\"",
 									   text_to_cstring(name), text_to_cstring(event_type)));
