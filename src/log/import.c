@@ -375,8 +375,9 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 	char	   *sql = psprintf("%s SELECT count(*) FILTER (WHERE number = 1) AS streams, count(*) AS events,"
 							   " max(global_position) AS last_position,"
 							   " count(*) FILTER (WHERE same IS NOT TRUE) AS wrong,"
-							   " count(*) FILTER (WHERE global_position > $1 AND global_position <= position_in_front) AS out_of_order"
-							   " FROM (SELECT n.number, e.global_position,"
+							   " count(*) FILTER (WHERE global_position > $1 AND global_position <= position_in_front) AS out_of_order,"
+							   " min(stream) FILTER (WHERE same IS NOT TRUE OR global_position > $1 AND global_position <= position_in_front) AS stream"
+							   " FROM (SELECT n.number, e.global_position, concat(n.aggregate_type, '/', n.aggregate_id) AS stream,"
 							   " (e.event_id = n.event_id AND e.event_type = n.event_type AND e.event_version = n.event_version"
 							   " AND e.payload = n.payload AND (n.created_at IS NULL OR e.created_at = n.created_at)) AS same,"
 							   " lag(e.global_position) OVER (PARTITION BY e.global_position > $1 ORDER BY " IN_ORDER ") AS position_in_front"
@@ -393,8 +394,8 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the log is not what the source says"),
-				 errdetail("Events of the source that are missing or differ: %lld; that are out of order: %lld.",
-						   (long long) wrong, (long long) out_of_order),
+				 errdetail("Events of the source that are missing or differ: %lld; that are out of order: %lld; in stream \"%s\" for instance.",
+						   (long long) wrong, (long long) out_of_order, InternalQueryText(&row, "stream")),
 				 errhint("Nothing was imported. Did the source change meanwhile, or does a trigger of yours change events?")));
 	values[0] = InternalQueryDatum(&row, "streams", NULL);
 	values[1] = InternalQueryDatum(&row, "events", NULL);

@@ -125,6 +125,6 @@ CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.payloa
 CREATE TRIGGER change BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION change();
 CREATE VIEW changed AS SELECT 'changed' AS aggregate_type, aggregate_id, "position", event_type, payload FROM by_hand;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.import_events('changed')$$))[1:3], ARRAY['55000', 'the log is not what the source says',
-	'Events of the source that are missing or differ: 6; that are out of order: 0.'], 'what is not in the log as it should be undoes it all');
+	'Events of the source that are missing or differ: 6; that are out of order: 0; in stream "changed/0" for instance.'], 'what is not in the log as it should be undoes it all');
 DROP TRIGGER change ON cqrs_es.events;
 ROLLBACK;

@@ -77,6 +77,22 @@ is($node->safe_psql('postgres', q{
 	"object|pg_extension|0|AccessShareLock|t\nvirtualxid||" . '|ExclusiveLock|t', 'it holds its virtual xid and the lock of who waits')
 	or diag($node->safe_psql('postgres', 'SELECT * FROM pg_locks'));
 
+# So vacuum takes away what is updated meanwhile. Beside the function it may not: its caller's
+# statement has a snapshot.
+sub dead_rows
+{
+	# each in a session of its own, whose end tells the statistics
+	$node->safe_psql('postgres', $_) foreach 'UPDATE hot SET n = n + 1', 'VACUUM hot';
+	return $node->safe_psql('postgres', q{SELECT pg_stat_get_dead_tuples('hot'::regclass)});
+}
+$node->safe_psql('postgres', 'CREATE TABLE hot AS SELECT 1 AS n');
+is(dead_rows(), '0', 'beside waiters vacuum removes dead rows');
+my $holding = start("SELECT cqrs_es.wait_for_position(@{[ end() + 1 ]}, '100 s')");
+until_waiting(scalar @waiters + 1);
+is(dead_rows(), '1', '... and beside the function it does not');
+$node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT cqrs_es.wait_for_position(%'});
+like(finish($holding), qr/^error: canceling/, 'the function ends');
+
 SKIP:
 {
 	skip 'no /proc here', 1 unless -r "/proc/$$/stat";
