@@ -220,6 +220,10 @@ require_values(Relation rel, const EventColumns *columns, const NewRow *row)
 				 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
 						NameStr(TupleDescAttr(RelationGetDescr(rel), attno - 1)->attname),
 						RelationGetRelationName(rel)),
+				 row->columns[EVENT_AGGREGATE_TYPE].isnull || row->columns[EVENT_AGGREGATE_ID].isnull ? 0 :
+				 errdetail("The event is one of stream \"%s/%s\".",
+						   TextDatumGetCString(row->columns[EVENT_AGGREGATE_TYPE].value),
+						   TextDatumGetCString(row->columns[EVENT_AGGREGATE_ID].value)),
 				 column == EVENT_PAYLOAD ? errhint("For an event without fields use '{}'.") :
 				 TupleDescAttr(RelationGetDescr(rel), attno - 1)->atthasdef ?
 				 errhint("Leave the column out; it has a default.") : 0,

@@ -3,7 +3,7 @@
 -- Positions of events that are restored below: drawn by nobody who is still there.
 SELECT min(cqrs_es.next_position()) AS old FROM generate_series(1, 10) \gset
 BEGIN;
-SELECT plan(91);
+SELECT plan(93);
 CREATE FUNCTION pg_temp.stream(id text) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(format('%s:%s', sequence, payload), ' ' ORDER BY sequence) FROM cqrs_es.read_stream('admission', id)
 $$;
@@ -93,6 +93,9 @@ FROM (VALUES (1, '23502', $$NULL, 'x', 'e', '1', '{}', '{}'$$), (2, '23502', $$'
 ORDER BY n;
 SELECT throws_ok(format($$INSERT INTO cqrs_es.events (%s, sequence, aggregate_type, aggregate_id, event_type, payload) VALUES (NULL, 1, 'admission', 'x', 'e', '{}')$$, col),
 	'23502', NULL, '23502: ' || col) FROM unnest(ARRAY['event_id', 'global_position', 'tenant_id']) col ORDER BY col;
+SELECT is(pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('admission', 'x', 'e', '{}'), ('admission', 'y', 'e', NULL)$$, '{state,detail,hint}'),
+	ARRAY['23502', 'The event is one of stream "admission/y".', 'For an event without fields use ''{}''.'], 'of several rows it says which one has a null');
+SELECT is((pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('admission', NULL, 'e', '{}')$$, '{detail}'))[1], '', 'unless it has no stream');
 
 -- COPY
 
