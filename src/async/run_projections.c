@@ -154,7 +154,8 @@ look(void *arg, long *longest_ms)
 	if (wait->watch->projection == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" does not exist", text_to_cstring(wait->watch->name))));
+				 errmsg("projection \"%s\" does not exist", text_to_cstring(wait->watch->name)),
+				 errhint(PROJECTION_MISSING_HINT)));
 	if (!wait->watch->projection->is_async)
 		return look_at_sync(wait);
 	progress = ProgressLook(wait->watch, wait->position);

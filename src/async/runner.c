@@ -406,7 +406,8 @@ list_runs(Runner *runner)
 		if (runner->names && !runner->is_listed && ProjectionLoad(lfirst(lc)) == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("projection \"%s\" does not exist", text_to_cstring(lfirst(lc)))));
+					 errmsg("projection \"%s\" does not exist", text_to_cstring(lfirst(lc))),
+					 errhint(PROJECTION_MISSING_HINT)));
 		MemoryContextSwitchTo(runner->memory);
 		runs = lappend(runs, find_run(runner, lfirst(lc)));
 		MemoryContextSwitchTo(runner->work);

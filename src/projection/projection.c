@@ -543,7 +543,7 @@ ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists)
 	if (RegistryRead(&unlocked, &value) == 0)
 	{
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT,
-							  "The view projection_status shows those that do; create_projection() creates one.",
+							  PROJECTION_MISSING_HINT,
 							  psprintf("projection \"%s\" does not exist", text_to_cstring(name)));
 		return false;
 	}

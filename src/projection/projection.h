@@ -57,6 +57,9 @@ typedef struct Projection
 typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
 												   Snapshot snapshot);
 
+/* of one that does not exist */
+#define PROJECTION_MISSING_HINT "The view projection_status shows those that do; create_projection() creates one."
+
 /* SQL: what makes a projection of a row p of cqrs_es.projections. */
 #define PROJECTION_COLUMNS \
 	"p.name, " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, p.owner_name," \

@@ -389,7 +389,7 @@ lock_to_drop(const text *name, bool if_exists)
 	if (subscription == NULL)
 	{
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_SUBSCRIPTION,
-							  "The view cqrs_es.subscription_status shows those that do; create_subscription() creates one.",
+							  SUBSCRIPTION_MISSING_HINT,
 							  psprintf("subscription \"%s\" does not exist", text_to_cstring(name)));
 		return false;
 	}

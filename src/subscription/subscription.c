@@ -204,7 +204,7 @@ SubscriptionRead(const text *name)
 				(errcode(ERRCODE_UNDEFINED_SUBSCRIPTION),
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
 				 FeedNameIs(name) ? errhint("No asynchronous projection has that name.") :
-				 errhint("create_subscription() creates one.")));
+				 errhint(SUBSCRIPTION_MISSING_HINT)));
 	return subscription;
 }
 

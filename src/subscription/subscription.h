@@ -46,6 +46,9 @@ typedef struct SubscriptionPatience
 	ErrorContextCallback callback;
 } SubscriptionPatience;
 
+/* of one that does not exist */
+#define SUBSCRIPTION_MISSING_HINT "The view cqrs_es.subscription_status shows those that do; create_subscription() creates one."
+
 extern void SubscriptionInit(void);
 extern void SubscriptionBegin(const char *function);
 extern void SubscriptionLock(const text *name, LOCKMODE mode);

@@ -40,3 +40,7 @@ SELECT cqrs_es.pause_subscription('projection:noticed');
 SELECT cqrs_es.drop_projection('noticed');
 DROP FUNCTION notice;
 DROP TABLE noticed, trouble;
+
+-- one that is not there
+CALL cqrs_es.run_projections('{nothing}');
+CALL cqrs_es.wait_for_projection('nothing', 1);

@@ -42,3 +42,7 @@ SELECT cqrs_es.create_subscription('passed', '{sub}');
 SELECT cqrs_es.reset_subscription('passed', 1000000);
 \set VERBOSITY default
 DROP FUNCTION restore;
+
+-- one that is not there
+SELECT * FROM cqrs_es.receive_events('nothing', consumer => 'me');
+SELECT cqrs_es.pause_subscription('nothing');
