@@ -59,6 +59,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_reject);
 
 static void check_expression(SPIPlanPtr plan);
 static void require_jsonb(TupleDesc result);
+static void help_to_field(ParseState *pstate, const ColumnRef *cref);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
 static void bind_question(const DefinerStatement *statement, ParamListInfo params,
 						  const void *source);
@@ -272,13 +273,34 @@ require_jsonb(TupleDesc result)
 				 errhint("Cast a literal: '[]'::jsonb.")));
 }
 
+/* 42703 with the way that works for state.balance. */
+static void
+help_to_field(ParseState *pstate, const ColumnRef *cref)
+{
+	const char *name = strVal(linitial(cref->fields));
+	const char *field = strVal(lsecond(cref->fields));
+	size_t		i;
+
+	for (i = 0; i < lengthof(decider_params); i++)
+		if (decider_params[i].type == JSONBOID && strcmp(name, decider_params[i].name) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("\"%s\" is JSON, and has no column \"%s\"", name, field),
+					 errhint("Its fields are reached as %s->>'%s'.", name, field),
+					 parser_errposition(pstate, cref->location)));
+}
+
 /* The names of decider_params, unless a table of the expression has such a column. */
 static Node *
 resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 {
 	size_t		i;
 
-	if (list_length(cref->fields) != 1 || !IsA(linitial(cref->fields), String))
+	if (!IsA(linitial(cref->fields), String))
+		return NULL;
+	if (list_length(cref->fields) == 2 && IsA(lsecond(cref->fields), String) && var == NULL)
+		help_to_field(pstate, cref);
+	if (list_length(cref->fields) != 1)
 		return NULL;
 	for (i = 0; i < lengthof(decider_params); i++)
 	{

@@ -144,6 +144,7 @@ static HandlerList *list_with_statements(const Projection *projection, Snapshot 
 static DefinerStatement *make_statement(const char *statement, const char *function,
 										const Definer *definer);
 static void check_statement(SPIPlanPtr plan);
+static void help_to_event(ParseState *pstate, const ColumnRef *cref);
 static Node *resolve_event(ParseState *pstate, ColumnRef *cref, Node *var);
 static void bind_event(const DefinerStatement *statement, ParamListInfo params,
 					   const void *source);
@@ -1093,6 +1094,38 @@ check_statement(SPIPlanPtr plan)
 				 errhint("Leave RETURNING out.")));
 }
 
+/* 42703 with the way that works for what is meant to be of the event, and is written otherwise. */
+static void
+help_to_event(ParseState *pstate, const ColumnRef *cref)
+{
+	const char *names[3];
+	int			column;
+	int			i;
+
+	for (i = 0; i < 3 && i < list_length(cref->fields); i++)
+	{
+		if (!IsA(list_nth(cref->fields, i), String))
+			return;
+		names[i] = strVal(list_nth(cref->fields, i));
+	}
+	column = i == 1 ? EventColumnByName(names[0]) : i == 3 && strcmp(names[0], "event") == 0 ?
+		EventColumnByName(names[1]) : -1;
+	if (column < 0)
+		return;
+	if (i == 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" does not exist", names[0]),
+				 errhint("The field of the event is event.%s.", names[0]),
+				 parser_errposition(pstate, cref->location)));
+	if (EventColumnType(column) == JSONBOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("an event has no field \"%s.%s\"", names[1], names[2]),
+				 errhint("Fields of JSON are reached as event.%s->>'%s'.", names[1], names[2]),
+				 parser_errposition(pstate, cref->location)));
+}
+
 /* event and event.column, unless the statement has a table of that name. */
 static Node *
 resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
@@ -1100,6 +1133,8 @@ resolve_event(ParseState *pstate, ColumnRef *cref, Node *var)
 	const char *field;
 	int			column;
 
+	if (var == NULL)
+		help_to_event(pstate, cref);
 	if (strcmp(strVal(linitial(cref->fields)), "event") != 0 ||
 		list_length(cref->fields) > 2 ||
 		(list_length(cref->fields) == 2 && !IsA(lsecond(cref->fields), String)))

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Commands: defining, deciding, rejecting, repeating, and who may do what.
 BEGIN;
-SELECT plan(66);
+SELECT plan(68);
 
 CREATE FUNCTION pg_temp.execute(id text, command_type text, payload jsonb DEFAULT '{}', expected bigint DEFAULT NULL, command_id uuid DEFAULT NULL)
 RETURNS text LANGUAGE sql AS $$
@@ -53,6 +53,9 @@ FROM (VALUES (1, '42804', $$'command', 'x', ''$$),
 	(13, '22023', $$'command', '', 'state'$$),
 	(14, '22001', $$'command', repeat('x', 256), 'state'$$)) AS t (n, state, args)
 ORDER BY n;
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.define_command('command', 'x', 'jsonb_build_object(''type'', ''e'', ''payload'', state.balance)')$$, '{state,message,hint}'),
+	ARRAY['42703', '"state" is JSON, and has no column "balance"', 'Its fields are reached as state->>''balance''.'], 'a field of the state that is written as a column');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.define_command('command', 'x', '(SELECT jsonb_build_object(''type'', state.n) FROM (VALUES (1)) AS state (n))')$$), 'none', 'unless it is one');
 
 -- deciding
 

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- What a projection does for an event: functions, '*', handlers that append, and how deep.
 BEGIN;
-SELECT plan(116);
+SELECT plan(124);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'h') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 -- what every projection below notes: who saw which event
@@ -37,6 +37,15 @@ FROM (VALUES (1, 'two(cqrs_es.event, integer)', '42P13'), (2, 'many(cqrs_es.even
 ORDER BY n;
 SELECT is((pg_temp.error_of($$SELECT cqrs_es.define_handler('function', 'bad', 'two(cqrs_es.event, integer)')$$))[2:3],
 	ARRAY['function two(cqrs_es.event,integer) does not fit', 'A handler is a function (event cqrs_es.event).'], 'in these words');
+SELECT is(pg_temp.error_of(format('SELECT cqrs_es.define_handler(%L, %L, %L)', 'function', 'bad', handler), '{state,message,hint}'), ARRAY['42703', message, hint], 'it says how: ' || handler)
+FROM (VALUES (1, 'INSERT INTO seen (note) VALUES (event.amount)', 'an event has no field "amount"', 'Fields of the payload are reached as event.payload->>''amount''.'),
+	(2, 'INSERT INTO seen (note) VALUES (event.payload.amount)', 'an event has no field "payload.amount"', 'Fields of JSON are reached as event.payload->>''amount''.'),
+	(3, 'INSERT INTO seen (note) SELECT x FROM (SELECT event.metadata."by") AS s (x)', 'an event has no field "metadata.by"', 'Fields of JSON are reached as event.metadata->>''by''.'),
+	(4, 'INSERT INTO seen (note) VALUES (payload->>''amount'')', 'column "payload" does not exist', 'The field of the event is event.payload.'),
+	(5, 'DELETE FROM seen WHERE seen.note = aggregate_id', 'column "aggregate_id" does not exist', 'The field of the event is event.aggregate_id.'),
+	(6, 'DELETE FROM seen WHERE note = amount', 'column "amount" does not exist', '')) AS t (n, handler, message, hint) ORDER BY n;
+SELECT is(pg_temp.state_of(format('SELECT cqrs_es.define_handler(%L, %L, %L)', 'function', 'good', handler)), 'none', 'a column of its own is none of the event: ' || handler)
+FROM (VALUES (1, 'DELETE FROM seen WHERE event_type = event.event_type'), (2, 'INSERT INTO seen (note) SELECT payload FROM (SELECT event.payload->>''x'' AS payload ORDER BY payload) AS s ORDER BY payload')) AS t (n, handler) ORDER BY n;
 SELECT throws_ok($$SELECT cqrs_es.define_handler('function', 'bad', NULL)$$, '22004', NULL, 'null');
 SELECT throws_ok($$SELECT cqrs_es.define_handler('function', '', 'DELETE FROM seen')$$, '22023', NULL, 'an empty event type');
 SELECT throws_ok($$DROP FUNCTION note$$, '2BP01', NULL, 'a function in use is not dropped');
