@@ -3,7 +3,7 @@
 -- tables, it is refused and says which.
 
 BEGIN;
-SELECT plan(32);
+SELECT plan(34);
 CREATE SCHEMA rd;
 SET LOCAL search_path = rd, public;
 CREATE FUNCTION rd.make(name text, type text DEFAULT 'rd', tables regclass[] DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
@@ -47,7 +47,13 @@ CREATE TABLE rd.calls (customer text REFERENCES rd.customers ON DELETE CASCADE);
 SELECT is((rd.refusal('customers'))[3],
 	E'Foreign key "calls_customer_fkey" of table rd.calls would delete its rows (ON DELETE CASCADE).\nForeign key "notes_customer_fkey" of table rd.notes would delete its rows (ON DELETE CASCADE).',
 	'all are named');
-DROP TABLE rd.notes, rd.calls;
+DROP TABLE rd.calls;
+INSERT INTO rd.notes VALUES ('1');
+ALTER TABLE rd.customers DISABLE TRIGGER ALL;
+SELECT is(rd.refusal('customers'), NULL, 'a foreign key that is disabled changes nothing');
+SELECT is((SELECT count(*) FROM rd.notes), 1::bigint, 'nothing is lost');
+ALTER TABLE rd.customers ENABLE TRIGGER ALL;
+DROP TABLE rd.notes;
 
 -- among read models of one projection, and behind them
 CREATE TABLE rd.orders (id text PRIMARY KEY, parent text REFERENCES rd.orders ON DELETE CASCADE);
