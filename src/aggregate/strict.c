@@ -39,6 +39,7 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/registry_function.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/tenancy.h"
@@ -174,6 +175,7 @@ static void
 apply(Aggregate *aggregate, Attempt *attempt)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	uint64		denials = RegistryFunctionDenials();
 	FoldedState folded;
 
 	PG_TRY();
@@ -196,7 +198,9 @@ apply(Aggregate *aggregate, Attempt *attempt)
 
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
-		if (ErrorIsNotUsers(error->sqlerrcode) || attempt->watch.sequence == 0)
+		/* that the role may not call the reducer is no fault of the event */
+		if (ErrorIsNotUsers(error->sqlerrcode) || RegistryFunctionDenials() != denials ||
+			attempt->watch.sequence == 0)
 			PG_RE_THROW();
 		FlushErrorState();
 		report_unfit(attempt, error);
@@ -354,13 +358,15 @@ cqrs_es_poisoned_streams(PG_FUNCTION_ARGS)
 
 /*
  * The error with which a fold of what the caller may see of the stream fails, or NULL; also
- * where that is not all of it.  What is not of users is thrown.
+ * where that is not all of it.  What is not of users is thrown, and so is that they may not
+ * call a function (42501).
  */
 static ErrorData *
 try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 {
 	Subtransaction subtransaction;
 	ErrorData  *volatile error = NULL;
+	uint64		denials = RegistryFunctionDenials();
 
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
@@ -373,7 +379,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 		error = SubtransactionCatch(&subtransaction);
 	}
 	PG_END_TRY();
-	if (error != NULL && ErrorIsNotUsers(error->sqlerrcode))
+	if (error != NULL && (ErrorIsNotUsers(error->sqlerrcode) || RegistryFunctionDenials() != denials))
 		ReThrowError(error);
 	if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && EventsRowSecurity())
 		return NULL;
