@@ -145,7 +145,8 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("no snapshot of stream \"%s\" was taken: %s", StreamKeyName(key), error->message),
-			 detail ? errdetail_internal("%s", detail) : 0));
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0));
 	return false;
 }
 

@@ -15,6 +15,21 @@ SELECT last_sequence, payload FROM cqrs_es.snapshots WHERE aggregate_type = 'pla
 SELECT version FROM cqrs_es.append_event('plain counter', 'b', 'Added', '{"by": "two"}');
 SELECT cqrs_es.aggregate_state('plain counter', 'b');
 
+-- who may not call a reducer appends, without a snapshot, and hears which grant is missing
+CREATE FUNCTION plain_name(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS 'SELECT state';
+REVOKE EXECUTE ON FUNCTION plain_name FROM PUBLIC;
+SELECT cqrs_es.define_reducer('plain counter', 'Called', 'plain_name');
+CREATE ROLE regress_plain_writer;
+GRANT USAGE ON SCHEMA cqrs_es TO regress_plain_writer;
+GRANT SELECT, INSERT ON cqrs_es.events TO regress_plain_writer;
+SET ROLE regress_plain_writer;
+SELECT version FROM cqrs_es.append_events('plain counter', 'c', '[{"type": "Called"}, {"type": "Called"}, {"type": "Called"}]');
+RESET ROLE;
+DROP OWNED BY regress_plain_writer;
+DROP ROLE regress_plain_writer;
+SELECT cqrs_es.drop_reducer('plain counter', 'Called');
+DROP FUNCTION plain_name;
+
 -- what is no aggregate, no reducer
 SELECT * FROM cqrs_es.load_aggregate('plain nothing', 'a');
 SELECT cqrs_es.create_aggregate('plain counter');
