@@ -32,6 +32,11 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         WHERE a.last_sequence > 0 AND NOT EXISTS (SELECT FROM cqrs_es.events AS e
             WHERE (e.aggregate_type, e.aggregate_id, e.tenant_id, e.sequence)
                 = (a.aggregate_type, a.aggregate_id, a.tenant_id, a.last_sequence))
+    ), tags AS (
+        SELECT (SELECT count(*) FROM cqrs_es.event_tags) AS n, count(*) AS lost, min(t.global_position) AS first
+        FROM cqrs_es.event_tags AS t
+        WHERE NOT EXISTS (SELECT FROM cqrs_es.events AS e
+            WHERE (e.global_position, e.tenant_id, e.event_type) = (t.global_position, t.tenant_id, t.event_type))
     ), guards AS (
         SELECT count(*) AS n
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
@@ -81,6 +86,8 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN format('readers get a later event first, in stream "%s" for instance', l.fall) END FROM log AS l
     UNION ALL SELECT 'events with a position of others', t.n, CASE WHEN t.n > 0
         THEN format('two events share a position, %s for instance', t.first) END FROM ties AS t
+    UNION ALL SELECT 'tags', t.n, CASE WHEN t.lost > 0
+        THEN format('%s are of events that are not there, at position %s for instance', t.lost, t.first) END FROM tags AS t
     UNION ALL SELECT 'last position drawn', d.n, CASE WHEN d.n < l.last_number
         THEN 'the sequence is behind the log; positions are drawn above it nevertheless' END FROM log AS l, drawn AS d
     UNION ALL SELECT 'snapshots of events that are not there', a.n, CASE WHEN a.n > 0

@@ -12,6 +12,7 @@
  *	projection	read models that handlers keep in the appending transaction
  *	command		deciders: state + command -> events
  *	aggregate	events -> state: reducers, replay, snapshots
+ *	tag			what events concern beside their stream: tags, and who waits for whom over them
  *	log			the events: append, positions, reading, what happens at an append
  *	base		who calls, declarations (registries), with whose rights code runs
  *
@@ -51,6 +52,8 @@
 #include "log/position.h"
 #include "log/stream_index.h"
 #include "log/upcast.h"
+#include "tag/event_tags.h"
+#include "tag/tag_definition.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/reducer.h"
 #include "aggregate/snapshot.h"
@@ -112,6 +115,9 @@ _PG_init(void)
 	LogHistoryInit();
 	HorizonInit();
 	UpcastInit();
+
+	TagDefinitionInit();
+	EventTagsInit();
 
 	AggregateInit();
 	ReducerInit();

@@ -17,12 +17,13 @@ CREATE FUNCTION cqrs_es.append_event(
     expected_version bigint DEFAULT NULL,
     metadata         jsonb DEFAULT '{}',
     event_id         uuid DEFAULT NULL,
-    event_version    text DEFAULT '1'
+    event_version    text DEFAULT '1',
+    tags             text[] DEFAULT NULL
 ) RETURNS cqrs_es.append_result
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_event';
-COMMENT ON FUNCTION cqrs_es.append_event(text, text, text, jsonb, bigint, jsonb, uuid, text) IS
-    'appends one event; expected_version: NULL any, 0 no such stream, n just this version, -1 the stream exists; returns the stream''s new version and the event''s global position';
+COMMENT ON FUNCTION cqrs_es.append_event(text, text, text, jsonb, bigint, jsonb, uuid, text, text[]) IS
+    'appends one event; expected_version: NULL any, 0 no such stream, n just this version, -1 the stream exists; tags: beside those that define_tags gives it; returns the stream''s new version and the event''s global position';
 
 CREATE FUNCTION cqrs_es.append_events(
     aggregate_type   text,
@@ -33,7 +34,7 @@ CREATE FUNCTION cqrs_es.append_events(
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_events';
 COMMENT ON FUNCTION cqrs_es.append_events(text, text, jsonb, bigint) IS
-    'appends a JSON array of {"type", "payload", "metadata", "id", "version"}, all or nothing; returns the stream''s new version and the last global position';
+    'appends a JSON array of {"type", "payload", "metadata", "id", "version", "tags"}, all or nothing; returns the stream''s new version and the last global position';
 
 CREATE FUNCTION cqrs_es.append_event_arrays(
     aggregate_type   text,
@@ -43,12 +44,13 @@ CREATE FUNCTION cqrs_es.append_event_arrays(
     expected_version bigint DEFAULT NULL,
     metadata         jsonb[] DEFAULT NULL,
     event_ids        uuid[] DEFAULT NULL,
-    event_versions   text[] DEFAULT NULL
+    event_versions   text[] DEFAULT NULL,
+    tags             jsonb[] DEFAULT NULL
 ) RETURNS cqrs_es.append_result
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_append_event_arrays';
-COMMENT ON FUNCTION cqrs_es.append_event_arrays(text, text, text[], jsonb[], bigint, jsonb[], uuid[], text[]) IS
-    'append_events for drivers that send arrays more easily than nested JSON; arrays have one element per event';
+COMMENT ON FUNCTION cqrs_es.append_event_arrays(text, text, text[], jsonb[], bigint, jsonb[], uuid[], text[], jsonb[]) IS
+    'append_events for drivers that send arrays more easily than nested JSON; arrays have one element per event, that of tags is a JSON array of strings';
 
 CREATE TABLE cqrs_es.conflict_counts ();
 COMMENT ON TABLE cqrs_es.conflict_counts IS

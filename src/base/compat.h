@@ -180,6 +180,13 @@ compat_vxid_proc(VirtualTransactionId vxid)
 	LockAcquireExtended(tag, mode, session, true, false, NULL)
 #endif
 
+/* 17 can count stronger modes as well */
+#if PG_VERSION_NUM >= 170000
+#define compat_lock_held(tag, mode)	LockHeldByMe(tag, mode, false)
+#else
+#define compat_lock_held(tag, mode)	LockHeldByMe(tag, mode)
+#endif
+
 /* 17 lets an extension name what it waits for; *wait_event, 0 at first, keeps the name's number */
 static inline uint32
 compat_wait_event(uint32 *wait_event, const char *name)

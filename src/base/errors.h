@@ -38,6 +38,9 @@
 #define ERRCODE_UNDEFINED_SUBSCRIPTION	MAKE_SQLSTATE('Q','E','4','0','2')
 #define ERRCODE_POSITION_AHEAD			MAKE_SQLSTATE('Q','E','4','0','4')
 
+/* tags */
+#define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
+
 extern bool ErrorIsNotUsers(int sqlerrcode);
 
 #endif							/* CQRS_ES_ERRORS_H */

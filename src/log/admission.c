@@ -53,6 +53,7 @@
 #include "log/log_end.h"
 #include "log/position.h"
 #include "log/stream_index.h"
+#include "log/tagging.h"
 
 /* who wants to know of restored rows */
 static AdmissionObserver tell_restored = NULL;
@@ -70,7 +71,8 @@ typedef struct NewRow
 static void check_new_row(Relation rel, const EventColumns *columns, NewRow *row, StreamKey *key);
 static void require_values(Relation rel, const EventColumns *columns, const NewRow *row);
 static void admit_restored(Relation rel, NewRow *row);
-static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip);
+static bool lock_tags(Relation rel, const NewRow *row, uint64 drawn_in);
+static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool draw);
 static void check_time(Relation rel, const NewRow *row);
 static void settle_time(NewRow *row, const StreamTip *tip);
 static void set_column(NewRow *row, EventColumn column, Datum value);
@@ -98,6 +100,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	bool		nulls[EVENT_NCOLUMNS] = {false};
 	StreamTip	tip = {0};
 	Oid			stream_index;
+	uint64		drawn_in;
 	int			column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
@@ -120,21 +123,25 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	/* before anything of a stream is looked at, or waited for */
 	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
 	stream_index = StreamIndexRequire(trigdata->tg_relation, &columns);
-	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value)))
+	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value), &drawn_in))
 		admit_restored(trigdata->tg_relation, &row);
 	else
 	{
 		Relation	index;
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
+		bool		draw;
 
 		/* also when the row brings the empty one itself */
 		TenancyRequireGiven(key.tenant_id);
 		check_time(trigdata->tg_relation, &row);
+		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
 		index = index_open(stream_index, AccessShareLock);
 		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
 		index_close(index, AccessShareLock);
-		settle_sequence(&row, &key, &tip);
+		settle_sequence(&row, &key, &tip, draw);
+		TaggingAdmitted(trigdata->tg_relation,
+						DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value));
 		if (merged != metadata)
 			set_column(&row, EVENT_METADATA, JsonbPGetDatum(merged));
 	}
@@ -153,12 +160,16 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	return PointerGetDatum(tuple);
 }
 
-/* SQL: the BEFORE UPDATE, DELETE, TRUNCATE trigger of the log */
+/*
+ * SQL: the BEFORE UPDATE, DELETE, TRUNCATE trigger of the log, and of what belongs to its
+ * events; then its argument says what that is.
+ */
 Datum
 cqrs_es_refuse_change(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	const char *command;
+	const char *what;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -166,9 +177,11 @@ cqrs_es_refuse_change(PG_FUNCTION_ARGS)
 				 errmsg("%s must be fired as a trigger", "refuse_change()")));
 	command = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ? "UPDATE" :
 		TRIGGER_FIRED_BY_DELETE(trigdata->tg_event) ? "DELETE" : "TRUNCATE";
+	what = trigdata->tg_trigger->tgnargs > 0 ? trigdata->tg_trigger->tgargs[0] : NULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_APPEND_ONLY),
-			 errmsg("events are append-only: %s is refused", command),
+			 errmsg("%s are append-only: %s is refused", what ? what : "events", command),
+			 what ? errdetail("Nobody may change or remove the %s of events, not even the owner of the table.", what) :
 			 errdetail("Nobody may change or remove an event, not even the owner of the table."),
 			 errhint("Append an event that corrects the earlier one.")));
 	return PointerGetDatum(NULL);	/* not reached */
@@ -273,9 +286,28 @@ admit_restored(Relation rel, NewRow *row)
 	}
 }
 
-/* Give the row its sequence, or check the one it brings. */
+/*
+ * Lock the tags of the row.  True when its position must be drawn anew: it was drawn, by
+ * the column's default, before we had all of these locks, so readers of the tags need not have
+ * waited for us.
+ */
+static bool
+lock_tags(Relation rel, const NewRow *row, uint64 drawn_in)
+{
+	Event		event = {.row = NULL};
+	int			column;
+
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		event.values[column] = row->columns[column].value;
+	return TaggingAdmit(rel, &event) && drawn_in != PositionEpoch();
+}
+
+/*
+ * Give the row its sequence, or check the one it brings; and another position where it
+ * needs one, or if to `draw` it.
+ */
 static void
-settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
+settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool draw)
 {
 	int64		sequence = DatumGetInt64(row->columns[EVENT_SEQUENCE].value);
 	int64		position = DatumGetInt64(row->columns[EVENT_GLOBAL_POSITION].value);
@@ -300,8 +332,8 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip)
 	 * The column default was drawn before we waited for the stream's end.  If that end
 	 * came after, take a later position; the first is a dead gap.
 	 */
-	if (position <= tip->global_position &&
-		POSITION_NODE(position) == POSITION_NODE(tip->global_position))
+	if (draw || (position <= tip->global_position &&
+				 POSITION_NODE(position) == POSITION_NODE(tip->global_position)))
 		set_column(row, EVENT_GLOBAL_POSITION, Int64GetDatum(PositionDraw(tip->global_position, NULL)));
 }
 

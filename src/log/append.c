@@ -20,6 +20,7 @@
 #include "access/htup_details.h"
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -39,6 +40,7 @@
 #include "log/event_error.h"
 #include "log/event_writer.h"
 #include "log/stream_index.h"
+#include "log/tagging.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_append_event);
 PG_FUNCTION_INFO_V1(cqrs_es_append_events);
@@ -46,7 +48,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 
 static Datum append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
-static bool insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly);
+static bool insert_and_tell(EventWriter *writer, AppendRequest *append, Tagging *tagging,
+							bool plainly);
 static void stamp_events(AppendRequest *append, const StreamTip *tip);
 pg_noreturn static void report_suppressed(const StreamKey *key);
 pg_noreturn static void report_overtaken(const StreamKey *key);
@@ -58,7 +61,7 @@ pg_noreturn static void report_overtaken(const StreamKey *key);
 
 /*
  * SQL: append_event(aggregate_type, aggregate_id, event_type, payload,
- * expected_version, metadata, event_id, event_version)
+ * expected_version, metadata, event_id, event_version, tags)
  */
 Datum
 cqrs_es_append_event(PG_FUNCTION_ARGS)
@@ -81,7 +84,7 @@ cqrs_es_append_events(PG_FUNCTION_ARGS)
 
 /*
  * SQL: append_event_arrays(aggregate_type, aggregate_id, event_types,
- * payloads, expected_version, metadata, event_ids, event_versions)
+ * payloads, expected_version, metadata, event_ids, event_versions, tags)
  */
 Datum
 cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
@@ -127,19 +130,21 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
  * Append all events of the request or none, and let projections and snapshots
  * follow.  Fills in the events.  False when the version check fails: the stream is
  * at result->version then, nothing was written, and the caller may look again and
- * append something else.  Takes RowExclusiveLock on the log (kept to the end of the
- * transaction, as by INSERT).
+ * append something else.  Takes RowExclusiveLock on the log, and behind it the locks of the
+ * events' tags (kept to the end of the transaction, as by INSERT).
  *
  * Behind ReadOnlyPrevent.  Raises QE002 (event id used with other content), 40001 (above
  * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
  * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
- * trigger of users kept it out), and whatever a projection raises.
+ * trigger of users kept it out), QE502 (nothing to make a tag of), 40P01, and whatever a
+ * projection raises.
  */
 bool
 AppendEvents(AppendRequest *append, AppendResult *result)
 {
 	EventWriter writer;
 	AppendRetry retry;
+	Tagging    *tagging;
 	StreamTip	tip;
 	bool		done;
 	int64		lost_at = -1;
@@ -150,6 +155,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	EventWriterOpen(&writer);
 	if (!writer.straight)
 		(void) StreamIndexRequire(writer.rel, &writer.table.columns);
+	tagging = TaggingBegin(append, 1, NULL);
 
 	/*
 	 * It ends: a lost race is lost to an event that is in the stream by now, or to one
@@ -178,7 +184,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 		EventScanRequireRoom(&append->key, &tip, append->nevents);
 		/* by SQL, a lost race is over: not to see the winner means there is none */
 		stamp_events(append, &tip);
-		done = insert_and_tell(&writer, append, lost_at == tip.version);
+		done = insert_and_tell(&writer, append, tagging, lost_at == tip.version);
 		if (done)
 		{
 			const Event *last = &append->events[append->nevents - 1];
@@ -202,7 +208,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
  * the race for them was lost.  By SQL it is the triggers of the rows that tell.
  */
 static bool
-insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly)
+insert_and_tell(EventWriter *writer, AppendRequest *append, Tagging *tagging, bool plainly)
 {
 	EventWriterOutcome outcome;
 
@@ -210,7 +216,10 @@ insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly)
 	{
 		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
 		if (outcome == EVENTS_INSERTED)
+		{
+			TaggingWrite(tagging, false);
 			DispatchEvents(append->events, append->nevents);
+		}
 	}
 	else
 	{
@@ -219,6 +228,8 @@ insert_and_tell(EventWriter *writer, AppendRequest *append, bool plainly)
 		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
 		if (outcome == EVENTS_SUPPRESSED)
 			report_suppressed(&append->key);
+		if (outcome == EVENTS_INSERTED)
+			TaggingWrite(tagging, SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA);
 		DispatchRelease(held);
 	}
 	return outcome == EVENTS_INSERTED;

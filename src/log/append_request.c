@@ -45,6 +45,9 @@ static void begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int ne
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
 					  NullableDatum event_version, NullableDatum payload,
 					  NullableDatum metadata, NullableDatum event_id);
+static void set_tags(AppendRequest *append, int i, ArrayType *tags);
+static ArrayType *tags_of_json(const JsonbValue *value);
+static ArrayType *tags_of_array_element(NullableDatum element);
 static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
 static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
 static void describe_origin(void *arg);
@@ -63,6 +66,8 @@ AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo)
 {
 	begin_request(append, fcinfo, 1, 4);
 	set_event(append, 0, ARG(2), ARG(7), ARG(3), ARG(5), ARG(6));
+	if (!PG_ARGISNULL(8))
+		set_tags(append, 0, PG_GETARG_ARRAYTYPE_P(8));
 }
 
 /* Of append_events. */
@@ -80,7 +85,7 @@ AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("events must be a JSON array"),
-				 errhint("Each element is an object: {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
+				 errhint("Each element is an object: {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ..., \"tags\": [...]}.")));
 
 	begin_request(append, fcinfo, JB_ROOT_COUNT(events), 3);
 	AppendRequestParse(append, events, "the batch");
@@ -96,6 +101,7 @@ AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
 	NullableDatum *metadata = NULL;
 	NullableDatum *ids = NULL;
 	NullableDatum *versions = NULL;
+	NullableDatum *tags = NULL;
 	int			n;
 	int			i;
 
@@ -107,11 +113,17 @@ AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
 		(void) array_elements(ARG(6), UUIDOID, "event_ids", n, &ids);
 	if (!PG_ARGISNULL(7))
 		(void) array_elements(ARG(7), TEXTOID, "event_versions", n, &versions);
+	if (!PG_ARGISNULL(8))
+		(void) array_elements(ARG(8), JSONBOID, "tags", n, &tags);
 
 	begin_request(append, fcinfo, n, 4);
 	for (i = 0; i < n; i++)
+	{
 		set_event(append, i, types[i], versions ? versions[i] : null, payloads[i],
 				  metadata ? metadata[i] : null, ids ? ids[i] : null);
+		if (tags && !tags[i].isnull)
+			set_tags(append, i, tags_of_array_element(tags[i]));
+	}
 }
 
 /*
@@ -206,6 +218,7 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 	append->expected_version = expected_version;
 	append->metadata = NULL;
 	append->stamp = NULL;
+	append->tags = NULL;
 	append->nevents = nevents;
 	append->events = MemoryContextAllocHuge(CurrentMemoryContext,
 											(Size) nevents * sizeof(Event));
@@ -237,7 +250,7 @@ AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("an event must be a JSON object"),
-					 errhint("It is {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ...}.")));
+					 errhint("It is {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ..., \"tags\": [...]}.")));
 		parse_event(append, place.number - 1, element.val.binary.data);
 	}
 	error_context_stack = context.previous;
@@ -252,7 +265,7 @@ describe_origin(void *arg)
 }
 
 /*
- * Fill in one event from {"type", "payload", "metadata", "id", "version"}.  Without a
+ * Fill in one event from {"type", "payload", "metadata", "id", "version", "tags"}.  Without a
  * payload it is an event without fields.
  */
 static void
@@ -263,6 +276,7 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 	NullableDatum payload = {.isnull = true};
 	NullableDatum metadata = {.isnull = true};
 	NullableDatum id = {.isnull = true};
+	ArrayType  *tags = NULL;
 	JsonbIterator *iterator = JsonbIteratorInit(object);
 	JsonbIteratorToken token;
 	JsonbValue	value;
@@ -280,11 +294,12 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 			payload.isnull = false;
 		}
 		else if (strcmp(member, "type") != 0 && strcmp(member, "version") != 0 &&
-				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0)
+				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0 &&
+				 strcmp(member, "tags") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("an event has no member \"%s\"", member),
-					 errhint("The members are type, payload, metadata, id and version.")));
+					 errhint("The members are type, payload, metadata, id, version and tags.")));
 		else if (value.type == jbvNull)
 			 /* as if it were not there */ ;
 		else if (strcmp(member, "type") == 0)
@@ -296,6 +311,8 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 			metadata.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
 			metadata.isnull = false;
 		}
+		else if (strcmp(member, "tags") == 0)
+			tags = tags_of_json(&value);
 		else
 		{
 			id = member_text(&value, member);
@@ -313,6 +330,8 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 		payload.isnull = false;
 	}
 	set_event(append, i, type, version, payload, metadata, id);
+	if (tags)
+		set_tags(append, i, tags);
 }
 
 static NullableDatum
@@ -368,6 +387,82 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 	}
 	else
 		event->values[EVENT_EVENT_ID] = event_id.value;
+}
+
+/*
+ * The tags that an event is given beside those of its type: each must be a text that can be
+ * one.  Raises 22004, 22023, 22001, 2202E.
+ */
+static void
+set_tags(AppendRequest *append, int i, ArrayType *tags)
+{
+	Datum	   *datums;
+	bool	   *nulls;
+	int			n;
+	int			tag;
+
+	if (ARR_NDIM(tags) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("tags must be a one-dimensional array")));
+	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &datums, &nulls, &n);
+	for (tag = 0; tag < n; tag++)
+	{
+		NullableDatum one = {.value = datums[tag],.isnull = nulls[tag]};
+
+		(void) TextArgument(one, "tag", EVENT_TAG_MAX_BYTES);
+	}
+	if (n == 0)
+		return;
+	if (append->tags == NULL)
+		append->tags = MemoryContextAllocExtended(CurrentMemoryContext,
+												  (Size) append->nevents * sizeof(ArrayType *),
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	append->tags[i] = tags;
+}
+
+/* The member "tags" of an event as text[]; 22023. */
+static ArrayType *
+tags_of_json(const JsonbValue *value)
+{
+	JsonbContainer *array = value->val.binary.data;
+	Datum	   *datums;
+	int			n;
+	int			i;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tags of an event must be an array of strings")));
+	n = JsonContainerSize(array);
+	datums = palloc(Max(n, 1) * sizeof(Datum));
+	for (i = 0; i < n; i++)
+	{
+		JsonbValue *tag = getIthJsonbValueFromContainer(array, i);
+
+		if (tag->type != jbvString)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("tags of an event must be an array of strings")));
+		datums[i] = PointerGetDatum(cstring_to_text_with_len(tag->val.string.val, tag->val.string.len));
+	}
+	return construct_array(datums, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* The same from an element of the argument of append_event_arrays. */
+static ArrayType *
+tags_of_array_element(NullableDatum element)
+{
+	Jsonb	   *json = DatumGetJsonbP(element.value);
+	JsonbValue	value = {.type = jbvNull};
+
+	if (!JB_ROOT_IS_SCALAR(json))
+	{
+		value.type = jbvBinary;
+		value.val.binary.data = &json->root;
+		value.val.binary.len = VARSIZE(json) - VARHDRSZ;
+	}
+	return tags_of_json(&value);
 }
 
 /*

@@ -7,6 +7,7 @@
 #define CQRS_ES_APPEND_REQUEST_H
 
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
@@ -19,7 +20,7 @@
 
 /*
  * What to append.  Of the events the request has event type, event version,
- * payload, metadata and event id; the rest is filled in by AppendEvents.
+ * payload, metadata, event id and tags; the rest is filled in by AppendEvents.
  */
 typedef struct AppendRequest
 {
@@ -30,6 +31,8 @@ typedef struct AppendRequest
 	Jsonb	   *stamp;			/* what of it no event can change, or NULL */
 	Event	   *events;
 	bool	   *has_id;			/* was the event's id given? */
+	ArrayType **tags;			/* that were given with each event, text[] without nulls,
+								 * empty or overlong ones; NULL: with none */
 	int			nevents;		/* at least 1 */
 } AppendRequest;
 

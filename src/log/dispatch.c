@@ -68,6 +68,7 @@
 #include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/position.h"
+#include "log/tagging.h"
 
 #define MAX_OBSERVERS 8
 #define MAX_GUARDS 2
@@ -419,6 +420,7 @@ dispatch_row(TriggerData *trigdata)
 		return;
 
 	check_allowed();
+	TaggingRowWritten(trigdata->tg_relation, &event);
 	/* let observers see the rows of the INSERT that fired us */
 	CommandCounterIncrement();
 	if (trigdata->tg_relation->rd_rel->relispartition)

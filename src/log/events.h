@@ -27,6 +27,7 @@
 #define AGGREGATE_ID_MAX_BYTES		1024
 #define EVENT_TYPE_MAX_BYTES		255
 #define EVENT_VERSION_MAX_BYTES		255
+#define EVENT_TAG_MAX_BYTES			255
 
 /* An event.  No column is ever null. */
 typedef struct Event

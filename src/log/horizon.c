@@ -86,6 +86,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/lock_holders.h"
 #include "base/role_switch.h"
 #include "base/wakeup.h"
 #include "log/event_scan.h"
@@ -301,15 +302,11 @@ void
 HorizonAwaitWriters(void)
 {
 	LOCKTAG		tag;
-	VirtualTransactionId *holders;
-	int			n;
-	int			i;
+	LockHolders holders = {0};
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, PositionSequence());
-	holders = GetLockConflicts(&tag, ShareLock, &n);
-	for (i = 0; i < n; i++)
-		(void) VirtualXactLock(holders[i], true);
-	pfree(holders);
+	LockHoldersAdd(&holders, &tag, ShareLock);
+	LockHoldersAwait(&holders);
 }
 
 /*

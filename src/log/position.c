@@ -94,8 +94,15 @@ static PositionFloor find_floor = NULL;
  * triggers insert events themselves.
  */
 #define UNUSED_POSITIONS 16
-static int64 unused[UNUSED_POSITIONS];
+static struct
+{
+	int64		position;
+	uint64		epoch;			/* in which it was drawn */
+}			unused[UNUSED_POSITIONS];
 static int	oldest_unused = 0;
+
+/* see PositionBeginEpoch */
+static uint64 epoch = 0;
 
 PG_FUNCTION_INFO_V1(cqrs_es_next_position);
 
@@ -220,22 +227,41 @@ PositionDraw(int64 after, Relation open_index)
 
 /*
  * Was this position drawn by next_position() in the current transaction, and
- * not used yet?  True only once, so that no two events can have it.
+ * not used yet?  True only once, so that no two events can have it.  *drawn_in is
+ * the epoch in which it was.
  */
 bool
-PositionTake(int64 position)
+PositionTake(int64 position, uint64 *drawn_in)
 {
 	int			i;
 
 	if (own_lxid != compat_my_lxid() || position == 0)
 		return false;
 	for (i = 0; i < UNUSED_POSITIONS; i++)
-		if (unused[i] == position)
+		if (unused[i].position == position)
 		{
-			unused[i] = 0;
+			unused[i].position = 0;
+			*drawn_in = unused[i].epoch;
 			return true;
 		}
 	return false;
+}
+
+/*
+ * This backend has got a lock that must be held before the position of certain rows is
+ * drawn (tag_slot.c).  Of all such locks that it holds, those before were there when a
+ * position of the present epoch was drawn: none has been got since.
+ */
+void
+PositionBeginEpoch(void)
+{
+	epoch++;
+}
+
+uint64
+PositionEpoch(void)
+{
+	return epoch;
 }
 
 /* Does the position lie in the range the current transaction drew? */
@@ -376,13 +402,15 @@ keep_unused(int64 position)
 	int			i;
 
 	for (i = 0; i < UNUSED_POSITIONS; i++)
-		if (unused[i] == 0)
-		{
-			unused[i] = position;
-			return;
-		}
-	unused[oldest_unused] = position;
-	oldest_unused = (oldest_unused + 1) % UNUSED_POSITIONS;
+		if (unused[i].position == 0)
+			break;
+	if (i == UNUSED_POSITIONS)
+	{
+		i = oldest_unused;
+		oldest_unused = (oldest_unused + 1) % UNUSED_POSITIONS;
+	}
+	unused[i].position = position;
+	unused[i].epoch = epoch;
 }
 
 /* Steps 1 and 2 above. */

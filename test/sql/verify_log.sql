@@ -2,7 +2,7 @@
 -- verify_log() counts, and finds what is wrong with a log; and what dumps do not have
 -- of the other tables is refused or told.
 BEGIN;
-SELECT plan(33);
+SELECT plan(36);
 
 -- what other files have left, too
 CREATE FUNCTION pg_temp.problems() RETURNS SETOF text LANGUAGE sql AS $$
@@ -13,6 +13,7 @@ CREATE FUNCTION pg_temp.found(item text) RETURNS bigint LANGUAGE sql AS $$
 $$;
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
+DELETE FROM cqrs_es.event_tags;
 DELETE FROM cqrs_es.snapshots;
 SET LOCAL session_replication_role = origin;
 
@@ -20,10 +21,11 @@ SELECT setval('cqrs_es.events_global_position_seq', 1000) > 0 AS set \gset
 SELECT set_eq('SELECT * FROM pg_temp.problems()', ARRAY['events'], 'an empty log from which positions were drawn');
 SELECT matches(problem, 'positions up to 1000 were drawn', 'is told') FROM cqrs_es.verify_log() WHERE item = 'events';
 SELECT version AS v FROM cqrs_es.append_events('verified', 'a', '[{"type": "e", "payload": {}}, {"type": "e", "payload": {}}, {"type": "e", "payload": {}}]') \gset
-SELECT version AS v FROM cqrs_es.append_events('verified', 'b', '[{"type": "e", "payload": {}}, {"type": "e", "payload": {}}]') \gset
+SELECT version AS v FROM cqrs_es.append_events('verified', 'b', '[{"type": "e", "payload": {}}, {"type": "e", "payload": {}, "tags": ["t", "u"]}]') \gset
 SELECT is_empty('SELECT * FROM pg_temp.problems()', 'nothing is wrong');
 SELECT is(pg_temp.found('events'), 5::bigint, 'events');
 SELECT is(pg_temp.found('streams'), 2::bigint, 'streams');
+SELECT is(pg_temp.found('tags'), 2::bigint, 'tags');
 SELECT is(pg_temp.found('last position'), max(global_position), 'last position') FROM cqrs_es.events;
 SELECT is(pg_temp.found('last position drawn'), max(global_position), 'last position drawn') FROM cqrs_es.events;
 SELECT cqrs_es.create_aggregate('verified') IS NULL AS x \gset
@@ -46,8 +48,10 @@ END $$;
 SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE sequence = 2 AND aggregate_id = 'a'$$), 'holes in streams 1', 'an event in the middle');
 SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE sequence = 1$$), 'holes in streams 2', 'the first events');
 SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE sequence = 3$$), 'snapshots of events that are not there 1', 'the last event, of which a snapshot tells');
-SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events$$), 'events 0, snapshots of events that are not there 1', 'all of them');
-SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = 1 WHERE sequence = 2$$), 'positions that fall within a stream 2, events with a position of others 1', 'positions');
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events; DELETE FROM cqrs_es.event_tags$$), 'events 0, snapshots of events that are not there 1', 'all of them');
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE aggregate_id = 'b' AND sequence = 2$$), 'tags 2', 'an event that had tags');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.event_tags SET tenant_id = 'other' WHERE tag = 't'$$), 'tags 2', 'a tag of another tenant''s event');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = 1 WHERE sequence = 2$$), 'positions that fall within a stream 2, events with a position of others 1, tags 2', 'positions');
 SELECT is(pg_temp.found_after($$SET LOCAL session_replication_role = origin; SET LOCAL cqrs_es.node_id = 3; SELECT cqrs_es.append_event('verified', 'a', 'e', '{}');
 	SET LOCAL cqrs_es.node_id = 0; SELECT cqrs_es.append_event('verified', 'a', 'e', '{}'), cqrs_es.append_event('verified', 'a', 'e', '{}')$$), NULL, 'a stream that went to another node and came back is none');
 SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = (3::bigint << 44) + 1 WHERE sequence = 2 AND aggregate_id = 'a';

@@ -136,6 +136,9 @@ my @declare = (
 	q{SELECT cqrs_es.define_upcaster('<e|f>', '1', '2', 'lift(jsonb)')},
 	q{SELECT cqrs_es.define_upcaster('<e|f>', '2', '3', 's.lift(jsonb)'::regprocedure)},
 	q{SELECT cqrs_es.drop_upcaster('<e|f>', '<1|2>', <true|false>)},
+	q{SELECT cqrs_es.define_tags('<e|f|g>', 'c:{/c?}', '<a|b>')},
+	q{SELECT cqrs_es.drop_tags('<e|f|g>', <true|false>)},
+	q{CALL cqrs_es.retag(<NULL|'e'|'f'>, <1|50>)},
 	q{SELECT cqrs_es.define_command('<t|u>', '<c|d>', 'decide(jsonb, jsonb)'::regprocedure)},
 	q{SELECT cqrs_es.define_command('<t|u>', '<c|d|x>', 'decide(state, command)')},
 	q{SELECT cqrs_es.define_command('<t|u>', '<c|d>', $$CASE WHEN (SELECT count(*) FROM m) >= 0 THEN '{"type": "e", "payload": {"c": "red"}}'::jsonb END$$)},
@@ -177,6 +180,7 @@ my @declare = (
 
 my @write = (
 	(q{SELECT cqrs_es.append_event('<t|u|kept|v>', 's<1|2|3|4>', '<e|f|g|k>', '{"c": "<red|blue|red>"}', event_version => '<1|1|2|3>')}) x 3,
+	q{SELECT cqrs_es.append_event('<t|u|kept>', 's<1|2|3|4>', '<e|f|g|k>', '{"c": "<red|blue|red>"}', tags => '{<x|y>,z}')},
 	q{SELECT cqrs_es.append_events('<t|u|kept>', 's<1|2|3>', '[{"type": "<e|k>", "payload": {"c": "red"}}, {"type": "<f|g>", "payload": {"c": "blue"}}]')},
 	q{SELECT cqrs_es.append_event_arrays('<t|kept>', 's<1|2|3>', '{<e|k>,f}', ARRAY['{"c": "red"}', '{}']::jsonb[])},
 	q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT '<t|u|kept>', 's<1|2>', '<e|k>', '{"c": "red"}' FROM generate_series(1, 3)},

@@ -1,4 +1,4 @@
--- 52_aggregate: declared aggregate types
+-- 58_aggregate: declared aggregate types
 
 CREATE TABLE cqrs_es.aggregates (
     aggregate_type text COLLATE "C" PRIMARY KEY,

@@ -1,4 +1,4 @@
--- 67_strict: events that the reducers of an aggregate cannot take
+-- 66_strict: events that the reducers of an aggregate cannot take
 
 CREATE FUNCTION cqrs_es.poisoned_streams(
     INOUT aggregate_type text DEFAULT NULL,

@@ -1,4 +1,4 @@
--- 65_fold: replay
+-- 64_fold: replay
 
 CREATE FUNCTION cqrs_es.aggregate_state(
     aggregate_type text,

@@ -1,4 +1,4 @@
--- 60_snapshot: stored states.  Columns and types are such that the statements
+-- 62_snapshot: stored states.  Columns and types are such that the statements
 -- of the Rust crate postgres-es work on it.
 
 CREATE TABLE cqrs_es.snapshots (

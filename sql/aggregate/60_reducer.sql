@@ -1,4 +1,4 @@
--- 55_reducer: state + event -> state
+-- 60_reducer: state + event -> state
 
 CREATE TABLE cqrs_es.reducers (
     aggregate_type text COLLATE "C" NOT NULL,

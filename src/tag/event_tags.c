@@ -1,0 +1,655 @@
+/*-------------------------------------------------------------------------
+ * event_tags.c
+ *	  The tags of events: written with them, and found by them.
+ *
+ * An event has the tags that it was appended with, and those that define_tags makes of its
+ * payload.  Each is a row of event_tags, written below the executor by whoever writes the
+ * event, in the same (sub)transaction: of what append.c inserts straight, behind the rows;
+ * of every other row, by the triggers of the log: the one before it locks the
+ * slots of the tags (tag_slot.c), the one behind it writes them.  The tags that an append
+ * function was given do not reach those triggers: append.c has them locked before it
+ * inserts by SQL, and written behind.
+ *
+ * A trigger of users that comes between the two may change the row.  So where the table has
+ * one, it is remembered which slots a row was admitted with, by its position, and whether these
+ * are still its own is looked at when it is there.  (And of every row, whether its slots are
+ * held: the statement may have defined tags itself.)
+ *
+ * Restored rows get no tags: theirs are restored, too.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/reltrigger.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/extension.h"
+#include "base/text.h"
+#include "log/tagging.h"
+#include "tag/event_tags.h"
+#include "tag/tag_definition.h"
+#include "tag/tag_list.h"
+
+/* rows that go to the heap at once */
+#define BULK_ROWS 64
+
+/* so many entries are passed before the index is descended anew */
+#define NEAR_ENTRIES 8
+
+/* the columns of event_tags */
+#define TAG_POSITION	1
+#define TAG_TENANT		2
+#define TAG_TAG			3
+#define TAG_EVENT_TYPE	4
+
+/* The tags of an event: by its type, and what it was given beside. */
+typedef struct TaggedEvent
+{
+	const Event *event;
+	TagList		defined;
+	TagList		given;
+} TaggedEvent;
+
+/* Those events of an append that have any. */
+struct Tagging
+{
+	uint64		n;
+	TaggedEvent *events;
+};
+
+/* The table, open to write; see EventTagsWriterOpen. */
+struct EventTagWriter
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *result_rel;
+	int			n;
+	int			nslots;
+	TupleTableSlot *slots[BULK_ROWS];
+};
+
+struct EventTagScan
+{
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[3];
+	ScanDirection direction;	/* NoMovementScanDirection: it has not begun */
+	int64		sought;			/* the last position asked for ... */
+	int64		found;			/* ... and the entry found for it */
+	bool		at_end;			/* there was none */
+};
+
+/* A row that was admitted to a table whose triggers may change it. */
+typedef struct AdmittedRow
+{
+	int64		position;
+	uint64		slots;			/* hash of what was locked for it */
+} AdmittedRow;
+
+static Oid	event_tags_relid = InvalidOid;	/* cache, see table_relid */
+static uint64 relid_invalidations = 0;
+
+/* rows that were admitted and have not arrived, and the slots of the one that is about to be */
+static HTAB *admitted_rows = NULL;
+static uint64 admitted_slots = 0;
+
+static Tagging *begin(const AppendRequest *requests, int nrequests, const TagSlotSet *asks);
+static void collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set);
+static void write_tags(const Tagging *tagging, bool by_triggers);
+static bool admit(Relation rel, const Event *event);
+static void admitted(Relation rel, int64 position);
+static void row_written(Relation rel, const Event *event);
+
+static const Tagger tagger = {
+	.begin = begin,.write = write_tags,.admit = admit,.admitted = admitted,
+	.row_written = row_written
+};
+
+static void at_transaction_end(XactEvent event, void *arg);
+static void invalidate_relid(Datum arg, Oid relid);
+static Oid	table_relid(void);
+static bool collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *set);
+static bool may_be_changed(Relation rel);
+static bool is_as_admitted(int64 position, const TagSlotSet *set);
+static uint64 hash_slots(const TagSlotSet *set);
+static void write_row(EventTagWriter *writer, const Event *event, text *tag);
+static void flush(EventTagWriter *writer);
+static bool begin_at(EventTagScan *scan, int64 position);
+static bool next_entry(EventTagScan *scan);
+static void text_scan_key(ScanKey key, AttrNumber attno, const text *value);
+static int	compare_tags(const ListCell *a, const ListCell *b);
+
+void
+EventTagsInit(void)
+{
+	TaggingSetTagger(&tagger);
+	RegisterXactCallback(at_transaction_end, NULL);
+	CacheRegisterRelcacheCallback(invalidate_relid, (Datum) 0);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PRE_PREPARE &&
+		event != XACT_EVENT_PARALLEL_PRE_COMMIT)
+		admitted_rows = NULL;	/* goes with the transaction */
+}
+
+/* While the oid is not known, every relation may be the one. */
+static void
+invalidate_relid(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || !OidIsValid(event_tags_relid) || relid == event_tags_relid)
+	{
+		event_tags_relid = InvalidOid;
+		relid_invalidations++;
+	}
+}
+
+/* The oid of event_tags, cached. */
+static Oid
+table_relid(void)
+{
+	Oid			relid = event_tags_relid;
+
+	if (!OidIsValid(relid))
+	{
+		uint64		started = relid_invalidations;
+
+		relid = ExtensionRelid("event_tags");
+		/* kept only if nothing was said against it meanwhile */
+		if (started == relid_invalidations)
+			event_tags_relid = relid;
+	}
+	return relid;
+}
+
+/*-------------------------------------------------------------------------
+ * appending
+ *-------------------------------------------------------------------------
+ */
+
+/* Add the slots that the events of a request have; see event_tags.h. */
+void
+EventTagsAddSlots(const AppendRequest *append, TagSlotSet *set)
+{
+	int			i;
+
+	if (append->tags == NULL && !TagDefinitionIsAny())
+		return;
+	for (i = 0; i < append->nevents; i++)
+	{
+		TaggedEvent tagged;
+
+		(void) collect(&tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
+	}
+}
+
+/* Of Tagger: the tags of an append, whose slots are locked; NULL when there are none to write. */
+static Tagging *
+begin(const AppendRequest *requests, int nrequests, const TagSlotSet *asks)
+{
+	Tagging    *tagging;
+	TagSlotSet	set = {{0}, {0}};
+	bool		any = TagDefinitionIsAny();
+	uint64		nevents = 0;
+	int			i;
+
+	for (i = 0; i < nrequests; i++)
+	{
+		any |= requests[i].tags != NULL;
+		nevents += requests[i].nevents;
+	}
+	if (!any && asks == NULL)
+		return NULL;
+	if (asks)
+		set = *asks;
+	tagging = palloc(sizeof(Tagging));
+	tagging->n = 0;
+	tagging->events = any ? MemoryContextAllocHuge(CurrentMemoryContext,
+												   nevents * sizeof(TaggedEvent)) : NULL;
+	for (i = 0; i < nrequests && any; i++)
+		collect_request(&requests[i], tagging, &set);
+	TagSlotsAcquire(&set);
+	return tagging->n > 0 ? tagging : NULL;
+}
+
+static void
+collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set)
+{
+	int			i;
+
+	for (i = 0; i < append->nevents; i++)
+	{
+		TaggedEvent *tagged = &tagging->events[tagging->n];
+
+		(void) collect(tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
+		if (tagged->defined.n + tagged->given.n > 0)
+			tagging->n++;
+	}
+}
+
+/*
+ * Find out the tags of an event, those that are defined for its type, and those it was
+ * given beside; and add to the set the slots that it has.  False when it has none.
+ */
+static bool
+collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *set)
+{
+	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
+	text	   *tenant_id = EventText(event, EVENT_TENANT_ID);
+	const TagDefinition *definition = TagDefinitionOf(event_type);
+	int			i;
+
+	memset(tagged, 0, sizeof(TaggedEvent));
+	tagged->event = event;
+	if (definition && definition->ntemplates > 0)
+	{
+		Jsonb	   *payload = DatumGetJsonbP(event->values[EVENT_PAYLOAD]);
+		char	   *of = psprintf("an event of type \"%s\"", text_to_cstring(event_type));
+
+		for (i = 0; i < definition->ntemplates; i++)
+			TagTemplateApply(&definition->templates[i], payload, &tagged->defined, of);
+	}
+	if (given)
+	{
+		Datum	   *datums;
+		int			n;
+
+		deconstruct_array(given, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &n);
+		for (i = 0; i < n; i++)
+			if (!TagListHas(&tagged->defined, DatumGetTextPP(datums[i])))
+				TagListAdd(&tagged->given, DatumGetTextPP(datums[i]));
+	}
+	if (tagged->defined.n + tagged->given.n > TAG_LIST_MAX)
+		TagListReportTooMany();
+	if (definition)
+		TagSlotSetAddHas(set, TagSlotOfType(tenant_id, event_type));
+	for (i = 0; i < tagged->defined.n; i++)
+		TagSlotSetAddHas(set, TagSlotOfTag(tenant_id, tagged->defined.tags[i]));
+	for (i = 0; i < tagged->given.n; i++)
+		TagSlotSetAddHas(set, TagSlotOfTag(tenant_id, tagged->given.tags[i]));
+	return definition != NULL || tagged->given.n > 0;
+}
+
+/* Of Tagger: the events are in the log, and have their positions. */
+static void
+write_tags(const Tagging *tagging, bool by_triggers)
+{
+	EventTagWriter *writer = NULL;
+	uint64		i;
+
+	for (i = 0; i < tagging->n; i++)
+	{
+		const TaggedEvent *tagged = &tagging->events[i];
+
+		if (by_triggers && tagged->given.n == 0)
+			continue;
+		if (writer == NULL)
+			writer = EventTagsWriterOpen();
+		if (!by_triggers)
+			EventTagsWriterAdd(writer, tagged->event, &tagged->defined);
+		EventTagsWriterAdd(writer, tagged->event, &tagged->given);
+	}
+	if (writer)
+		EventTagsWriterClose(writer);
+}
+
+/*-------------------------------------------------------------------------
+ * rows that come by SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* Of Tagger: lock the slots of a row that is about to be inserted; has it any? */
+static bool
+admit(Relation rel, const Event *event)
+{
+	TaggedEvent tagged;
+	TagSlotSet	set = {{0}, {0}};
+	bool		has_slots;
+
+	admitted_slots = hash_slots(&set);
+	if (!TagDefinitionIsAny())
+		return false;
+	has_slots = collect(&tagged, event, NULL, &set);
+	admitted_slots = hash_slots(&set);
+	if (has_slots)
+		TagSlotsAcquire(&set);
+	return has_slots;
+}
+
+/* Of Tagger: remember the slots of the row that was admitted, if it may be changed yet. */
+static void
+admitted(Relation rel, int64 position)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(int64),.entrysize = sizeof(AdmittedRow),.hcxt = TopTransactionContext
+	};
+	AdmittedRow *row;
+
+	if (!TagDefinitionIsAny() || !may_be_changed(rel))
+		return;
+	if (admitted_rows == NULL)
+		admitted_rows = hash_create("cqrs_es admitted rows", 64, &control,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	row = hash_search(admitted_rows, &position, HASH_ENTER, NULL);
+	row->slots = admitted_slots;
+}
+
+/* Of Tagger: write the defined tags of a row; 09000 when they are not those it was admitted with. */
+static void
+row_written(Relation rel, const Event *event)
+{
+	TaggedEvent tagged;
+	TagSlotSet	set = {{0}, {0}};
+	EventTagWriter *writer;
+
+	if (!TagDefinitionIsAny())
+		return;
+	(void) collect(&tagged, event, NULL, &set);
+	if (!TagSlotsAreHeld(&set) ||
+		(may_be_changed(rel) && !is_as_admitted(EventGlobalPosition(event), &set)))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("the tags of an event have changed after it was admitted"),
+				 errdetail("Readers of its tags would not have waited for it."),
+				 errhint("Give a trigger that changes events a name that comes before \"admit_event\", and define tags in a statement of its own.")));
+	if (tagged.defined.n == 0)
+		return;
+	writer = EventTagsWriterOpen();
+	EventTagsWriterAdd(writer, event, &tagged.defined);
+	EventTagsWriterClose(writer);
+}
+
+/*
+ * Is there a trigger that sees the row when it has been admitted, and may change it?  They
+ * are called in the order of their names.  Looks at a cache's memory: nothing in here may look
+ * into the catalog.
+ */
+static bool
+may_be_changed(Relation rel)
+{
+	const TriggerDesc *triggers = rel->trigdesc;
+	int			i;
+
+	for (i = triggers ? triggers->numtriggers - 1 : -1; i >= 0; i--)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_INSERT(trigger->tgtype) && TRIGGER_FOR_ROW(trigger->tgtype) &&
+			TRIGGER_FOR_BEFORE(trigger->tgtype))
+			return strcmp(trigger->tgname, "admit_event") != 0;
+	}
+	return false;
+}
+
+/* Has the row that was admitted at the position just these slots?  It is forgotten then. */
+static bool
+is_as_admitted(int64 position, const TagSlotSet *set)
+{
+	AdmittedRow *row = admitted_rows == NULL ? NULL :
+		hash_search(admitted_rows, &position, HASH_REMOVE, NULL);
+
+	return row != NULL && row->slots == hash_slots(set);
+}
+
+static uint64
+hash_slots(const TagSlotSet *set)
+{
+	return hash_bytes_extended((const unsigned char *) set->has, sizeof(set->has), 0);
+}
+
+/*-------------------------------------------------------------------------
+ * writing
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Open event_tags to write.  Takes RowExclusiveLock on it until the transaction ends.
+ * Palloc'd.
+ */
+EventTagWriter *
+EventTagsWriterOpen(void)
+{
+	EventTagWriter *writer = palloc0(sizeof(EventTagWriter));
+
+	writer->rel = table_open(table_relid(), RowExclusiveLock);
+	writer->estate = CreateExecutorState();
+	writer->result_rel = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->result_rel, writer->rel, 0, NULL, 0);
+	ExecOpenIndices(writer->result_rel, false);
+	return writer;
+}
+
+/* Write tags of an event, which stays as it is until the writer is closed. */
+void
+EventTagsWriterAdd(EventTagWriter *writer, const Event *event, const TagList *tags)
+{
+	int			i;
+
+	for (i = 0; i < tags->n; i++)
+		write_row(writer, event, tags->tags[i]);
+}
+
+/* What was written is visible to the transaction then. */
+void
+EventTagsWriterClose(EventTagWriter *writer)
+{
+	int			i;
+
+	flush(writer);
+	for (i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	ExecCloseIndices(writer->result_rel);
+	FreeExecutorState(writer->estate);
+	table_close(writer->rel, NoLock);
+	pfree(writer);
+	CommandCounterIncrement();
+}
+
+static void
+write_row(EventTagWriter *writer, const Event *event, text *tag)
+{
+	TupleTableSlot *slot;
+
+	if (writer->n == BULK_ROWS)
+		flush(writer);
+	if (writer->n == writer->nslots)
+		writer->slots[writer->nslots++] = table_slot_create(writer->rel, NULL);
+	slot = writer->slots[writer->n++];
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	slot->tts_values[TAG_POSITION - 1] = event->values[EVENT_GLOBAL_POSITION];
+	slot->tts_values[TAG_TENANT - 1] = event->values[EVENT_TENANT_ID];
+	slot->tts_values[TAG_TAG - 1] = PointerGetDatum(tag);
+	slot->tts_values[TAG_EVENT_TYPE - 1] = event->values[EVENT_EVENT_TYPE];
+	memset(slot->tts_isnull, false, TAG_EVENT_TYPE * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+/* Put the rows into the table. */
+static void
+flush(EventTagWriter *writer)
+{
+	int			i;
+
+	if (writer->n == 0)
+		return;
+	CHECK_FOR_INTERRUPTS();
+	if (writer->rel->rd_att->constr)
+		for (i = 0; i < writer->n; i++)
+			ExecConstraints(writer->result_rel, writer->slots[i], writer->estate);
+	table_multi_insert(writer->rel, writer->slots, writer->n, GetCurrentCommandId(true), 0, NULL);
+	for (i = 0; i < writer->n; i++)
+	{
+		(void) compat_ExecInsertIndexTuples(writer->result_rel, writer->slots[i], writer->estate,
+											false, NULL, NIL);
+		ExecClearTuple(writer->slots[i]);
+		ResetPerTupleExprContext(writer->estate);
+	}
+	writer->n = 0;
+}
+
+/*-------------------------------------------------------------------------
+ * finding
+ *-------------------------------------------------------------------------
+ */
+
+/* Begin to look for the events that have a tag; see event_tags.h. */
+EventTagScan *
+EventTagsScanBegin(const text *tenant_id, const text *tag, Snapshot snapshot)
+{
+	EventTagScan *scan = palloc0(sizeof(EventTagScan));
+
+	scan->heap = table_open(table_relid(), AccessShareLock);
+	scan->index = index_open(ExtensionRelid("event_tags_tag_idx"), AccessShareLock);
+	scan->slot = table_slot_create(scan->heap, NULL);
+	scan->scan = compat_index_beginscan(scan->heap, scan->index, snapshot, 3);
+	scan->direction = NoMovementScanDirection;
+	text_scan_key(&scan->keys[0], 1, tag);
+	text_scan_key(&scan->keys[1], 2, tenant_id);
+	return scan;
+}
+
+/* The first event with the tag at or above the position, or below; see event_tags.h. */
+bool
+EventTagsScanSeek(EventTagScan *scan, int64 position, ScanDirection direction,
+				  int64 *found, text **event_type)
+{
+	bool		forward = ScanDirectionIsForward(direction);
+	bool		goes_on = scan->direction == direction &&
+		(forward ? position >= scan->sought : position <= scan->sought);
+	int			passed = 0;
+
+	if (goes_on)
+	{
+		/* between what was sought and what was found there is nothing */
+		while (!scan->at_end && passed < NEAR_ENTRIES &&
+			   (forward ? scan->found < position : scan->found > position))
+		{
+			scan->at_end = !next_entry(scan);
+			passed++;
+		}
+	}
+	if (!goes_on ||
+		(!scan->at_end && (forward ? scan->found < position : scan->found > position)))
+	{
+		scan->direction = direction;
+		scan->at_end = !begin_at(scan, position);
+	}
+	scan->sought = position;
+	if (!scan->at_end)
+	{
+		bool		isnull;
+
+		*found = scan->found;
+		*event_type = DatumGetTextPP(slot_getattr(scan->slot, TAG_EVENT_TYPE, &isnull));
+	}
+	return !scan->at_end;
+}
+
+void
+EventTagsScanEnd(EventTagScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->heap, AccessShareLock);
+	pfree(scan);
+}
+
+/* Descend to the position. */
+static bool
+begin_at(EventTagScan *scan, int64 position)
+{
+	bool		forward = ScanDirectionIsForward(scan->direction);
+
+	ScanKeyInit(&scan->keys[2], 3,
+				forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
+				forward ? F_INT8GE : F_INT8LE, Int64GetDatum(position));
+	index_rescan(scan->scan, scan->keys, 3, NULL, 0);
+	return next_entry(scan);
+}
+
+static bool
+next_entry(EventTagScan *scan)
+{
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(scan->scan, scan->direction, scan->slot))
+		return false;
+	scan->found = DatumGetInt64(slot_getattr(scan->slot, TAG_POSITION, &isnull));
+	return true;
+}
+
+static void
+text_scan_key(ScanKey key, AttrNumber attno, const text *value)
+{
+	ScanKeyEntryInitialize(key, 0, attno, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ, PointerGetDatum(value));
+}
+
+/* The tags of an event of a tenant as text[]; see event_tags.h. */
+Datum
+EventTagsOf(const text *tenant_id, int64 position, Snapshot snapshot)
+{
+	Relation	heap = table_open(table_relid(), AccessShareLock);
+	Relation	index = index_open(ExtensionRelid("event_tags_global_position_idx"), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	IndexScanDesc scan = compat_index_beginscan(heap, index, snapshot, 1);
+	ScanKeyData key;
+	List	   *tags = NIL;
+	ListCell   *lc;
+	Datum	   *datums;
+	int			n = 0;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		if (TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_TENANT, &isnull)), tenant_id))
+			tags = lappend(tags, DatumGetTextPCopy(slot_getattr(slot, TAG_TAG, &isnull)));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+
+	list_sort(tags, compare_tags);
+	datums = palloc(Max(list_length(tags), 1) * sizeof(Datum));
+	foreach(lc, tags)
+		if (n == 0 || !TextEqual(lfirst(lc), DatumGetTextPP(datums[n - 1])))
+		datums[n++] = PointerGetDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(datums, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static int
+compare_tags(const ListCell *a, const ListCell *b)
+{
+	return TextCompare(lfirst(a), lfirst(b));
+}

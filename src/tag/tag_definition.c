@@ -1,0 +1,415 @@
+/*-------------------------------------------------------------------------
+ * tag_definition.c
+ *	  Which tags events get from their payload, by their type.
+ *
+ * Whoever decides by a tag relies on it that each event which ought to have it has it.  So
+ * an event gets the tags that are defined at one moment for all: when its transaction
+ * has RowExclusiveLock on the log.  Who changes a definition waits for all who have that
+ * (ShareRowExclusiveLock), and nobody gets it before the change is committed; the
+ * registry is looked up behind it.  First it waits for those who write at the moment without
+ * standing in the way of others (lock_holders.c).
+ *
+ * Behind that lock it is also known which events were there before: those up to the last
+ * number drawn, history_to.  Whether any of them is of the type is looked for before,
+ * beside writers, for what is settled then; behind the lock only for what has come
+ * since.  If there is one, it may lack the tags, and nobody may ask for them before retag
+ * has made the definition complete (retag.c).
+ *
+ * A type without templates is known all the same: whoever appends such an event locks the
+ * slot of the type (tag_slot.c).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/extension.h"
+#include "base/internal_query.h"
+#include "base/lock_holders.h"
+#include "base/read_only.h"
+#include "base/registry.h"
+#include "base/role_switch.h"
+#include "base/text.h"
+#include "log/events.h"
+#include "log/horizon.h"
+#include "log/position.h"
+#include "tag/tag_definition.h"
+
+/* All definitions, which are read in one go, in the order of their types. */
+typedef struct TagDefinitions
+{
+	RegistryEntry entry;		/* the only one */
+	int			n;
+	TagDefinition *definitions;
+	char	   *fingerprint;
+} TagDefinitions;
+
+static void load(void *entry, const text *key, MemoryContext memory);
+
+static RegistryCache definition_cache = {
+	.name = "cqrs_es tag definitions",.entry_size = sizeof(TagDefinitions),.load = load
+};
+
+PG_FUNCTION_INFO_V1(cqrs_es_define_tags);
+PG_FUNCTION_INFO_V1(cqrs_es_drop_tags);
+
+static const TagDefinitions *definitions_if_any(void);
+static Datum templates_arg(NullableDatum arg);
+static bool is_empty(Datum array);
+static int64 settled_part(void);
+static bool has_events(const text *event_type, int64 after, int64 up_to, bool at_end);
+static void lock_log(void);
+static bool could_lack(const TagDefinition *definition, const text *tag);
+
+void
+TagDefinitionInit(void)
+{
+	RegistryRegister("tag_definitions");
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: define_tags(event_type, VARIADIC templates) */
+Datum
+cqrs_es_define_tags(PG_FUNCTION_ARGS)
+{
+	static InternalQuery same = {
+		.sql = "SELECT FROM cqrs_es.tag_definitions WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND templates OPERATOR(pg_catalog.=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTARRAYOID}
+	};
+	static InternalQuery complete = {
+		.sql = "SELECT FROM cqrs_es.tag_definitions WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND templates OPERATOR(pg_catalog.@>) $2 AND is_complete",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTARRAYOID}
+	};
+	static InternalQuery define = {
+		.sql = "INSERT INTO cqrs_es.tag_definitions (event_type, templates, is_complete, history_to, retagged_to)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (event_type) DO UPDATE SET"
+		" templates = excluded.templates, is_complete = excluded.is_complete,"
+		" history_to = excluded.history_to, retagged_to = excluded.retagged_to",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTARRAYOID, BOOLOID, INT8OID, INT8OID}
+	};
+	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		values[5];
+	int64		start = PositionOfNumber(0);
+	int64		settled;
+	bool		has_history;
+	bool		lacks_some;
+
+	ReadOnlyPrevent(fcinfo);
+	values[0] = PointerGetDatum(event_type);
+	values[1] = templates_arg(fcinfo->args[1]);
+	if (RegistryHas(&same, values, NULL))
+		PG_RETURN_VOID();
+
+	settled = settled_part();
+	has_history = settled > start && has_events(event_type, start, settled, false);
+	lock_log();
+	has_history = has_history ||
+		has_events(event_type, Max(start, settled), PositionOfNumber(POSITION_MAX_NUMBER), true);
+	lacks_some = has_history && !is_empty(values[1]) && !RegistryHas(&complete, values, NULL);
+	values[2] = BoolGetDatum(!lacks_some);
+	values[3] = Int64GetDatum(PositionOfNumber(PositionLastNumber()));
+	values[4] = Int64GetDatum(lacks_some ? start : DatumGetInt64(values[3]));
+	(void) RegistryWrite(&define, values, NULL);
+	if (lacks_some)
+		ereport(NOTICE,
+				(errmsg("events of type \"%s\" that are in the log already lack these tags",
+						text_to_cstring(event_type)),
+				 errdetail("Until they have them, nobody can ask for these tags."),
+				 errhint("CALL cqrs_es.retag(%s);", quote_literal_cstr(text_to_cstring(event_type)))));
+	PG_RETURN_VOID();
+}
+
+/* The argument templates, checked: each must be a template.  22004, 22023, 2202E. */
+static Datum
+templates_arg(NullableDatum arg)
+{
+	ArrayType  *array;
+	Datum	   *datums;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	if (arg.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("templates must not be null")));
+	array = DatumGetArrayTypeP(arg.value);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("templates must be a one-dimensional array")));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &datums, &nulls, &n);
+	if (n > TAG_LIST_MAX)
+		TagListReportTooMany();
+	for (i = 0; i < n; i++)
+	{
+		TagTemplate template;
+
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("a template must not be null")));
+		TagTemplateParse(&template, DatumGetTextPP(datums[i]));
+	}
+	return PointerGetDatum(array);
+}
+
+static bool
+is_empty(Datum array)
+{
+	return ARR_NDIM(DatumGetArrayTypeP(array)) == 0;
+}
+
+/* SQL: drop_tags(event_type, if_exists) */
+Datum
+cqrs_es_drop_tags(PG_FUNCTION_ARGS)
+{
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.tag_definitions WHERE event_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	static InternalQuery drop = {
+		.sql = "DELETE FROM cqrs_es.tag_definitions WHERE event_type OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
+	Datum		value = PointerGetDatum(event_type);
+
+	ReadOnlyPrevent(fcinfo);
+	lock_log();
+	if (!RegistryDrop(&row, &drop, &value))
+		RegistryReportMissing(RegistryIfExists(fcinfo->args[1]), ERRCODE_UNDEFINED_OBJECT, NULL,
+							  psprintf("no tags are defined for event type \"%s\"",
+									   text_to_cstring(event_type)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * Up to which position is it known what the log has, for a snapshot that is taken now?
+ * Above READ COMMITTED that would be a walk through all of it.
+ */
+static int64
+settled_part(void)
+{
+	return IsolationUsesXactSnapshot() ? 0 : HorizonSettled(0);
+}
+
+/*
+ * Has the log events of the type between two positions, of any tenant?  In the newest
+ * snapshot.  `at_end`: these are likely to be few.
+ */
+static bool
+has_events(const text *event_type, int64 after, int64 up_to, bool at_end)
+{
+	static InternalQuery anywhere = {
+		.sql = "SELECT FROM cqrs_es.events WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND global_position OPERATOR(pg_catalog.>) $2"
+		" AND global_position OPERATOR(pg_catalog.<=) $3 LIMIT 1",
+		.nargs = 3,.argtypes = {TEXTOID, INT8OID, INT8OID}
+	};
+	static InternalQuery from_there = {
+		.sql = "SELECT global_position FROM cqrs_es.events WHERE event_type OPERATOR(pg_catalog.=) $1"
+		" AND global_position OPERATOR(pg_catalog.>) $2"
+		" AND global_position OPERATOR(pg_catalog.<=) $3 ORDER BY global_position LIMIT 1",
+		.nargs = 3,.argtypes = {TEXTOID, INT8OID, INT8OID}
+	};
+	Datum		values[3] = {PointerGetDatum(event_type), Int64GetDatum(after), Int64GetDatum(up_to)};
+	RoleSwitch	saved;
+	uint64		n;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	n = InternalQueryRead(at_end ? &from_there : &anywhere, values, NULL, GetLatestSnapshot());
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return n > 0;
+}
+
+/*
+ * ShareRowExclusiveLock on the log and its partitions: waits for all who have appended, and
+ * keeps those off who want to, until the transaction ends.
+ */
+static void
+lock_log(void)
+{
+	Oid			relid = EventsTableGet().relid;
+
+	for (;;)
+	{
+		Oid			locked = relid;
+		LockHolders holders = {0};
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, locked);
+		LockHoldersAdd(&holders, &tag, ShareRowExclusiveLock);
+		LockHoldersAwait(&holders);
+		LockRelationOid(locked, ShareRowExclusiveLock);
+		relid = EventsTableGet().relid;
+		if (relid == locked)
+			break;
+		UnlockRelationOid(locked, ShareRowExclusiveLock);	/* another table has its name
+															 * now */
+	}
+	/* rows can be inserted into a partition by its own name */
+	list_free(find_all_inheritors(relid, ShareRowExclusiveLock, NULL));
+}
+
+/*-------------------------------------------------------------------------
+ * looking up
+ *-------------------------------------------------------------------------
+ */
+
+/* What is defined for an event type, NULL when nothing is; see tag_definition.h. */
+const TagDefinition *
+TagDefinitionOf(const text *event_type)
+{
+	const TagDefinitions *all = definitions_if_any();
+	int			low = 0;
+	int			high = all ? all->n : 0;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+		int			order = TextCompare(all->definitions[middle].event_type, event_type);
+
+		if (order == 0)
+			return &all->definitions[middle];
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* Is anything defined at all? */
+bool
+TagDefinitionIsAny(void)
+{
+	return definitions_if_any() != NULL;
+}
+
+/* All definitions as one text, and since when they hold; see tag_definition.h. */
+const char *
+TagDefinitionFingerprint(void)
+{
+	const TagDefinitions *all = definitions_if_any();
+
+	return all ? all->fingerprint : "";
+}
+
+/* 55000 when history of one of the types, or of any when there are none, could lack the tag. */
+void
+TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent_types)
+{
+	const TagDefinitions *all = definitions_if_any();
+	int			i;
+	int			j;
+
+	for (i = 0; all && i < all->n; i++)
+	{
+		const TagDefinition *definition = &all->definitions[i];
+		bool		is_asked_for = nevent_types == 0;
+
+		for (j = 0; j < nevent_types && !is_asked_for; j++)
+			is_asked_for = TextEqual(definition->event_type, event_types[j]);
+		if (is_asked_for && could_lack(definition, tag))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("older events of type \"%s\" may lack tag \"%s\"",
+							text_to_cstring(definition->event_type), text_to_cstring(tag)),
+					 errdetail("The tags of the type were defined when it had events already."),
+					 errhint("CALL cqrs_es.retag(%s);",
+							 quote_literal_cstr(text_to_cstring(definition->event_type)))));
+	}
+}
+
+static bool
+could_lack(const TagDefinition *definition, const text *tag)
+{
+	int			i;
+
+	for (i = 0; !definition->is_complete && i < definition->ntemplates; i++)
+		if (TagTemplateCouldGive(&definition->templates[i], tag))
+			return true;
+	return false;
+}
+
+/* All definitions, NULL when there are none, as in many databases: once per generation that is found out. */
+static const TagDefinitions *
+definitions_if_any(void)
+{
+	static uint64 none_in_generation = 0;
+	uint64		generation;
+	const TagDefinitions *all;
+
+	/* a reader has taken no lock that would have done it */
+	AcceptInvalidationMessages();
+	generation = RegistryGeneration();
+	if (none_in_generation == generation)
+		return NULL;
+	all = RegistryLookup(&definition_cache, NULL);
+	if (all->n > 0)
+		return all;
+	none_in_generation = generation;
+	return NULL;
+}
+
+/* Fill the cache. */
+static void
+load(void *entry, const text *key, MemoryContext memory)
+{
+	static InternalQuery query = {
+		.sql = "SELECT event_type, templates, is_complete,"
+		" ROW(event_type, templates, history_to)::pg_catalog.text AS source FROM cqrs_es.tag_definitions"
+		" ORDER BY event_type",
+		.nargs = 0
+	};
+	TagDefinitions *all = entry;
+	StringInfoData fingerprint;
+	uint64		n = RegistryRead(&query, NULL);
+	uint64		i;
+
+	initStringInfo(&fingerprint);
+	all->definitions = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(TagDefinition));
+	for (i = 0; i < n; i++)
+	{
+		TagDefinition *definition = &all->definitions[i];
+		QueryRow	row = InternalQueryRow(i);
+		ArrayType  *templates = DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL));
+		Datum	   *datums;
+		int			j;
+		MemoryContext spi;
+
+		deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL,
+						  &definition->ntemplates);
+		definition->is_complete = DatumGetBool(InternalQueryDatum(&row, "is_complete", NULL));
+		spi = MemoryContextSwitchTo(memory);
+		definition->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
+		definition->templates = palloc(Max(definition->ntemplates, 1) * sizeof(TagTemplate));
+		for (j = 0; j < definition->ntemplates; j++)
+			TagTemplateParse(&definition->templates[j], DatumGetTextPP(datums[j]));
+		MemoryContextSwitchTo(spi);
+		appendStringInfoString(&fingerprint, InternalQueryText(&row, "source"));
+	}
+	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
+	all->n = (int) n;
+}

@@ -1,0 +1,400 @@
+/*-------------------------------------------------------------------------
+ * tag_template.c
+ *	  'course:{/courseId}': a tag with values of the payload in it.
+ *
+ * What stands in braces is a JSON pointer (RFC 6901) into the payload as it is stored.  A
+ * string, number or boolean is put in as ->> would give it, of an array each
+ * element, so that there are several tags; of two arrays in a template there is
+ * one for each pair.  An empty array gives none.  Where the pointer leads nowhere, to null
+ * or to an object, there is no value, which is an error, for an event without the tag
+ * would be overlooked by decisions later; but not when the pointer ends in a question
+ * mark: then there is no tag.  Braces themselves are written twice.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "log/events.h"
+#include "tag/tag_template.h"
+
+/* Texts that a template has given so far. */
+typedef struct Texts
+{
+	int			n;
+	StringInfoData *texts;
+} Texts;
+
+static void add_literal(TagTemplate *result, StringInfo literal);
+static void add_part(TagTemplate *result, const TagTemplatePart *part);
+static const char *parse_value(TagTemplate *result, const char *begin);
+static void split_pointer(TagTemplatePart *part);
+static char *unescape(TagTemplatePart *part, const char *begin, const char *end);
+pg_noreturn static void refuse_template(const char *source, const char *detail);
+static bool values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values);
+static bool find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value);
+static JsonbValue *array_element(JsonbContainer *array, const char *key);
+static bool elements_of(JsonbContainer *array, int *nvalues, char ***values);
+static char *scalar_text(const JsonbValue *value);
+static void append_to_all(Texts *texts, char *const *values, int nvalues);
+static void add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of);
+pg_noreturn static void report_missing(const TagTemplate *template, const char *pointer, const char *of);
+
+/*-------------------------------------------------------------------------
+ * parsing
+ *-------------------------------------------------------------------------
+ */
+
+/* Parse a template; 22023 for one that is none.  Palloc'd. */
+void
+TagTemplateParse(TagTemplate *result, const text *source)
+{
+	const char *c;
+	StringInfoData literal;
+
+	memset(result, 0, sizeof(TagTemplate));
+	result->source = text_to_cstring(source);
+	if (result->source[0] == '\0')
+		refuse_template(result->source, "It is empty.");
+	initStringInfo(&literal);
+	for (c = result->source; *c != '\0';)
+	{
+		if ((*c == '{' || *c == '}') && c[1] == *c)
+		{
+			appendStringInfoChar(&literal, *c);
+			c += 2;
+			continue;
+		}
+		if (*c == '}')
+			refuse_template(result->source, "A brace is closed that was not opened.");
+		if (*c != '{')
+		{
+			appendStringInfoChar(&literal, *c++);
+			continue;
+		}
+		add_literal(result, &literal);
+		c = parse_value(result, c + 1);
+	}
+	add_literal(result, &literal);
+	if (strlen(result->source) > EVENT_TAG_MAX_BYTES)
+		refuse_template(result->source,
+						psprintf("It is longer than %d bytes, as long as a tag can be.", EVENT_TAG_MAX_BYTES));
+	pfree(literal.data);
+}
+
+/* Add the characters that have come together, if any, and begin anew. */
+static void
+add_literal(TagTemplate *result, StringInfo literal)
+{
+	TagTemplatePart part = {0};
+
+	if (literal->len == 0)
+		return;
+	part.literal = pstrdup(literal->data);
+	add_part(result, &part);
+	resetStringInfo(literal);
+}
+
+static void
+add_part(TagTemplate *result, const TagTemplatePart *part)
+{
+	result->parts = result->parts == NULL ? palloc(sizeof(TagTemplatePart)) :
+		repalloc(result->parts, (result->nparts + 1) * sizeof(TagTemplatePart));
+	result->parts[result->nparts++] = *part;
+}
+
+/* Add a value, whose pointer begins here; returns what is behind its brace. */
+static const char *
+parse_value(TagTemplate *result, const char *begin)
+{
+	const char *end = strpbrk(begin, "{}");
+	TagTemplatePart part = {0};
+
+	if (end == NULL || *end != '}')
+		refuse_template(result->source, "A brace is opened and not closed.");
+	part.is_optional = end > begin && end[-1] == '?';
+	part.pointer = pnstrdup(begin, end - begin - (part.is_optional ? 1 : 0));
+	if (part.pointer[0] != '/')
+		refuse_template(result->source,
+						"What stands in braces is a JSON pointer into the payload, which begins with a slash.");
+	split_pointer(&part);
+	if (part.keys == NULL)
+		refuse_template(result->source, "In a JSON pointer ~ is written as ~0, and / in a key as ~1.");
+	add_part(result, &part);
+	return end + 1;
+}
+
+/* The keys of a pointer; NULL when it is none. */
+static void
+split_pointer(TagTemplatePart *part)
+{
+	const char *begin = part->pointer;
+
+	part->keys = palloc(strlen(part->pointer) * sizeof(char *));
+	while (*begin == '/')
+	{
+		const char *end = begin + 1 + strcspn(begin + 1, "/");
+		char	   *key = unescape(part, begin + 1, end);
+
+		if (key == NULL)
+		{
+			part->keys = NULL;
+			return;
+		}
+		part->keys[part->nkeys++] = key;
+		begin = end;
+	}
+}
+
+static char *
+unescape(TagTemplatePart *part, const char *begin, const char *end)
+{
+	char	   *key = palloc(end - begin + 1);
+	char	   *to = key;
+	const char *c;
+
+	for (c = begin; c < end; c++)
+	{
+		if (*c != '~')
+			*to++ = *c;
+		else if (c + 1 < end && (c[1] == '0' || c[1] == '1'))
+			*to++ = *++c == '0' ? '~' : '/';
+		else
+			return NULL;
+	}
+	*to = '\0';
+	return key;
+}
+
+static void
+refuse_template(const char *source, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" is no template of a tag", source),
+			 errdetail("%s", detail),
+			 errhint("Write 'course:{/courseId}', 'course:{/courseId?}' where events may lack it, or a constant text; braces themselves twice.")));
+}
+
+/*-------------------------------------------------------------------------
+ * applying
+ *-------------------------------------------------------------------------
+ */
+
+/* Add the tags that a template gives; see tag_template.h.  Raises QE502, 22001, 54000. */
+void
+TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags, const char *of)
+{
+	Texts		texts = {.n = 1,.texts = palloc(sizeof(StringInfoData))};
+	int			i;
+
+	initStringInfo(&texts.texts[0]);
+	for (i = 0; i < template->nparts; i++)
+	{
+		const TagTemplatePart *part = &template->parts[i];
+		char	  **values = (char **) &part->literal;
+		int			nvalues = 1;
+
+		if (part->literal == NULL && !values_at(part, payload, &nvalues, &values))
+		{
+			if (!part->is_optional)
+				report_missing(template, part->pointer, of);
+			return;
+		}
+		append_to_all(&texts, values, nvalues);
+	}
+	add_tags(template, &texts, tags, of);
+}
+
+/* The values at the part's pointer as texts; false when there is none. */
+static bool
+values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values)
+{
+	JsonbValue	value = {.type = jbvNull};
+
+	if (!find_value(part, payload, &value))
+		return false;
+	if (value.type == jbvBinary)
+		return JsonContainerIsArray(value.val.binary.data) &&
+			elements_of(value.val.binary.data, nvalues, values);
+	*nvalues = 1;
+	*values = palloc(sizeof(char *));
+	(*values)[0] = scalar_text(&value);
+	return (*values)[0] != NULL;
+}
+
+/* Follow the pointer; false when it leads nowhere. */
+static bool
+find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value)
+{
+	JsonbContainer *container = &payload->root;
+	int			i;
+
+	if (JB_ROOT_IS_SCALAR(payload))
+		return false;
+	for (i = 0; i < part->nkeys; i++)
+	{
+		const char *key = part->keys[i];
+		JsonbValue *found;
+
+		if (container == NULL)
+			return false;
+		found = JsonContainerIsArray(container) ? array_element(container, key) :
+			getKeyJsonValueFromContainer(container, key, strlen(key), NULL);
+		if (found == NULL)
+			return false;
+		*value = *found;
+		container = value->type == jbvBinary ? value->val.binary.data : NULL;
+	}
+	return true;
+}
+
+/* The element of an array whose number is a key; NULL when there is none. */
+static JsonbValue *
+array_element(JsonbContainer *array, const char *key)
+{
+	if (strspn(key, "0123456789") != strlen(key) || strlen(key) == 0 || strlen(key) > 9 ||
+		(key[0] == '0' && key[1] != '\0'))
+		return NULL;
+	return getIthJsonbValueFromContainer(array, (uint32) strtoul(key, NULL, 10));
+}
+
+/* All elements as texts; false when one of them is no value. */
+static bool
+elements_of(JsonbContainer *array, int *nvalues, char ***values)
+{
+	int			i;
+
+	*nvalues = JsonContainerSize(array);
+	*values = palloc(Max(*nvalues, 1) * sizeof(char *));
+	if (*nvalues > TAG_LIST_MAX)
+		TagListReportTooMany();
+	for (i = 0; i < *nvalues; i++)
+	{
+		(*values)[i] = scalar_text(getIthJsonbValueFromContainer(array, i));
+		if ((*values)[i] == NULL)
+			return false;
+	}
+	return true;
+}
+
+/* As ->> would give it, palloc'd; NULL for null, objects and arrays. */
+static char *
+scalar_text(const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvString:
+			return pnstrdup(value->val.string.val, value->val.string.len);
+		case jbvNumeric:
+			return DatumGetCString(DirectFunctionCall1(numeric_out,
+													   NumericGetDatum(value->val.numeric)));
+		case jbvBool:
+			return pstrdup(value->val.boolean ? "true" : "false");
+		default:
+			return NULL;
+	}
+}
+
+/* Each of the texts with each of the values behind it. */
+static void
+append_to_all(Texts *texts, char *const *values, int nvalues)
+{
+	Texts		longer = {.n = texts->n * nvalues};
+	int			i;
+	int			j;
+
+	if (longer.n > TAG_LIST_MAX)
+		TagListReportTooMany();
+	if (nvalues == 1)
+	{
+		for (i = 0; i < texts->n; i++)
+			appendStringInfoString(&texts->texts[i], values[0]);
+		return;
+	}
+	longer.texts = palloc(Max(longer.n, 1) * sizeof(StringInfoData));
+	for (i = 0; i < texts->n; i++)
+		for (j = 0; j < nvalues; j++)
+		{
+			StringInfo	one = &longer.texts[i * nvalues + j];
+
+			initStringInfo(one);
+			appendStringInfo(one, "%s%s", texts->texts[i].data, values[j]);
+		}
+	*texts = longer;
+}
+
+static void
+add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of)
+{
+	int			i;
+
+	for (i = 0; i < texts->n; i++)
+	{
+		if (texts->texts[i].len == 0)
+			report_missing(template, template->parts[0].pointer, of);
+		if (texts->texts[i].len > EVENT_TAG_MAX_BYTES)
+			ereport(ERROR,
+					(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+					 errmsg("tag \"%s\" of %s is too long", template->source, of),
+					 errdetail("It has %d bytes; at most %d are possible.",
+							   texts->texts[i].len, EVENT_TAG_MAX_BYTES)));
+		TagListAdd(tags, cstring_to_text_with_len(texts->texts[i].data, texts->texts[i].len));
+	}
+}
+
+static void
+report_missing(const TagTemplate *template, const char *pointer, const char *of)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TAG_WITHOUT_VALUE),
+			 errmsg("%s has no value for tag \"%s\"", of, template->source),
+			 errdetail("At %s there must be a text, a number, a boolean or an array of these.", pointer),
+			 errhint("Where it may be lacking, and the event is then to have no such tag, define the tag with {%s?}.", pointer)));
+}
+
+/*-------------------------------------------------------------------------
+ * matching
+ *-------------------------------------------------------------------------
+ */
+
+/* Could the template give this tag?  Each value stands for any characters. */
+bool
+TagTemplateCouldGive(const TagTemplate *template, const text *tag)
+{
+	const char *c = VARDATA_ANY(tag);
+	const char *end = c + VARSIZE_ANY_EXHDR(tag);
+	bool		after_value = false;
+	int			i;
+
+	for (i = 0; i < template->nparts; i++)
+	{
+		const char *literal = template->parts[i].literal;
+		Size		length = literal ? strlen(literal) : 0;
+
+		if (literal == NULL)
+		{
+			after_value = true;
+			continue;
+		}
+		if ((Size) (end - c) < length)
+			return false;
+		/* the last one must stand at the end, others as far in front as possible */
+		if (after_value && i == template->nparts - 1)
+			c = end - length;
+		else if (after_value)
+			while ((Size) (end - c) > length && memcmp(c, literal, length) != 0)
+				c++;
+		if (memcmp(c, literal, length) != 0)
+			return false;
+		c += length;
+		after_value = false;
+	}
+	return after_value || c == end;
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ * tag_template.h
+ *	  'course:{/courseId}': a tag with values of the payload in it.
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_TAG_TEMPLATE_H
+#define CQRS_ES_TAG_TEMPLATE_H
+
+#include "utils/jsonb.h"
+
+#include "base/compat.h"
+#include "tag/tag_list.h"
+
+/* A piece of a template: characters as they stand, or the value at a JSON pointer. */
+typedef struct TagTemplatePart
+{
+	char	   *literal;		/* NULL: a value */
+	char	   *pointer;		/* as it is written, for messages */
+	char	  **keys;			/* of the pointer, unescaped */
+	int			nkeys;
+	bool		is_optional;	/* without a value there is no tag */
+} TagTemplatePart;
+
+typedef struct TagTemplate
+{
+	char	   *source;			/* as it is written */
+	int			nparts;
+	TagTemplatePart *parts;
+} TagTemplate;
+
+/*
+ * Parse a template; what it points to is palloc'd in the current context.  Raises 22023 for
+ * one that is none, 22001 for one whose literals alone are too long for a tag.
+ */
+extern void TagTemplateParse(TagTemplate *result, const text *source);
+
+/*
+ * Add the tags that a template gives for a payload, or for what keys a command brings: none
+ * when an optional value is lacking, several where a value is an array.  Raises QE502 when
+ * a value is lacking (`of` says of what, for the message), 22001, 54000.
+ */
+extern void TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags,
+							 const char *of);
+
+/* Could the template give this tag? */
+extern bool TagTemplateCouldGive(const TagTemplate *template, const text *tag);
+
+#endif							/* CQRS_ES_TAG_TEMPLATE_H */
