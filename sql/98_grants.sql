@@ -26,8 +26,8 @@ BEGIN
 END $$;
 
 -- these ask for rights on the log themselves, or need none
-GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.append_event_arrays, cqrs_es.new_event_id, cqrs_es.next_position,
-    cqrs_es.read_stream, cqrs_es.read_all, cqrs_es.read_page, cqrs_es.stream_version,
+GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.append_event_arrays, cqrs_es.append_to_streams, cqrs_es.new_event_id, cqrs_es.next_position,
+    cqrs_es.read_stream, cqrs_es.read_all, cqrs_es.read_page, cqrs_es.read_matching, cqrs_es.stream_version,
     cqrs_es.settled_position, cqrs_es.wait_for_position, cqrs_es.log_id, cqrs_es.current_tenant,
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
     cqrs_es.execute_command, cqrs_es.reject, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,

@@ -39,3 +39,14 @@ StreamKeyEqual(const StreamKey *a, const StreamKey *b)
 		TextEqual(a->aggregate_type, b->aggregate_type) &&
 		TextEqual(a->tenant_id, b->tenant_id);
 }
+
+/* In the order in which those are taken who need several: below, above or equal to 0. */
+int
+StreamKeyCompare(const StreamKey *a, const StreamKey *b)
+{
+	int			order = TextCompare(a->aggregate_type, b->aggregate_type);
+
+	if (order == 0)
+		order = TextCompare(a->aggregate_id, b->aggregate_id);
+	return order != 0 ? order : TextCompare(a->tenant_id, b->tenant_id);
+}

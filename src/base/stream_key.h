@@ -22,5 +22,6 @@ typedef struct StreamKey
 extern char *StreamKeyName(const StreamKey *key);
 extern StreamKey StreamKeyOfRow(const QueryRow *row);
 extern bool StreamKeyEqual(const StreamKey *a, const StreamKey *b);
+extern int	StreamKeyCompare(const StreamKey *a, const StreamKey *b);
 
 #endif							/* CQRS_ES_STREAM_KEY_H */

@@ -8,6 +8,20 @@
  * again, and then either fails its version check or, with "any", writes behind
  * the winner.
  *
+ * An append may be to several streams, all or nothing.  First it looks at the ends of all
+ * of them, which is where it waits for others, and has nothing of theirs meanwhile.
+ * Then it draws the positions, in the order of the events that it was given.  Then it
+ * writes, stream by stream in the order of their keys, whatever the order of the
+ * events, so that two such appends cannot wait for each other.  When it loses the race for a
+ * stream that is not the first, and that one need not be at a given version, what was
+ * written is undone, and all of it begins again: a later position for that stream alone would
+ * tear the order of the events apart.  Observers are told when all is in the log.
+ *
+ * An append may have a condition beside its streams' versions, of which a room above knows
+ * more (AppendCondition).  What it needs is locked together with the tags of the events, and
+ * asked before anything of a stream is looked at; but an append that is sent again is found out
+ * first, and gets the first answer.
+ *
  * What is to be appended is put together in append_request.c; whether it is there
  * already, since it was sent before, append_retry.c finds out.
  *
@@ -34,6 +48,7 @@
 #include "base/extension.h"
 #include "base/read_only.h"
 #include "base/stream_key.h"
+#include "base/subtransaction.h"
 #include "log/append.h"
 #include "log/append_retry.h"
 #include "log/dispatch.h"
@@ -42,14 +57,33 @@
 #include "log/stream_index.h"
 #include "log/tagging.h"
 
+/* One of the streams of an append, while it is under way. */
+typedef struct StreamAppend
+{
+	AppendRequest *request;
+	AppendRetry retry;
+	StreamTip	tip;			/* the stream's end, and ... */
+	CommandId	looked_in;		/* ... the command in which it was looked at */
+	int64		lost_at;		/* the race behind this version was lost; -1: none was */
+	CommandId	lost_in;
+} StreamAppend;
+
 PG_FUNCTION_INFO_V1(cqrs_es_append_event);
 PG_FUNCTION_INFO_V1(cqrs_es_append_events);
 PG_FUNCTION_INFO_V1(cqrs_es_append_event_arrays);
 
 static Datum append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append);
 static Datum result_datum(FunctionCallInfo fcinfo, const AppendResult *result);
-static bool insert_and_tell(EventWriter *writer, AppendRequest *append, Tagging *tagging,
-							bool plainly);
+static void begin_streams(AppendCall *call, StreamAppend *streams);
+static bool has_ids(const AppendCall *call, const StreamAppend *streams);
+static bool needs_undo(const AppendCall *call);
+static void look_at_end(const EventWriter *writer, StreamAppend *stream);
+static bool is_retry(const AppendCall *call, StreamAppend *streams, int from);
+static int	prepare_streams(const AppendCall *call, StreamAppend *streams, int from);
+static void draw_positions(EventWriter *writer, const AppendCall *call);
+static int	insert_undoable(EventWriter *writer, StreamAppend *streams, int nstreams);
+static int	insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstreams);
+static void finish(const AppendCall *call, const EventWriter *writer, Tagging *tagging);
 static void stamp_events(AppendRequest *append, const StreamTip *tip);
 pg_noreturn static void report_suppressed(const StreamKey *key);
 pg_noreturn static void report_overtaken(const StreamKey *key);
@@ -127,35 +161,58 @@ result_datum(FunctionCallInfo fcinfo, const AppendResult *result)
  */
 
 /*
- * Append all events of the request or none, and let projections and snapshots
- * follow.  Fills in the events.  False when the version check fails: the stream is
- * at result->version then, nothing was written, and the caller may look again and
- * append something else.  Takes RowExclusiveLock on the log, and behind it the locks of the
- * events' tags (kept to the end of the transaction, as by INSERT).
- *
- * Behind ReadOnlyPrevent.  Raises QE002 (event id used with other content), 40001 (above
- * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
- * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
- * trigger of users kept it out), QE502 (nothing to make a tag of), 40P01, and whatever a
- * projection raises.
+ * Append all events of a request to one stream or none.  False when the version check
+ * fails: the stream is at result->version then, nothing was written, and the caller may
+ * look again and append something else.  Else as AppendToStreams.
  */
 bool
 AppendEvents(AppendRequest *append, AppendResult *result)
 {
-	EventWriter writer;
-	AppendRetry retry;
-	Tagging    *tagging;
-	StreamTip	tip;
-	bool		done;
-	int64		lost_at = -1;
-	CommandId	lost_in = InvalidCommandId;
+	AppendCall	call = {.requests = append,.nrequests = 1,.results = result};
 
-	AppendRetryBegin(&retry, append);
+	return AppendToStreams(&call) == 1;
+}
+
+/*
+ * Append all events of the call or none, and let projections and snapshots follow.
+ * Fills in the events and the results.  Returns the number of requests, or which of
+ * them failed its version check: that stream is at the version of its result then, and
+ * what was written before it in another stream is undone by the error that the caller has
+ * to raise.  (Nothing was, of a single one.)  Takes RowExclusiveLock on the log, and behind it
+ * the locks of the events' tags and of the condition (kept to the end of the
+ * transaction, as by INSERT).
+ *
+ * Behind ReadOnlyPrevent.  Raises QE002 (event id used with other content), 40001 (above
+ * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
+ * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
+ * trigger of users kept it out), QE502 (nothing to make a tag of), 40P01, and whatever the
+ * condition or a projection raises.
+ */
+int
+AppendToStreams(AppendCall *call)
+{
+	int			n = call->nrequests;
+	StreamAppend *streams = palloc(n * sizeof(StreamAppend));
+	bool		undoes = needs_undo(call);
+	bool		fails = false;
+	bool		holds;
+	bool		held;
+	Tagging    *tagging;
+	EventWriter writer;
+	int			conflict = n;
+	int			done = 0;
+	int			i;
+
+	begin_streams(call, streams);
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	EventWriterOpen(&writer);
 	if (!writer.straight)
 		(void) StreamIndexRequire(writer.rel, &writer.table.columns);
-	tagging = TaggingBegin(append, 1, NULL);
+	tagging = TaggingBegin(call->requests, n, call->condition ? call->condition->asks : NULL);
+	if (call->condition)
+		fails = !call->condition->holds(call->condition);
+	if (fails && !has_ids(call, streams))
+		call->condition->report(call->condition);
 
 	/*
 	 * It ends: a lost race is lost to an event that is in the stream by now, or to one
@@ -163,76 +220,225 @@ AppendEvents(AppendRequest *append, AppendResult *result)
 	 * by SQL although the stream stays where it was ends with the second try, as does
 	 * what is kept out by a trigger that appends to it.
 	 */
-	for (;;)
+	holds = n > 1 || !writer.straight;
+	held = holds && DispatchHold();
+	do
 	{
-		CommandId	command = GetCurrentCommandId(false);
-
-		tip = EventWriterTip(&writer, &append->key);
-		if (tip.after_snapshot)
-			EventScanReportMoved(&append->key);
-		if (lost_at >= 0 && tip.version > lost_at && !writer.straight &&
-			EventScanVersionWithout(&append->key, lost_in) == lost_at)
-			report_overtaken(&append->key);
-
-		done = AppendRetryFind(&retry, &tip, result);
-		if (done)
-			break;
-		result->version = tip.version;
-		if (!AppendVersionFits(append->expected_version, tip.version))
-			break;
-
-		EventScanRequireRoom(&append->key, &tip, append->nevents);
-		/* by SQL, a lost race is over: not to see the winner means there is none */
-		stamp_events(append, &tip);
-		done = insert_and_tell(&writer, append, tagging, lost_at == tip.version);
-		if (done)
-		{
-			const Event *last = &append->events[append->nevents - 1];
-
-			result->version = EventSequence(last);
-			result->global_position = EventGlobalPosition(last);
-			break;
-		}
-
-		/* somebody was quicker */
-		lost_at = tip.version;
-		lost_in = command;
 		CHECK_FOR_INTERRUPTS();
-	}
+		for (i = done; i < n; i++)
+			look_at_end(&writer, &streams[i]);
+		if (is_retry(call, streams, done))
+			break;
+		if (fails)
+			call->condition->report(call->condition);
+		conflict = prepare_streams(call, streams, done);
+		if (conflict < n)
+			break;
+		if (done == 0)
+			draw_positions(&writer, call);
+		done = undoes ? insert_undoable(&writer, streams, n) :
+			insert_streams(&writer, streams, done, n);
+	} while (done < n);
 	EventWriterClose(&writer);
-	return done;
+	if (done == n)
+		finish(call, &writer, tagging);
+	if (holds)
+		DispatchRelease(held);
+	return conflict;
+}
+
+static void
+begin_streams(AppendCall *call, StreamAppend *streams)
+{
+	int			i;
+
+	for (i = 0; i < call->nrequests; i++)
+	{
+		streams[i].request = &call->requests[i];
+		streams[i].lost_at = -1;
+		streams[i].lost_in = InvalidCommandId;
+		AppendRetryBegin(&streams[i].retry, streams[i].request, call->after_position);
+	}
+}
+
+/* Can it be an append that came before? */
+static bool
+has_ids(const AppendCall *call, const StreamAppend *streams)
+{
+	int			i;
+
+	for (i = 0; i < call->nrequests; i++)
+		if (streams[i].retry.nids < streams[i].request->nevents)
+			return false;
+	return true;
 }
 
 /*
- * Insert the events, and tell the observers when all are in the log.  False when
- * the race for them was lost.  By SQL it is the triggers of the rows that tell.
+ * Can a race be lost, and run again, when other streams have been written?  Not where a
+ * version was given: then it is a conflict, or was lost to nobody.
  */
 static bool
-insert_and_tell(EventWriter *writer, AppendRequest *append, Tagging *tagging, bool plainly)
+needs_undo(const AppendCall *call)
 {
-	EventWriterOutcome outcome;
+	int			i;
 
-	if (writer->straight)
-	{
-		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
-		if (outcome == EVENTS_INSERTED)
+	for (i = 1; i < call->nrequests; i++)
+		if (call->requests[i].expected_version < 0)
+			return true;
+	return false;
+}
+
+/* Where does the stream end?  Waits for who holds its end. */
+static void
+look_at_end(const EventWriter *writer, StreamAppend *stream)
+{
+	const StreamKey *key = &stream->request->key;
+
+	stream->looked_in = GetCurrentCommandId(false);
+	stream->tip = EventWriterTip(writer, key);
+	if (stream->tip.after_snapshot)
+		EventScanReportMoved(key);
+	if (stream->lost_at >= 0 && stream->tip.version > stream->lost_at && !writer->straight &&
+		EventScanVersionWithout(key, stream->lost_in) == stream->lost_at)
+		report_overtaken(key);
+}
+
+/* Do the streams hold all of this already?  Then the results of the append that wrote it. */
+static bool
+is_retry(const AppendCall *call, StreamAppend *streams, int from)
+{
+	int			nfound = 0;
+	int			found = 0;
+	int			i;
+
+	for (i = from; i < call->nrequests; i++)
+		if (AppendRetryFind(&streams[i].retry, &streams[i].tip, &call->results[i]))
 		{
-			TaggingWrite(tagging, false);
-			DispatchEvents(append->events, append->nevents);
+			nfound++;
+			found = i;
 		}
-	}
-	else
-	{
-		bool		held = DispatchHold();
+	if (nfound > 0 && nfound < call->nrequests)
+		AppendRetryReportPart(&streams[found].retry, &call->results[found]);
+	return nfound > 0;
+}
 
-		outcome = EventWriterInsert(writer, append->events, append->nevents, plainly);
+/* Number the events; or which stream is not at the version that was expected? */
+static int
+prepare_streams(const AppendCall *call, StreamAppend *streams, int from)
+{
+	int			i;
+
+	for (i = from; i < call->nrequests; i++)
+	{
+		AppendRequest *append = streams[i].request;
+		const StreamTip *tip = &streams[i].tip;
+
+		call->results[i].version = tip->version;
+		if (!AppendVersionFits(append->expected_version, tip->version))
+			return i;
+		EventScanRequireRoom(&append->key, tip, append->nevents);
+		stamp_events(append, tip);
+	}
+	return call->nrequests;
+}
+
+/* Behind the ends of all streams, so positions rise in each, and from event to event. */
+static void
+draw_positions(EventWriter *writer, const AppendCall *call)
+{
+	int			i;
+	int			j;
+
+	if (call->in_order == NULL)
+		for (i = 0; i < call->nrequests; i++)
+			for (j = 0; j < call->requests[i].nevents; j++)
+				EventWriterDraw(writer, &call->requests[i].events[j]);
+	else
+		for (i = 0; i < call->nevents; i++)
+			EventWriterDraw(writer, call->in_order[i]);
+}
+
+/*
+ * All streams, in a subtransaction: when not all could be written, none was.  Returns how
+ * many were.
+ */
+static int
+insert_undoable(EventWriter *writer, StreamAppend *streams, int nstreams)
+{
+	volatile int done = 0;
+	ErrorData  *volatile error = NULL;
+	Subtransaction subtransaction;
+
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		done = insert_streams(writer, streams, 0, nstreams);
+		SubtransactionEnd(&subtransaction, done == nstreams);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	if (error)
+		ReThrowError(error);
+	return done == nstreams ? nstreams : 0;
+}
+
+/*
+ * Insert the events of these streams, as long as none is lost; returns how many streams are
+ * written then, those before `from` included.  By SQL it is the triggers of the rows
+ * that queue them for the observers; and there a race that was lost is over by now: not to
+ * see the winner means that there is none, and the row goes in plainly.
+ */
+static int
+insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstreams)
+{
+	int			i;
+
+	for (i = from; i < nstreams; i++)
+	{
+		StreamAppend *stream = &streams[i];
+		AppendRequest *append = stream->request;
+		EventWriterOutcome outcome = EventWriterInsert(writer, append->events, append->nevents,
+													   stream->lost_at == stream->tip.version);
+
 		if (outcome == EVENTS_SUPPRESSED)
 			report_suppressed(&append->key);
-		if (outcome == EVENTS_INSERTED)
-			TaggingWrite(tagging, SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA);
-		DispatchRelease(held);
+		if (outcome == EVENTS_LOST)
+		{
+			/* somebody was quicker */
+			stream->lost_at = stream->tip.version;
+			stream->lost_in = stream->looked_in;
+			break;
+		}
 	}
-	return outcome == EVENTS_INSERTED;
+	return i;
+}
+
+/*
+ * Fill in the results, write the tags, and let observers know what went in straight; the
+ * caller has seen to it that of several streams they are told in the order of positions.
+ */
+static void
+finish(const AppendCall *call, const EventWriter *writer, Tagging *tagging)
+{
+	bool		triggers_fired = !writer->straight &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+	int			i;
+
+	for (i = 0; i < call->nrequests; i++)
+	{
+		const AppendRequest *append = &call->requests[i];
+		const Event *last = &append->events[append->nevents - 1];
+
+		call->results[i].version = EventSequence(last);
+		call->results[i].global_position = EventGlobalPosition(last);
+	}
+	TaggingWrite(tagging, triggers_fired);
+	if (writer->straight)
+		for (i = 0; i < call->nrequests; i++)
+			DispatchEvents(call->requests[i].events, call->requests[i].nevents);
 }
 
 /* Something on the table swallowed a row. */

@@ -33,13 +33,6 @@
 /* An argument as a NullableDatum; with FmgrInfo's own array, just that. */
 #define ARG(n)	(fcinfo->args[n])
 
-/* Which event is being looked at, for the error context. */
-typedef struct EventOrigin
-{
-	const char *origin;
-	int			number;			/* counted from 1 */
-} EventOrigin;
-
 static void begin_request(AppendRequest *append, FunctionCallInfo fcinfo, int nevents,
 						  int expected_arg);
 static void set_event(AppendRequest *append, int i, NullableDatum event_type,
@@ -49,8 +42,9 @@ static void set_tags(AppendRequest *append, int i, ArrayType *tags);
 static ArrayType *tags_of_json(const JsonbValue *value);
 static ArrayType *tags_of_array_element(NullableDatum element);
 static Jsonb *merge_metadata(const AppendRequest *append, NullableDatum own);
-static void parse_event(AppendRequest *append, int i, JsonbContainer *object);
-static void describe_origin(void *arg);
+static void parse_event(AppendRequest *append, int i, JsonbContainer *object,
+						bool names_stream);
+static bool is_of_stream(const char *member);
 static NullableDatum member_text(JsonbValue *value, const char *member);
 static int	array_elements(NullableDatum array, Oid type, const char *what,
 						   int expected, NullableDatum **elements);
@@ -237,7 +231,7 @@ AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin)
 	JsonbValue	element;
 	EventOrigin place = {.origin = origin,.number = 0};
 	ErrorContextCallback context = {
-		.previous = error_context_stack,.callback = describe_origin,.arg = &place
+		.previous = error_context_stack,.callback = AppendRequestDescribe,.arg = &place
 	};
 
 	error_context_stack = &context;
@@ -246,18 +240,37 @@ AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin)
 		if (token != WJB_ELEM)
 			continue;
 		place.number++;
-		if (element.type != jbvBinary || !JsonContainerIsObject(element.val.binary.data))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an event must be a JSON object"),
-					 errhint("It is {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ..., \"tags\": [...]}.")));
-		parse_event(append, place.number - 1, element.val.binary.data);
+		AppendRequestParseEvent(append, place.number - 1, &element, false);
 	}
 	error_context_stack = context.previous;
 }
 
-static void
-describe_origin(void *arg)
+/*
+ * Fill in one event from an element of an array.  Where each of its elements names a stream,
+ * what it says of that was dealt with by the caller.
+ */
+void
+AppendRequestParseEvent(AppendRequest *append, int i, const JsonbValue *element,
+						bool names_stream)
+{
+	parse_event(append, i, AppendRequestEventObject(element), names_stream);
+}
+
+/* An element of an array as the object that an event is; 22023 when it is none. */
+JsonbContainer *
+AppendRequestEventObject(const JsonbValue *element)
+{
+	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an event must be a JSON object"),
+				 errhint("It is {\"type\": ..., \"payload\": ..., \"metadata\": ..., \"id\": ..., \"version\": ..., \"tags\": [...]}.")));
+	return element->val.binary.data;
+}
+
+/* The callback of an error context: which event is being looked at; an EventOrigin. */
+void
+AppendRequestDescribe(void *arg)
 {
 	const EventOrigin *place = arg;
 
@@ -269,7 +282,7 @@ describe_origin(void *arg)
  * payload it is an event without fields.
  */
 static void
-parse_event(AppendRequest *append, int i, JsonbContainer *object)
+parse_event(AppendRequest *append, int i, JsonbContainer *object, bool names_stream)
 {
 	NullableDatum type = {.isnull = true};
 	NullableDatum version = {.isnull = true};
@@ -293,6 +306,8 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 			payload.value = JsonbPGetDatum(JsonbValueToJsonb(&value));
 			payload.isnull = false;
 		}
+		else if (names_stream && is_of_stream(member))
+			 /* known */ ;
 		else if (strcmp(member, "type") != 0 && strcmp(member, "version") != 0 &&
 				 strcmp(member, "metadata") != 0 && strcmp(member, "id") != 0 &&
 				 strcmp(member, "tags") != 0)
@@ -332,6 +347,14 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object)
 	set_event(append, i, type, version, payload, metadata, id);
 	if (tags)
 		set_tags(append, i, tags);
+}
+
+/* Is it a member that says something of the stream? */
+static bool
+is_of_stream(const char *member)
+{
+	return strcmp(member, "aggregate_type") == 0 || strcmp(member, "aggregate_id") == 0 ||
+		strcmp(member, "expected_version") == 0;
 }
 
 static NullableDatum

@@ -36,6 +36,13 @@ typedef struct AppendRequest
 	int			nevents;		/* at least 1 */
 } AppendRequest;
 
+/* Which event of several is being looked at, for an error context. */
+typedef struct EventOrigin
+{
+	const char *origin;			/* as in "event 3 of the batch" */
+	int			number;			/* counted from 1 */
+} EventOrigin;
+
 /* What came of it: where the stream is then, and the log. */
 typedef struct AppendResult
 {
@@ -50,5 +57,9 @@ extern int64 AppendRequestExpected(NullableDatum arg);
 extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
 							  int64 expected_version, int nevents);
 extern void AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin);
+extern void AppendRequestParseEvent(AppendRequest *append, int i, const JsonbValue *element,
+									bool names_stream);
+extern JsonbContainer *AppendRequestEventObject(const JsonbValue *element);
+extern void AppendRequestDescribe(void *arg);
 
 #endif							/* CQRS_ES_APPEND_REQUEST_H */

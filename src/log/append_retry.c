@@ -12,7 +12,9 @@
  * stream.  With the version that the stream is at (a client that loads again
  * before it sends again) it is searched, too, but no further than
  * cqrs_es.retry_window events: most appends are no retries, and all pay for the
- * look.  Appends without ids look at nothing.
+ * look.  A client that says up to which position it had read before it decided
+ * (append_to_streams) has sent nothing that lies before that, so the search ends there.
+ * Appends without ids look at nothing.
  *
  * What makes two events the same beside the id is type, version and payload;
  * metadata may differ (a retry has its own transaction context).
@@ -37,11 +39,13 @@
 #include "log/append_retry.h"
 #include "log/event_id.h"
 #include "log/event_scan.h"
+#include "log/position.h"
 
 static int	cqrs_es_retry_window = 100;
 
 static int	compare_ids(const void *a, const void *b);
 static int64 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id);
+static bool is_before(const Event *event, int64 after_position);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
 										   int64 sequence);
@@ -57,11 +61,11 @@ AppendRetryInit(void)
 }
 
 /*
- * Begin with a request that stays where it is.  Raises 22023 when an id stands in
- * it twice.
+ * Begin with a request that stays where it is, which was decided on what lies up to
+ * after_position; 0: nobody says.  Raises 22023 when an id stands in it twice.
  */
 void
-AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
+AppendRetryBegin(AppendRetry *retry, const AppendRequest *append, int64 after_position)
 {
 	pg_uuid_t **ids = palloc(sizeof(pg_uuid_t *) * append->nevents);
 	int			n = 0;
@@ -82,6 +86,7 @@ AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
 	retry->ids = ids;
 	retry->nids = n;
 	retry->searched_to = 0;
+	retry->after_position = after_position;
 }
 
 static int
@@ -129,18 +134,34 @@ AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result)
 }
 
 /*
- * Where the stream holds one of the ids for the last time, behind searched_to: its
- * sequence, or 0.  Including the end, wherever that is by now: SERIALIZABLE has
- * then seen it read.  A part of a stream is read forward, since from its end the
- * index would look at much more than that.
+ * Some streams of an append hold its events, the first one this; others do not, so it is not
+ * the same append again: QE002.
+ */
+void
+AppendRetryReportPart(const AppendRetry *retry, const AppendResult *found)
+{
+	const AppendRequest *append = retry->append;
+
+	report_id_conflict(append,
+					   DatumGetUUIDP(append->events[append->nevents - 1].values[EVENT_EVENT_ID]),
+					   found->version);
+}
+
+/*
+ * Where the stream holds one of the ids for the last time, behind searched_to and behind
+ * after_position: its sequence, or 0.  Including the end, wherever that is by now:
+ * SERIALIZABLE has then seen it read.  A part of a stream is read forward, since from its
+ * end the index would look at much more than that; but not where it is a position that
+ * bounds it.
  */
 static int64
 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 {
-	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
+	ScanDirection direction = searched_to > 0 && retry->after_position == 0 ?
+		ForwardScanDirection : BackwardScanDirection;
 	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	EventScan  *scan = EventScanStream(&retry->append->key,
-									   searched_to > 0 ? searched_to + 1 : PG_INT64_MAX,
+									   ScanDirectionIsForward(direction) ? searched_to + 1 : PG_INT64_MAX,
 									   direction, snapshot);
 	int64		found = 0;
 	Event		event;
@@ -149,6 +170,8 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
+		if (EventSequence(&event) <= searched_to || is_before(&event, retry->after_position))
+			break;
 		if (bsearch(&id, retry->ids, retry->nids, sizeof(pg_uuid_t *), compare_ids) != NULL)
 		{
 			found = EventSequence(&event);
@@ -158,6 +181,15 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return found;
+}
+
+/* Does the event of a stream lie where nothing that was decided behind the position can? */
+static bool
+is_before(const Event *event, int64 after_position)
+{
+	int64		position = EventGlobalPosition(event);
+
+	return position <= after_position && POSITION_NODE(position) == POSITION_NODE(after_position);
 }
 
 /*

@@ -150,6 +150,7 @@ static void tell(const Event *event, const Cause *cause);
 static void empty_queue(void);
 static void tell_queued(const QueuedEvent *item);
 static void enqueue(const Event *event);
+static void put_in_queue(QueuedEvent *item);
 static const Cause *cause_of_append(void);
 pg_noreturn static void report_depth(const Cause *cause);
 static void begin(Until *state);
@@ -193,7 +194,8 @@ DispatchRegisterGuard(EventGuard guard)
 
 /*
  * Ask all guards, and then tell all observers of the new events of one append, and of
- * what they append themselves; later, when they are being told of others.  Raises what
+ * what they append themselves; later, when they are being told of others, or when the
+ * append is to several streams (DispatchHold).  Raises what
  * they raise, QE202 for a chain that has become too long.
  */
 void
@@ -513,7 +515,7 @@ tell_queued(const QueuedEvent *item)
 	current.audience = InvalidOid;
 }
 
-/* Put a copy of the event at the end of the queue. */
+/* Put a copy of the event into the queue. */
 static void
 enqueue(const Event *event)
 {
@@ -534,8 +536,30 @@ enqueue(const Event *event)
 	GetUserIdAndSecContext(&item->appended_by, &item->security_context);
 	item->nest_level = GetCurrentTransactionNestLevel();
 	item->memory = memory;
-	dlist_push_tail(&current.queue, &item->node);
+	put_in_queue(item);
 	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * At the end, but in the order of positions: an append to several streams writes one
+ * after the other, at positions that go from one to the next.  What an outer transaction
+ * has queued stays in front.
+ */
+static void
+put_in_queue(QueuedEvent *item)
+{
+	dlist_node *before = current.queue.head.prev;
+
+	while (before != &current.queue.head)
+	{
+		QueuedEvent *other = dlist_container(QueuedEvent, node, before);
+
+		if (other->nest_level < item->nest_level ||
+			EventGlobalPosition(other->event) <= EventGlobalPosition(item->event))
+			break;
+		before = before->prev;
+	}
+	dlist_insert_after(before, &item->node);
 }
 
 /*

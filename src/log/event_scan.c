@@ -502,6 +502,52 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 	}
 }
 
+/* The events at a position: one, or several of a log that was brought together. */
+EventScan *
+EventScanAt(int64 position, Snapshot snapshot)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	EventScan  *scan = EventScanPositions(snapshot);
+	Datum		value = Int64GetDatum(position);
+
+	if (scan == NULL)
+		return scan_begin_generic(&query, &value, snapshot, EventsRowSecurity());
+	EventScanSeek(scan, position);
+	return scan;
+}
+
+/*
+ * A scan for whoever looks at one position after the other (EventScanSeek); there are no
+ * events before the first is named.  NULL where the log cannot be read straight.
+ */
+EventScan *
+EventScanPositions(Snapshot snapshot)
+{
+	EventsTable table;
+	Relation	heap = EventsOpenStraight(&table);
+	ScanKeyData key;
+
+	if (heap == NULL)
+		return NULL;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(0));
+	return scan_begin(heap, index_open(table.position_index, AccessShareLock), &table.columns,
+					  &key, 1, ForwardScanDirection, snapshot);
+}
+
+/* Go on with the events at this position. */
+void
+EventScanSeek(EventScan *scan, int64 position)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+	RowScanRestart(scan->scan, &key, 1);
+}
+
 /*
  * The events between two positions, the first exclusive, by an index of the log whose
  * leading columns have these values, and the next is the position.  `heap` is the log,

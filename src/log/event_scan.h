@@ -39,6 +39,9 @@ extern char *EventScanAggregateId(const text *aggregate_type);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 							   Snapshot snapshot);
+extern EventScan *EventScanAt(int64 position, Snapshot snapshot);
+extern EventScan *EventScanPositions(Snapshot snapshot);
+extern void EventScanSeek(EventScan *scan, int64 position);
 extern EventScan *EventScanIndex(Relation heap, Oid index, text *const *values, int nvalues,
 								 int64 after_position, int64 up_to_position,
 								 Snapshot snapshot);

@@ -88,6 +88,22 @@ EventWriterOpen(EventWriter *writer)
 		open_indexes(writer);
 }
 
+/*
+ * Draw the position of an event that will be inserted, behind all that is in its
+ * stream: the caller has seen the stream's end.  On both paths before anything is
+ * inserted, so that positions rise in the order in which they are drawn, whichever
+ * stream is written first.
+ */
+void
+EventWriterDraw(EventWriter *writer, Event *event)
+{
+	Relation	positions = writer->straight ?
+		open_index(writer, writer->table.position_index) : NULL;
+
+	event->values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0, positions));
+	writer->drawn_in = PositionEpoch();
+}
+
 /* The end of the stream on the path that will be taken; see EventScanTip. */
 StreamTip
 EventWriterTip(const EventWriter *writer, const StreamKey *key)
@@ -107,10 +123,10 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
 }
 
 /*
- * Insert events with consecutive sequences that follow the stream's end.  Fills in
- * their global positions.  They are LOST when somebody else took the first sequence
- * (or holds it, in a transaction that is still running): then the caller looks at
- * the stream again.
+ * Insert events with consecutive sequences that follow the stream's end, at the
+ * positions that were drawn for them.  They are LOST when somebody else took the first
+ * sequence (or holds it, in a transaction that is still running): then the caller looks
+ * at the stream again, and draws anew.
  *
  * By SQL, other unique indexes and triggers can keep the row out, too.  A caller that
  * finds the stream where it was asks for it `plainly`: then it goes in, or an error
@@ -118,9 +134,8 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
  *
  * Rights have been checked.  The command counter is advanced: what was written is
  * visible.  Nobody has been told of what went in straight; of what went in by SQL
- * its triggers have told, or queued it (dispatch.c).  After INSERTED the writer is
- * good for nothing but to be closed: the indexes are closed already, for whoever is
- * told next may do with them what the trigger of an INSERT may.
+ * its triggers have told, or queued it (dispatch.c).  Close the writer before anybody is
+ * told: whoever is may do with the indexes what the trigger of an INSERT may.
  */
 EventWriterOutcome
 EventWriterInsert(EventWriter *writer, Event *events, int nevents, bool plainly)
@@ -178,20 +193,12 @@ open_index(const EventWriter *writer, Oid index)
 static EventWriterOutcome
 insert_straight(EventWriter *writer, Event *events, int nevents)
 {
-	Relation	positions = open_index(writer, writer->table.position_index);
 	bool		inserted;
-	int			i;
-
-	/* drawn after the stream's end is known, so positions rise in it */
-	for (i = 0; i < nevents; i++)
-		events[i].values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0, positions));
 
 	store_event(writer->slot, &writer->table.columns, &events[0]);
 	inserted = insert_first(writer);
 	if (inserted && nevents > 1)
 		insert_bulk(writer, events + 1, nevents - 1);
-	if (inserted)
-		close_indexes(writer);
 	CommandCounterIncrement();
 	return inserted ? EVENTS_INSERTED : EVENTS_LOST;
 }
@@ -289,9 +296,10 @@ store_event(TupleTableSlot *slot, const EventColumns *columns, const Event *even
 
 /*
  * By SQL, with the caller's own rights: policies, partitions, triggers and
- * foreign engines have their say.  Positions come from the column default, so
- * that the admitting trigger knows them for ours; and the time from that trigger, for
- * one that is given is kept.  (Where it does not fire, on a replica, ours is given.)
+ * foreign engines have their say.  The positions are kept as if the column default had
+ * just drawn them, so that the admitting trigger knows them for ours; and the time comes from
+ * that trigger, for one that is given is kept.  (Where it does not fire, on a replica, ours is
+ * given.)
  *
  * Unless `plainly`, the first row is LOST when it is kept out.
  */
@@ -299,13 +307,12 @@ static EventWriterOutcome
 insert_generic(const EventWriter *writer, Event *events, int nevents, bool plainly)
 {
 #define INSERT_EVENT \
-	"INSERT INTO cqrs_es.events (sequence, created_at, event_id, tenant_id," \
-	" aggregate_type, aggregate_id, event_type, event_version, payload, metadata)" \
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+	"INSERT INTO cqrs_es.events (" EVENT_COLUMN_LIST ")" \
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 #define RETURNING_EVENT "RETURNING global_position, created_at"
 #define INSERT_TYPES \
-	.nargs = 10,.argtypes = {INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, \
-		TEXTOID, TEXTOID, JSONBOID, JSONBOID}
+	.nargs = EVENT_NCOLUMNS,.argtypes = {INT8OID, INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, \
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}
 	static InternalQuery first = {
 		.sql = INSERT_EVENT " ON CONFLICT DO NOTHING " RETURNING_EVENT,
 		INSERT_TYPES
@@ -322,20 +329,19 @@ insert_generic(const EventWriter *writer, Event *events, int nevents, bool plain
 	};
 	InternalQuery *query = plainly ? &next :
 		writer->table.deferrable ? &first_beside_deferrable : &first;
-	char		nulls[10];
+	char		nulls[EVENT_NCOLUMNS];
 	int			i;
 
 	memset(nulls, ' ', sizeof(nulls));
 	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
-		nulls[EVENT_CREATED_AT - EVENT_SEQUENCE] = 'n';
+		nulls[EVENT_CREATED_AT] = 'n';
 	SPI_connect();
 	for (i = 0; i < nevents; i++)
 	{
 		bool		isnull;
 
-		/* the parameters are the columns after the position */
-		if (InternalQueryWrite(i == 0 ? query : &next,
-							   &events[i].values[EVENT_SEQUENCE], nulls) == 0)
+		PositionKeep(EventGlobalPosition(&events[i]), writer->drawn_in);
+		if (InternalQueryWrite(i == 0 ? query : &next, events[i].values, nulls) == 0)
 			break;
 		events[i].values[EVENT_GLOBAL_POSITION] =
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);

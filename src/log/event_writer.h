@@ -20,8 +20,9 @@ typedef struct EventWriter
 	EventsTable table;			/* what the catalog says of it under that lock */
 	bool		reads_straight; /* the stream's end is looked for below the executor ... */
 	bool		straight;		/* ... and the events are written there, too */
+	uint64		drawn_in;		/* the epoch in which positions were drawn */
 
-	/* straight only, until the events are in: the open indexes, and the executor's tools */
+	/* straight only: the open indexes, and the executor's tools */
 	EState	   *estate;
 	ResultRelInfo *result_rel;
 	TupleTableSlot *slot;
@@ -38,6 +39,7 @@ typedef enum EventWriterOutcome
 
 extern void EventWriterOpen(EventWriter *writer);
 extern StreamTip EventWriterTip(const EventWriter *writer, const StreamKey *key);
+extern void EventWriterDraw(EventWriter *writer, Event *event);
 extern EventWriterOutcome EventWriterInsert(EventWriter *writer, Event *events,
 											int nevents, bool plainly);
 extern void EventWriterClose(EventWriter *writer);

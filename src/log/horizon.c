@@ -146,7 +146,6 @@ static void ask(int64 number);
 static bool answered(void);
 static void forget_other_sequence(void);
 static int64 highest_visible_number(int64 up_to);
-static int64 last_drawn_number(void);
 static void open_scan(HorizonScan *walk);
 static void close_scan(HorizonScan *walk);
 static bool open_filtered(HorizonScan *walk, const EventFilter *filter);
@@ -215,7 +214,7 @@ cqrs_es_wait_for_position(PG_FUNCTION_ARGS)
 						   (long long) PositionFirstOwn())));
 
 	deadline = ClockAfter(PG_GETARG_INTERVAL_P(1));
-	while (last_drawn_number() < number)
+	while (HorizonLastDrawn() < number)
 		if (!WakeupSleep(&waiter, deadline, HorizonLongestSleep(number)))
 			PG_RETURN_BOOL(false);
 	WakeupLeave(&waiter);
@@ -319,7 +318,7 @@ HorizonIsSettled(int64 position)
 	int64		number = POSITION_NUMBER(position);
 
 	forget_other_sequence();
-	return last_drawn_number() >= number && settle(number, 0);
+	return HorizonLastDrawn() >= number && settle(number, 0);
 }
 
 /*
@@ -739,8 +738,8 @@ first_own_number(void)
  * standby sees the sequence some numbers ahead of what was drawn (the server logs
  * them in portions), so there it is the last one with a visible event.
  */
-static int64
-last_drawn_number(void)
+int64
+HorizonLastDrawn(void)
 {
 	int64		visible = highest_visible_number(POSITION_MAX_NUMBER);
 

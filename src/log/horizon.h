@@ -29,6 +29,7 @@ typedef struct HorizonScan
 extern void HorizonInit(void);
 extern TimestampTz HorizonDeadline(void);
 extern int64 HorizonSettled(TimestampTz deadline);
+extern int64 HorizonLastDrawn(void);
 extern void HorizonAwaitWriters(void);
 extern long HorizonLongestSleep(int64 number);
 extern bool HorizonIsSettled(int64 position);

@@ -89,8 +89,8 @@ static int64 own_last = 0;
 static PositionFloor find_floor = NULL;
 
 /*
- * Of these, the last that next_position() handed out for rows that have not
- * arrived yet.  One is enough for a plain INSERT; more are open when its other
+ * Of these, the last that were drawn for rows which our triggers have not seen yet.
+ *  One is enough for a plain INSERT; more are open when its other
  * triggers insert events themselves.
  */
 #define UNUSED_POSITIONS 16
@@ -109,7 +109,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_next_position);
 static void invalidate_sequence(Datum arg, Oid relid);
 static void begin_drawing(void);
 static void lock_sequence(void);
-static void keep_unused(int64 position);
 static void announce_transaction(void);
 static Form_pg_sequence_data sequence_row(Buffer buffer, HeapTuple row);
 static int64 last_number(Form_pg_sequence_data data);
@@ -146,7 +145,7 @@ cqrs_es_next_position(PG_FUNCTION_ARGS)
 
 	EventsCheckRights(ACL_INSERT);
 	position = PositionDraw(0, NULL);
-	keep_unused(position);
+	PositionKeep(position, epoch);
 	PG_RETURN_INT64(position);
 }
 
@@ -395,12 +394,19 @@ invalidate_sequence(Datum arg, Oid relid)
 	}
 }
 
-/* Remember a position for its row; when there is no room, forget the oldest. */
-static void
-keep_unused(int64 position)
+/*
+ * Remember a position that was drawn in this transaction, in that epoch, for the row that is
+ * about to be inserted with it; when there is no room, forget the oldest.
+ */
+void
+PositionKeep(int64 position, uint64 drawn_in)
 {
 	int			i;
 
+	/* a row that was kept out comes again */
+	for (i = 0; i < UNUSED_POSITIONS; i++)
+		if (unused[i].position == position)
+			return;
 	for (i = 0; i < UNUSED_POSITIONS; i++)
 		if (unused[i].position == 0)
 			break;
@@ -410,7 +416,7 @@ keep_unused(int64 position)
 		oldest_unused = (oldest_unused + 1) % UNUSED_POSITIONS;
 	}
 	unused[i].position = position;
-	unused[i].epoch = epoch;
+	unused[i].epoch = drawn_in;
 }
 
 /* Steps 1 and 2 above. */

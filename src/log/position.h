@@ -28,6 +28,7 @@ extern bool PositionNodeIsValid(const char *node_id);
 extern Oid	PositionSequence(void);
 extern void PositionSetFloor(PositionFloor floor);
 extern int64 PositionDraw(int64 after, Relation open_index);
+extern void PositionKeep(int64 position, uint64 drawn_in);
 extern bool PositionTake(int64 position, uint64 *drawn_in);
 extern void PositionBeginEpoch(void);
 extern uint64 PositionEpoch(void);

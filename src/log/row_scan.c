@@ -73,13 +73,20 @@ RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
 	scan->index = index;
 	scan->direction = direction;
 	scan->page = InvalidBuffer;
+	scan->entries = compat_index_beginscan(heap, index, snapshot, nkeys);
+	RowScanRestart(scan, keys, nkeys);
+	return scan;
+}
+
+/* Begin anew, with other values in the same keys. */
+void
+RowScanRestart(RowScan *scan, ScanKey keys, int nkeys)
+{
 	scan->max_rows = 1;
 	scan->nrows = 0;
 	scan->next_row = 0;
-	scan->entries = compat_index_beginscan(heap, index, snapshot, nkeys);
 	scan->looked_ahead = false;
 	index_rescan(scan->entries, keys, nkeys, NULL, 0);
-	return scan;
 }
 
 /* The next row, NULL at the end; good until the next call. */

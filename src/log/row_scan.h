@@ -16,6 +16,7 @@ typedef struct RowScan RowScan;
 
 extern RowScan *RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
 							 ScanDirection direction, Snapshot snapshot);
+extern void RowScanRestart(RowScan *scan, ScanKey keys, int nkeys);
 extern HeapTuple RowScanNext(RowScan *scan);
 extern void RowScanEnd(RowScan *scan);
 

@@ -7,13 +7,14 @@ CREATE FUNCTION read_only_lifted(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1
 SELECT cqrs_es.create_aggregate('read only') IS NULL AS x \gset
 SELECT cqrs_es.define_command('read only', 'Nothing', '''[]''::jsonb') IS NULL AS x \gset
 BEGIN;
-SELECT plan(28);
+SELECT plan(29);
 SET LOCAL transaction_read_only = on;
 SELECT is(pg_temp.error_of('SELECT cqrs_es.' || call, '{state,message}'), ARRAY['25006', format('cannot execute %s() in a read-only transaction', split_part(call, '(', 1))], call)
 FROM unnest(ARRAY[
 	$$append_event('read only', '1', 'e', '{}')$$,
 	$$append_events('read only', '1', '[{"type": "e", "payload": {}}]')$$,
 	$$append_event_arrays('read only', '1', '{e}', '{"{}"}')$$,
+	$$append_to_streams('[{"type": "e"}]')$$,
 	$$execute_command('read only', '1', 'Nothing')$$,
 	$$import_events('read_only_source')$$,
 	$$take_snapshot('read only', '1')$$,
