@@ -10,6 +10,7 @@
  *	async		projections that follow the log by themselves, and who runs them
  *	subscription	who takes events out of the log, in batches with a lease
  *	projection	read models that handlers keep in the appending transaction
+ *	boundary	decisions on the events of any streams
  *	command		deciders: state + command -> events
  *	aggregate	events -> state: reducers, replay, snapshots
  *	tag			what events concern beside their stream: tags, and who waits for whom over them
@@ -60,6 +61,8 @@
 #include "aggregate/snapshot_store.h"
 #include "aggregate/strict.h"
 #include "command/command.h"
+#include "command/command_declaration.h"
+#include "boundary/boundary.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
 #include "projection/read_model.h"
@@ -124,7 +127,10 @@ _PG_init(void)
 	SnapshotStoreInit();
 	StrictInit();
 
+	CommandDeclarationInit();
 	CommandInit();
+
+	BoundaryInit();
 
 	ReadModelInit();
 	ProjectionInit();

@@ -12,6 +12,9 @@ CREATE VIEW cqrs_es.unknown_event_types AS
     WHERE NOT EXISTS (SELECT FROM cqrs_es.reducers AS r
             WHERE r.aggregate_type OPERATOR(pg_catalog.=) t.aggregate_type
               AND r.event_type OPERATOR(pg_catalog.=) t.event_type)
+      AND NOT EXISTS (SELECT FROM cqrs_es.reducers AS r
+            JOIN cqrs_es.boundaries AS b ON b.boundary OPERATOR(pg_catalog.=) r.aggregate_type
+            WHERE r.event_type OPERATOR(pg_catalog.=) t.event_type)
       AND NOT EXISTS (SELECT FROM cqrs_es.handlers AS h
             JOIN cqrs_es.projections AS p ON p.name OPERATOR(pg_catalog.=) h.projection
             WHERE h.event_type OPERATOR(pg_catalog.=) t.event_type

@@ -2,22 +2,14 @@
  * aggregate.c
  *	  Aggregate types: declared, changed, dropped, loaded.
  *
- * What belongs to a type (reducers, commands, snapshots, projections of its states)
- * is in files of their own, above this one.  They say at Init what they do when a
- * type is loaded or dropped (AggregateRegister).
- *
- * The fingerprint covers the initial state, the event types, their operations,
- * every function's signature and source, and all upcasters.  A snapshot made under
- * another fingerprint is never used.  It does not see into functions that a reducer
- * calls.  It covers when the type was declared, too: an append that saves a snapshot
- * beside drop_aggregate may leave that behind, for a type that is declared anew.
+ * How the states of a type come of its events says state_rules.c.  What else belongs to
+ * it (snapshots, projections of its states) is in files of their own, above this one.
+ * They say at Init what they do when a type is dropped (AggregateRegister).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "catalog/pg_type_d.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -34,11 +26,8 @@
 #include "base/text.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
-#include "log/upcast.h"
 #include "aggregate/aggregate.h"
-
-/* changes when the fold itself changes what it makes of the same declarations */
-#define FOLD_RULES "cqrs_es fold 3"
+#include "aggregate/state_rules.h"
 
 #define MAX_PARTS 8
 
@@ -77,14 +66,17 @@ typedef struct AggregateArgs
 static AggregateArgs aggregate_args(FunctionCallInfo fcinfo);
 static bool change_existing(AggregateArgs *args, bool tell);
 static void refuse_while_there_are_events(const text *type);
-static void report_missing(const text *type, bool if_exists);
-static void make_fingerprint(const StringInfo source, bytea *fingerprint);
-pg_noreturn static void report_undeclared(const text *type);
+static bool lock_if_declared(const text *type, bool change);
+
+const StateOwner AggregateOwner = {
+	.noun = "aggregate type",.of_streams = true,.lock = lock_if_declared
+};
 
 void
 AggregateInit(void)
 {
 	RegistryRegister("aggregates");
+	StateRulesRegisterOwner(&AggregateOwner);
 }
 
 /* A part of aggregate types; called by Inits only, the order of calls is the order of work. */
@@ -124,9 +116,15 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", names[i])));
-	/* somebody else may declare or drop it between the two */
-	while (!change_existing(&args, true) && RegistryWrite(&query, args.values, NULL) == 0)
+	StateRulesLockName(DatumGetTextPP(args.values[0]));
+	/* somebody else may write into the table by hand between the two */
+	while (!change_existing(&args, true))
+	{
+		StateRulesRequireFreeName(DatumGetTextPP(args.values[0]), &AggregateOwner);
+		if (RegistryWrite(&query, args.values, NULL) > 0)
+			break;
 		CHECK_FOR_INTERRUPTS();
+	}
 	PG_RETURN_VOID();
 }
 
@@ -176,7 +174,7 @@ cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 	AggregateArgs args = aggregate_args(fcinfo);
 
 	if (!change_existing(&args, false))
-		report_undeclared(DatumGetTextPP(args.values[0]));
+		StateRulesReportUndeclared(DatumGetTextPP(args.values[0]));
 	PG_RETURN_VOID();
 }
 
@@ -201,10 +199,11 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	int			i;
 
 	ReadOnlyPrevent(fcinfo);
+	StateRulesLockName(type);
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
 	{
-		report_missing(type, RegistryIfExists(fcinfo->args[2]));
+		StateRulesReportMissing(type, RegistryIfExists(fcinfo->args[2]));
 		PG_RETURN_VOID();
 	}
 	for (i = 0; i < nparts; i++)
@@ -213,6 +212,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(1) || !PG_GETARG_BOOL(1))
 		refuse_while_there_are_events(type);
 	(void) RegistryWrite(&query, &value, NULL);
+	StateRulesDrop(type);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->drop)
 			parts[i]->drop(type);
@@ -243,15 +243,6 @@ refuse_while_there_are_events(const text *type)
 				 errdetail("There is stream \"%s/%s\", for instance.", text_to_cstring(type), aggregate_id),
 				 errhint("SELECT cqrs_es.drop_aggregate(%s, force => true) drops the declaration, its reducers, commands and snapshots; the events stay.",
 						 quote_literal_cstr(text_to_cstring(type)))));
-}
-
-/* QE101 to who wants to drop it: a wrong name, and none that is to be declared. */
-static void
-report_missing(const text *type, bool if_exists)
-{
-	RegistryReportMissing(if_exists, ERRCODE_UNDECLARED_AGGREGATE,
-						  "Those that are stand in the table cqrs_es.aggregates.",
-						  psprintf("aggregate type \"%s\" is not declared", text_to_cstring(type)));
 }
 
 /* The arguments that create and alter share, as parameters of their statements. */
@@ -301,7 +292,7 @@ AggregateRequire(const text *type)
 	Aggregate  *aggregate = AggregateGet(type);
 
 	if (aggregate == NULL)
-		report_undeclared(type);
+		StateRulesReportUndeclared(type);
 	return aggregate;
 }
 
@@ -318,25 +309,24 @@ AggregateIsCurrent(const Aggregate *aggregate)
 	if (aggregate->entry.generation == RegistryGeneration())
 		return true;
 	now = AggregateGet(cstring_to_text(aggregate->entry.key));
-	return now != NULL && strcmp(now->row_versions, aggregate->row_versions) == 0;
+	return now != NULL && strcmp(now->rules.row_versions, aggregate->rules.row_versions) == 0;
 }
 
 /*
  * For who declares something of it: it is declared (QE101), and stays so until
- * the end of the transaction.  Locks its row, and waits for who drops it; to
- * change its reducers or commands, also for who does that.  40001 above READ
- * COMMITTED when it is dropped meanwhile.
+ * the end of the transaction.  Locks its row, and waits for who drops it.  40001 above
+ * READ COMMITTED when it is dropped meanwhile.
  */
 void
-AggregateLock(const text *type, bool change)
+AggregateLock(const text *type)
 {
-	if (!AggregateLockIfDeclared(type, change))
-		report_undeclared(type);
+	if (!lock_if_declared(type, false))
+		StateRulesReportUndeclared(type);
 }
 
-/* The same; false when it is not declared. */
-bool
-AggregateLockIfDeclared(const text *type, bool change)
+/* The owner's lock, see state_rules.h. */
+static bool
+lock_if_declared(const text *type, bool change)
 {
 	static InternalQuery to_keep = {
 		.sql = "SELECT FROM cqrs_es.aggregates"
@@ -351,34 +341,6 @@ AggregateLockIfDeclared(const text *type, bool change)
 	Datum		value = PointerGetDatum(type);
 
 	return RegistryWrite(change ? &to_change : &to_keep, &value, NULL) > 0;
-}
-
-/*
- * The same as AggregateLock, to drop something of it; where it is not declared a notice
- * and false, with if_exists.
- */
-bool
-AggregateLockForDrop(const text *type, bool if_exists)
-{
-	if (AggregateLockIfDeclared(type, true))
-		return true;
-	if (!if_exists)
-		report_undeclared(type);
-	report_missing(type, true);
-	return false;
-}
-
-static void
-report_undeclared(const text *type)
-{
-	char	   *name = text_to_cstring(type);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
-			 errmsg("aggregate type \"%s\" is not declared", name),
-			 errdetail("Events of any type can be appended and read; state, snapshots and reducers need a declaration."),
-			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s).",
-					 quote_literal_cstr(name))));
 }
 
 /*-------------------------------------------------------------------------
@@ -398,58 +360,20 @@ load(void *entry, const text *type, MemoryContext memory)
 	};
 	Aggregate  *aggregate = entry;
 	Datum		value = PointerGetDatum(type);
+	StateRulesRow rules;
 	QueryRow	row;
-	StringInfoData source;
-	StringInfoData row_versions;
-	const char *upcaster_rows;
-	Jsonb	   *initial;
-	int			i;
 
 	aggregate->declared = RegistryRead(&query, &value) > 0;
 	if (!aggregate->declared)
 		return;
 	row = InternalQueryRow(0);
-	initial = DatumGetJsonbP(InternalQueryDatum(&row, "initial_state", NULL));
-	aggregate->initial_state = MemoryContextAlloc(memory, VARSIZE(initial));
-	memcpy(aggregate->initial_state, initial, VARSIZE(initial));
 	aggregate->snapshot_every = DatumGetInt32(InternalQueryDatum(&row, "snapshot_every", NULL));
 	aggregate->keep_snapshots = DatumGetInt32(InternalQueryDatum(&row, "keep_snapshots", NULL));
 	aggregate->strict = DatumGetBool(InternalQueryDatum(&row, "strict", NULL));
 
-	initStringInfo(&source);
-	initStringInfo(&row_versions);
-	AggregateAddSource(&source, FOLD_RULES);
-	AggregateAddSource(&source, JsonbToCString(NULL, &initial->root, VARSIZE(initial)));
-	AggregateAddSource(&source, psprintf(INT64_FORMAT,
-										 DatumGetTimestampTz(InternalQueryDatum(&row, "created_at", NULL))));
-	appendStringInfoString(&row_versions, InternalQueryText(&row, "row_version"));
-	for (i = 0; i < nparts; i++)
-		if (parts[i]->load)
-			parts[i]->load(aggregate, type, memory, &source, &row_versions);
-	AggregateAddSource(&source, UpcastFingerprint(&upcaster_rows));
-	appendStringInfoString(&row_versions, upcaster_rows);
-	aggregate->row_versions = MemoryContextStrdup(memory, row_versions.data);
-	aggregate->fingerprint = MemoryContextAlloc(memory, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-	make_fingerprint(&source, aggregate->fingerprint);
-}
-
-/* Add a text with its end, so that no two lists of texts are the same in a row. */
-void
-AggregateAddSource(StringInfo source, const char *value)
-{
-	appendBinaryStringInfo(source, value, strlen(value) + 1);
-}
-
-/* The SHA-256 of all that decides what a fold results in. */
-static void
-make_fingerprint(const StringInfo source, bytea *fingerprint)
-{
-	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-
-	SET_VARSIZE(fingerprint, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
-		pg_cryptohash_update(hash, (const uint8 *) source->data, source->len) < 0 ||
-		pg_cryptohash_final(hash, (uint8 *) VARDATA(fingerprint), PG_SHA256_DIGEST_LENGTH) < 0)
-		elog(ERROR, "could not compute a fingerprint");
-	pg_cryptohash_free(hash);
+	rules.initial_state = DatumGetJsonbP(InternalQueryDatum(&row, "initial_state", NULL));
+	rules.created_at = DatumGetTimestampTz(InternalQueryDatum(&row, "created_at", NULL));
+	rules.row_version = InternalQueryText(&row, "row_version");
+	rules.source = NULL;
+	StateRulesLoad(&aggregate->rules, type, memory, &rules);
 }

@@ -331,7 +331,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 
 		fold.version++;
 		note_event(&fold, &event);
-		ReducerStateApply(&fold.state, aggregate, &event);
+		ReducerStateApply(&fold.state, &aggregate->rules, &event);
 	}
 	error_context_stack = callback.previous;
 	ReducerStateEnd(&fold.state);
@@ -374,7 +374,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	{
 		stored.last_sequence = 0;
 		stored.last_event_at = DT_NOBEGIN;
-		stored.state = aggregate->initial_state;
+		stored.state = aggregate->rules.initial_state;
 	}
 	fold->began_after = from ? -1 : stored.last_sequence;
 	fold->version = stored.last_sequence;
@@ -425,7 +425,7 @@ fold_next(Fold *fold, Event *event)
 	error_context_stack = &callback;
 	MemoryContextSwitchTo(fold->event_memory);
 	event->values[EVENT_PAYLOAD] = unpack_payload(event->values[EVENT_PAYLOAD], &fold->buffer);
-	ReducerStateApply(&fold->state, fold->aggregate, event);
+	ReducerStateApply(&fold->state, &fold->aggregate->rules, event);
 	MemoryContextSwitchTo(fold->caller);
 	error_context_stack = callback.previous;
 	return true;

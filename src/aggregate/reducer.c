@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer.c
- *	  Reducers of aggregates: state + event -> state.
+ *	  Reducers: state + event -> state.
  *
  * A reducer is a list of operations (reducer_program.c), or a function (state
  * jsonb, event cqrs_es.event) returning jsonb in any language
@@ -19,10 +19,12 @@
 #include "base/definer.h"
 #include "base/extension.h"
 #include "base/read_only.h"
+#include "base/registry.h"
 #include "base/text.h"
 #include "log/upcast.h"
 #include "aggregate/reducer.h"
 #include "aggregate/reducer_program.h"
+#include "aggregate/state_rules.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer);
 PG_FUNCTION_INFO_V1(cqrs_es_define_reducer_function);
@@ -34,20 +36,20 @@ static NullableDatum function_by_name(const char *text);
 static Datum check_function(NullableDatum function);
 static void save_reducer(FunctionCallInfo fcinfo, Datum function, Jsonb *operations,
 						 const char *search_path);
-static void load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
+static void load_reducers(StateRules *rules, const text *owner, MemoryContext memory,
 						  StringInfo source, StringInfo row_versions);
-static void drop_reducers(const text *aggregate_type);
+static void drop_reducers(const text *owner);
 
 void
 ReducerInit(void)
 {
-	static const AggregatePart part = {.load = load_reducers,.drop = drop_reducers};
+	static const StateRulesPart part = {.load = load_reducers,.drop = drop_reducers};
 
 	RegistryRegister("reducers");
 	RegistryFunctionRegister("reducers",
-							 "SELECT function, pg_catalog.format('the reducer of aggregate type \"%s\" for event type \"%s\"',"
+							 "SELECT function, pg_catalog.format('the reducer of \"%s\" for event type \"%s\"',"
 							 " aggregate_type, event_type) AS used_as FROM cqrs_es.reducers WHERE function IS NOT NULL");
-	AggregateRegister(&part);
+	StateRulesRegister(&part);
 }
 
 /* SQL: define_reducer(aggregate_type, event_type, function regprocedure) */
@@ -99,12 +101,12 @@ cqrs_es_define_reducer(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
+/* Before anything is looked at: lock whose it is, and the search_path that is returned. */
 static char *
 begin_definition(FunctionCallInfo fcinfo)
 {
 	ReadOnlyPrevent(fcinfo);
-	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
+	(void) StateRulesLockOwner(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES));
 	return DefinerSearchPath();
 }
 
@@ -182,43 +184,44 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
-
 	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+	const StateOwner *owner;
 
 	ReadOnlyPrevent(fcinfo);
-	if (!AggregateLockForDrop(type, if_exists))
+	owner = StateRulesLockForDrop(type, if_exists);
+	if (owner == NULL)
 		PG_RETURN_VOID();
 	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(if_exists, ERRCODE_UNDEFINED_OBJECT, NULL,
-							  psprintf("reducer of aggregate type \"%s\" for event type \"%s\" does not exist",
-									   text_to_cstring(type), text_to_cstring(event_type)));
+							  psprintf("reducer of %s \"%s\" for event type \"%s\" does not exist",
+									   owner->noun, text_to_cstring(type), text_to_cstring(event_type)));
 	PG_RETURN_VOID();
 }
 
 /* The reducer for an event type; NULL: merge the payload. */
 Reducer *
-ReducerFind(Aggregate *aggregate, const text *event_type)
+ReducerFind(const StateRules *rules, const text *event_type)
 {
 	int			i;
 
-	for (i = 0; i < aggregate->nreducers; i++)
-		if (TextEqual(aggregate->reducers[i].event_type, event_type))
-			return &aggregate->reducers[i];
+	for (i = 0; i < rules->nreducers; i++)
+		if (TextEqual(rules->reducers[i].event_type, event_type))
+			return &rules->reducers[i];
 	return NULL;
 }
 
 /*
- * Could the current role fold the aggregate, of event types that have reducers?  42501,
+ * Could the current role fold by these rules, of event types that have reducers?  42501,
  * 42883, 42P17 when not, as the first function would raise it.
  */
 void
-ReducersRequireRights(const Aggregate *aggregate)
+ReducersRequireRights(const StateRules *rules)
 {
 	int			i;
 
-	for (i = 0; i < aggregate->nreducers; i++)
+	for (i = 0; i < rules->nreducers; i++)
 	{
-		const Reducer *reducer = &aggregate->reducers[i];
+		const Reducer *reducer = &rules->reducers[i];
 
 		UpcastRequireRights(reducer->event_type);
 		if (reducer->program == NULL)
@@ -242,12 +245,12 @@ ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state, const Event *e
 }
 
 /*-------------------------------------------------------------------------
- * as a part of aggregates
+ * as a part of the rules of states
  *-------------------------------------------------------------------------
  */
 
 static void
-load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext memory,
+load_reducers(StateRules *rules, const text *owner, MemoryContext memory,
 			  StringInfo source, StringInfo row_versions)
 {
 	static InternalQuery query = {
@@ -259,15 +262,15 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext me
 		" WHERE r.aggregate_type OPERATOR(pg_catalog.=) $1 ORDER BY r.event_type",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		value = PointerGetDatum(aggregate_type);
+	Datum		value = PointerGetDatum(owner);
 	uint64		n = RegistryRead(&query, &value);
 	uint64		i;
 
-	aggregate->nreducers = (int) n;
-	aggregate->reducers = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Reducer));
+	rules->nreducers = (int) n;
+	rules->reducers = MemoryContextAllocZero(memory, Max(n, 1) * sizeof(Reducer));
 	for (i = 0; i < n; i++)
 	{
-		Reducer    *reducer = &aggregate->reducers[i];
+		Reducer    *reducer = &rules->reducers[i];
 		QueryRow	row = InternalQueryRow(i);
 		MemoryContext caller = MemoryContextSwitchTo(memory);
 		bool		isnull;
@@ -279,20 +282,20 @@ load_reducers(Aggregate *aggregate, const text *aggregate_type, MemoryContext me
 		else
 			RegistryFunctionInit(&reducer->function, &row, "reducer");
 		MemoryContextSwitchTo(caller);
-		AggregateAddSource(source, InternalQueryText(&row, "source"));
+		StateRulesAddSource(source, InternalQueryText(&row, "source"));
 		appendStringInfoString(row_versions, InternalQueryText(&row, "row_versions"));
 	}
 }
 
-/* They go with the aggregate type. */
+/* They go with whose they are. */
 static void
-drop_reducers(const text *aggregate_type)
+drop_reducers(const text *owner)
 {
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.reducers WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		value = PointerGetDatum(aggregate_type);
+	Datum		value = PointerGetDatum(owner);
 
 	(void) RegistryWrite(&query, &value, NULL);
 }

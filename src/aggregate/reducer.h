@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer.h
- *	  Reducers of aggregates: state + event -> state.
+ *	  Reducers: state + event -> state.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REDUCER_H
@@ -11,7 +11,7 @@
 
 #include "base/registry_function.h"
 #include "log/events.h"
-#include "aggregate/aggregate.h"
+#include "aggregate/state_rules.h"
 
 struct ReducerProgram;
 
@@ -24,8 +24,8 @@ typedef struct Reducer
 } Reducer;
 
 extern void ReducerInit(void);
-extern Reducer *ReducerFind(Aggregate *aggregate, const text *event_type);
-extern void ReducersRequireRights(const Aggregate *aggregate);
+extern Reducer *ReducerFind(const StateRules *rules, const text *event_type);
+extern void ReducersRequireRights(const StateRules *rules);
 extern Jsonb *ReducerCall(Reducer *reducer, FunctionCalls *calls, Jsonb *state,
 						  const Event *event);
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer_state.c
- *	  The state of an aggregate while it is folded.
+ * *	  A state while it is folded.
  *
  * An event type without a reducer has its payload merged into the state.  One
  * that is no object leaves it as it is: serializers write events without fields
@@ -54,9 +54,9 @@ ReducerStateInit(ReducerState *state, Jsonb *json)
  * context takes what that needs and should be reset afterwards.  Raises what the reducer raises.
  */
 void
-ReducerStateApply(ReducerState *state, Aggregate *aggregate, Event *event)
+ReducerStateApply(ReducerState *state, const StateRules *rules, Event *event)
 {
-	Reducer    *reducer = ReducerFind(aggregate, EventText(event, EVENT_EVENT_TYPE));
+	Reducer    *reducer = ReducerFind(rules, EventText(event, EVENT_EVENT_TYPE));
 
 	UpcastEvent(event, &state->calls);
 	if (reducer == NULL)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer_state.h
- *	  The state of an aggregate while it is folded.
+ *	  A state while it is folded.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REDUCER_STATE_H
@@ -23,7 +23,7 @@ typedef struct ReducerState
 } ReducerState;
 
 extern void ReducerStateInit(ReducerState *state, Jsonb *json);
-extern void ReducerStateApply(ReducerState *state, Aggregate *aggregate, Event *event);
+extern void ReducerStateApply(ReducerState *state, const StateRules *rules, Event *event);
 extern Jsonb *ReducerStateJsonb(const ReducerState *state);
 extern void ReducerStateEnd(ReducerState *state);
 

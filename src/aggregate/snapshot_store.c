@@ -21,7 +21,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -33,14 +32,12 @@
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"
-#include "base/subtransaction.h"
 #include "log/events.h"
 #include "aggregate/snapshot_store.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 
 static void drop_snapshots(const text *aggregate_type);
-static void write_unless_moved(InternalQuery *query, Datum *values);
 
 void
 SnapshotStoreInit(void)
@@ -106,7 +103,7 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 	Datum		values[6] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
-		PointerGetDatum(aggregate->fingerprint),
+		PointerGetDatum(aggregate->rules.fingerprint),
 		Int64GetDatum(up_to_sequence),
 		TimestampTzGetDatum(up_to_time)};
 	MemoryContext caller = CurrentMemoryContext;
@@ -169,7 +166,7 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const Stored
 	Datum		values[7] = {PointerGetDatum(key->aggregate_type),
 		PointerGetDatum(key->aggregate_id),
 		PointerGetDatum(key->tenant_id),
-		PointerGetDatum(aggregate->fingerprint),
+		PointerGetDatum(aggregate->rules.fingerprint),
 		Int64GetDatum(stored->last_sequence),
 		JsonbPGetDatum(stored->state),
 		TimestampTzGetDatum(stored->last_event_at)};
@@ -177,9 +174,9 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const Stored
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("snapshots");
-	write_unless_moved(&save, values);
+	InternalQueryWriteUnlessMoved(&save, values);
 	values[4] = Int64GetDatum(aggregate->keep_snapshots);
-	write_unless_moved(&clean, values);
+	InternalQueryWriteUnlessMoved(&clean, values);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 }
@@ -196,36 +193,4 @@ drop_snapshots(const text *aggregate_type)
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);
-}
-
-/*
- * Run the statement; where it meets rows that are newer than the transaction's
- * snapshot, do nothing instead of failing.  (DO NOTHING and SKIP LOCKED would
- * fail as well.)
- */
-static void
-write_unless_moved(InternalQuery *query, Datum *values)
-{
-	Subtransaction subtransaction;
-	ErrorData  *volatile error = NULL;
-
-	if (!IsolationUsesXactSnapshot())
-	{
-		(void) InternalQueryWrite(query, values, NULL);
-		return;
-	}
-	SubtransactionBegin(&subtransaction);
-	PG_TRY();
-	{
-		(void) InternalQueryWrite(query, values, NULL);
-		SubtransactionEnd(&subtransaction, true);
-	}
-	PG_CATCH();
-	{
-		error = SubtransactionCatch(&subtransaction);
-	}
-	PG_END_TRY();
-	/* a cancellation, say, in the short time that this takes */
-	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
-		ReThrowError(error);
 }

@@ -151,7 +151,7 @@ check_event(Aggregate *aggregate, const StreamKey *key, const Event *event)
 	text	   *newest = UpcastNewest(event_type, version);
 	text	   *known = UpcastUnknown(event_type, version);
 
-	if (ReducerFind(aggregate, event_type) == NULL)
+	if (ReducerFind(&aggregate->rules, event_type) == NULL)
 		refuse(key, EventSequence(event), text_to_cstring(event_type),
 			   errdetail("Aggregate type \"%s\" is strict, and has no reducer for event type \"%s\".",
 						 text_to_cstring(key->aggregate_type), text_to_cstring(event_type)),
@@ -215,7 +215,7 @@ last_leads_to(const Aggregate *aggregate, const Attempt *attempt)
 	return last.memory != NULL &&
 		last.folded.version == EventSequence(&attempt->events[0]) - 1 &&
 		StreamKeyEqual(&last.key, attempt->key) &&
-		TextEqual((const text *) last.fingerprint, (const text *) aggregate->fingerprint);
+		TextEqual((const text *) last.fingerprint, (const text *) aggregate->rules.fingerprint);
 }
 
 /* Keep a copy of what a fold came to. */
@@ -230,7 +230,7 @@ keep_last(const Aggregate *aggregate, const StreamKey *key, const FoldedState *f
 	fresh.key.aggregate_type = (text *) DatumGetTextPCopy(PointerGetDatum(key->aggregate_type));
 	fresh.key.aggregate_id = (text *) DatumGetTextPCopy(PointerGetDatum(key->aggregate_id));
 	fresh.key.tenant_id = (text *) DatumGetTextPCopy(PointerGetDatum(key->tenant_id));
-	fresh.fingerprint = DatumGetByteaPCopy(PointerGetDatum(aggregate->fingerprint));
+	fresh.fingerprint = DatumGetByteaPCopy(PointerGetDatum(aggregate->rules.fingerprint));
 	fresh.folded.state = (Jsonb *) memcpy(palloc(VARSIZE(folded->state)), folded->state,
 										  VARSIZE(folded->state));
 	MemoryContextSwitchTo(caller);

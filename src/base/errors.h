@@ -30,6 +30,9 @@
 #define ERRCODE_COMMAND_REJECTED		MAKE_SQLSTATE('Q','E','3','0','1')
 #define ERRCODE_UNDEFINED_COMMAND		MAKE_SQLSTATE('Q','E','3','0','2')
 
+/* boundaries */
+#define ERRCODE_UNDECLARED_BOUNDARY		MAKE_SQLSTATE('Q','E','5','0','1')
+
 /* projections */
 #define ERRCODE_PROJECTION_FAILED		MAKE_SQLSTATE('Q','E','2','0','1')
 #define ERRCODE_HANDLER_DEPTH			MAKE_SQLSTATE('Q','E','2','0','2')

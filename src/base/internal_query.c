@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/internal_query.h"
+#include "base/subtransaction.h"
 
 static int	column_number(const QueryRow *row, const char *column);
 
@@ -94,6 +95,38 @@ InternalQueryWriteNewest(InternalQuery *query, Datum *values, const char *nulls)
 		elog(ERROR, "unexpected result of \"%s\": %s", query->sql,
 			 SPI_result_code_string(rc));
 	return SPI_processed;
+}
+
+/*
+ * Run a statement that writes; where it meets rows that are newer than the transaction's
+ * snapshot, above READ COMMITTED, do nothing instead of failing.  (DO NOTHING and SKIP
+ * LOCKED would fail as well.)
+ */
+void
+InternalQueryWriteUnlessMoved(InternalQuery *query, Datum *values)
+{
+	Subtransaction subtransaction;
+	ErrorData  *volatile error = NULL;
+
+	if (!IsolationUsesXactSnapshot())
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		return;
+	}
+	SubtransactionBegin(&subtransaction);
+	PG_TRY();
+	{
+		(void) InternalQueryWrite(query, values, NULL);
+		SubtransactionEnd(&subtransaction, true);
+	}
+	PG_CATCH();
+	{
+		error = SubtransactionCatch(&subtransaction);
+	}
+	PG_END_TRY();
+	/* a cancellation, say, in the short time that this takes */
+	if (error != NULL && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+		ReThrowError(error);
 }
 
 /*

@@ -34,6 +34,7 @@ extern uint64 InternalQueryWrite(InternalQuery *query, Datum *values,
 								 const char *nulls);
 extern uint64 InternalQueryWriteNewest(InternalQuery *query, Datum *values,
 									   const char *nulls);
+extern void InternalQueryWriteUnlessMoved(InternalQuery *query, Datum *values);
 extern QueryRow InternalQueryRow(uint64 number);
 extern Datum InternalQueryDatum(const QueryRow *row, const char *column, bool *isnull);
 extern char *InternalQueryText(const QueryRow *row, const char *column);

@@ -1,9 +1,8 @@
 /*-------------------------------------------------------------------------
  * command.c
- *	  Commands: declared; and executed: load the aggregate, decide, append.
+ *	  Commands for a stream: load the aggregate, decide, append.
  *
- * A command is decided by an SQL expression over state, command, aggregate_id,
- * metadata and version (decider.c).  Its events are appended behind just the
+ * A command is decided by what it was declared with (command_declaration.c).  Its events are appended behind just the
  * version that was decided on.  When somebody else was quicker, the aggregate is
  * loaded and the command decided again, cqrs_es.command_retries times.
  *
@@ -26,8 +25,6 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -37,13 +34,10 @@
 
 #include "base/compat.h"
 #include "base/counter.h"
-#include "base/definer.h"
 #include "base/errors.h"
 #include "base/extension.h"
-#include "base/internal_query.h"
 #include "base/read_only.h"
 #include "base/registry.h"
-#include "base/registry_name.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/tenancy.h"
@@ -53,39 +47,14 @@
 #include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
 #include "command/command.h"
+#include "command/command_declaration.h"
 #include "command/command_id.h"
 #include "command/command_queue.h"
 #include "command/decider.h"
 
-#define COMMAND_TYPE_MAX_BYTES	255
-
 static int	cqrs_es_command_retries = 3;
 
-PG_FUNCTION_INFO_V1(cqrs_es_define_command);
-PG_FUNCTION_INFO_V1(cqrs_es_define_command_function);
-PG_FUNCTION_INFO_V1(cqrs_es_drop_command);
 PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
-
-/* What is declared: a command, ... */
-typedef struct DeclaredCommand
-{
-	text	   *type;
-	DefinerStatement *decider;
-} DeclaredCommand;
-
-/* ... and those of an aggregate type. */
-typedef struct AggregateCommands
-{
-	RegistryEntry entry;		/* its key is the aggregate type */
-	int			n;
-	DeclaredCommand *commands;
-} AggregateCommands;
-
-static void load_commands(void *entry, const text *aggregate_type, MemoryContext memory);
-
-static RegistryCache command_cache = {
-	.name = "cqrs_es commands",.entry_size = sizeof(AggregateCommands),.load = load_commands
-};
 
 /* A command under way. */
 typedef struct Command
@@ -121,10 +90,6 @@ typedef enum Attempt
 								 * too */
 } Attempt;
 
-static char *begin_definition(FunctionCallInfo fcinfo);
-static void save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path);
-static void drop_commands(const text *aggregate_type);
-static DefinerStatement *find_decider(Aggregate *aggregate, const text *command_type);
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static CommandRun run_command(Command *command);
 static Attempt attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
@@ -141,176 +106,11 @@ static void describe_command(void *arg);
 void
 CommandInit(void)
 {
-	static const AggregatePart part = {.drop = drop_commands};
-
-	RegistryRegister("commands");
-	AggregateRegister(&part);
 	DefineCustomIntVariable("cqrs_es.command_retries",
 							"How often a command that lost a race is decided again.",
 							NULL,
 							&cqrs_es_command_retries, 3, 0, 1000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
-}
-
-/*-------------------------------------------------------------------------
- * declaring
- *-------------------------------------------------------------------------
- */
-
-/* SQL: define_command(aggregate_type, command_type, decider text), an expression or a function */
-Datum
-cqrs_es_define_command(PG_FUNCTION_ARGS)
-{
-	char	   *search_path = begin_definition(fcinfo);
-	char	   *decider;
-
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("decider must not be null")));
-	decider = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	if (DeciderIsFunction(decider))
-		decider = DeciderCall(DeciderFunction(decider));
-	save_command(fcinfo, decider, search_path);
-	PG_RETURN_VOID();
-}
-
-/* SQL: define_command(aggregate_type, command_type, decider regprocedure) */
-Datum
-cqrs_es_define_command_function(PG_FUNCTION_ARGS)
-{
-	char	   *search_path = begin_definition(fcinfo);
-
-	save_command(fcinfo, DeciderCall(fcinfo->args[2]), search_path);
-	PG_RETURN_VOID();
-}
-
-/* SQL: drop_command(aggregate_type, command_type, if_exists) */
-Datum
-cqrs_es_drop_command(PG_FUNCTION_ARGS)
-{
-	static InternalQuery drop = {
-		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
-		" AND command_type OPERATOR(pg_catalog.=) $2",
-		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-	};
-	static InternalQuery row = {
-		.sql = "SELECT FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
-		" AND command_type OPERATOR(pg_catalog.=) $2",
-		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
-	};
-	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
-	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(command_type)};
-
-	ReadOnlyPrevent(fcinfo);
-	(void) AggregateLockIfDeclared(type, true);
-	if (!RegistryDrop(&row, &drop, values))
-		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
-							  psprintf("command \"%s\" of aggregate type \"%s\" does not exist",
-									   text_to_cstring(command_type), text_to_cstring(type)));
-	PG_RETURN_VOID();
-}
-
-/* Before anything is looked at: lock the aggregate type, and the search_path that is returned. */
-static char *
-begin_definition(FunctionCallInfo fcinfo)
-{
-	ReadOnlyPrevent(fcinfo);
-	AggregateLock(TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES), true);
-	return DefinerSearchPath();
-}
-
-/* Check an expression and store it, in place of an earlier one; the same one is left as it is. */
-static void
-save_command(FunctionCallInfo fcinfo, const char *expression, const char *search_path)
-{
-	static InternalQuery query = {
-		.sql = "INSERT INTO cqrs_es.commands"
-		" (aggregate_type, command_type, decider, definer, search_path)"
-		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (aggregate_type, command_type) DO UPDATE SET"
-		" decider = excluded.decider, definer = excluded.definer, definer_name = excluded.definer_name,"
-		" search_path = excluded.search_path",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
-	static InternalQuery same = {
-		.sql = "SELECT FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
-		" AND command_type OPERATOR(pg_catalog.=) $2 AND decider OPERATOR(pg_catalog.=) $3"
-		" AND definer OPERATOR(pg_catalog.=) $4 AND search_path OPERATOR(pg_catalog.=) $5",
-		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID}
-	};
-	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
-	text	   *command_type = TextArgument(fcinfo->args[1], "command_type", COMMAND_TYPE_MAX_BYTES);
-	Datum		values[5] = {PointerGetDatum(type), PointerGetDatum(command_type),
-		CStringGetTextDatum(expression), ObjectIdGetDatum(GetUserId()),
-		CStringGetTextDatum(search_path)};
-	Definer		definer = {.role = GetUserId(),.search_path = search_path};
-
-	DefinerStatementDefine(DeciderMake(expression, &definer));
-	if (!RegistryHas(&same, values, NULL))
-		(void) RegistryWrite(&query, values, NULL);
-}
-
-/* They go with the aggregate type. */
-static void
-drop_commands(const text *aggregate_type)
-{
-	static InternalQuery query = {
-		.sql = "DELETE FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	Datum		value = PointerGetDatum(aggregate_type);
-
-	(void) RegistryWrite(&query, &value, NULL);
-}
-
-/* How a command of an aggregate type is decided; QE302. */
-static DefinerStatement *
-find_decider(Aggregate *aggregate, const text *command_type)
-{
-	AggregateCommands *commands = RegistryLookup(&command_cache, cstring_to_text(aggregate->entry.key));
-	int			i;
-
-	for (i = 0; i < commands->n; i++)
-		if (TextEqual(commands->commands[i].type, command_type))
-			return commands->commands[i].decider;
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_COMMAND),
-			 errmsg("command \"%s\" of aggregate type \"%s\" is not defined",
-					text_to_cstring(command_type), aggregate->entry.key),
-			 errhint("Define it with define_command().")));
-}
-
-/* Fill the cache. */
-static void
-load_commands(void *entry, const text *aggregate_type, MemoryContext memory)
-{
-	static InternalQuery query = {
-		.sql = "SELECT command_type, decider, " REGISTRY_ROLE("definer", "definer_name") " AS definer,"
-		" definer_name, search_path FROM cqrs_es.commands WHERE aggregate_type OPERATOR(pg_catalog.=) $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	AggregateCommands *commands = entry;
-	Datum		value = PointerGetDatum(aggregate_type);
-	uint64		n = RegistryRead(&query, &value);
-	MemoryContext spi = MemoryContextSwitchTo(memory);
-	uint64		i;
-
-	commands->commands = palloc(Max(n, 1) * sizeof(DeclaredCommand));
-	for (i = 0; i < n; i++)
-	{
-		QueryRow	row = InternalQueryRow(i);
-		Definer		definer = {
-			.role = DatumGetObjectId(InternalQueryDatum(&row, "definer", NULL)),
-			.name = InternalQueryText(&row, "definer_name"),
-			.search_path = InternalQueryText(&row, "search_path")
-		};
-
-		commands->commands[i].type = cstring_to_text(InternalQueryText(&row, "command_type"));
-		commands->commands[i].decider = DeciderMake(InternalQueryText(&row, "decider"), &definer);
-	}
-	commands->n = (int) n;
-	MemoryContextSwitchTo(spi);
 }
 
 /*-------------------------------------------------------------------------
@@ -447,10 +247,14 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		Jsonb	   *events = DeciderRun(find_decider(aggregate, command->type),
-										run->folded.state, command->payload,
-										command->key.aggregate_id, command->metadata,
-										run->folded.version);
+		Question	question = {
+			.state = run->folded.state,.command = command->payload,.metadata = command->metadata,
+			.aggregate_id = command->key.aggregate_id,.version = run->folded.version
+		};
+		DefinerStatement *decider = CommandDeclarationDecider(&AggregateOwner,
+															  command->key.aggregate_type,
+															  command->type);
+		Jsonb	   *events = DeciderRun(decider, &question);
 
 		decided = true;
 		CommandQueueDecided(queue);

@@ -31,9 +31,7 @@
  */
 #include "postgres.h"
 
-#include "common/cryptohash.h"
 #include "common/hashfn.h"
-#include "common/sha2.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -45,6 +43,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/sha256.h"
 #include "log/context.h"
 #include "log/event_id.h"
 #include "log/event_scan.h"
@@ -63,7 +62,8 @@ pg_noreturn static void report_other_command(const CommandIdentity *identity, in
 
 /*
  * The identity of a command for a stream, by the id that the caller gives, or a new
- * one when that is null.  It points to the key of the stream.
+ * one when that is null.  It points to the key of the stream.  Without a stream (NULL)
+ * it says what its events carry, and who looks for them and waits is the caller.
  */
 void
 CommandIdSet(CommandIdentity *identity, NullableDatum id, const StreamKey *key,
@@ -157,7 +157,6 @@ put_digest(JsonbParseState **state, const CommandIdentity *identity)
 static void
 make_digest(const text *type, Jsonb *payload, char *digest)
 {
-	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
 	uint8		bytes[PG_SHA256_DIGEST_LENGTH];
 	StringInfoData text;
 
@@ -165,11 +164,7 @@ make_digest(const text *type, Jsonb *payload, char *digest)
 	appendBinaryStringInfo(&text, VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
 	appendStringInfoChar(&text, '\0');
 	append_canonical(&text, &payload->root);
-	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
-		pg_cryptohash_update(hash, (const uint8 *) text.data, text.len) < 0 ||
-		pg_cryptohash_final(hash, bytes, sizeof(bytes)) < 0)
-		elog(ERROR, "could not compute a digest");
-	pg_cryptohash_free(hash);
+	Sha256(text.data, text.len, bytes);
 	pfree(text.data);
 	(void) hex_encode((const char *) bytes, COMMAND_ID_DIGEST_CHARS / 2, digest);
 	digest[COMMAND_ID_DIGEST_CHARS] = '\0';
@@ -266,10 +261,7 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 			version = EventSequence(&event);
 			*global_position = EventGlobalPosition(&event);
 
-			/* events that were written without a digest are taken at their word */
-			if (getKeyJsonValueFromContainer(&metadata->root, "command_digest",
-											 strlen("command_digest"), NULL) != NULL &&
-				!is_string(&metadata->root, "command_digest", identity->digest))
+			if (!CommandIdFits(identity, metadata))
 				report_other_command(identity, version);
 		}
 		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
@@ -279,6 +271,18 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 	EventsSnapshotRelease(snapshot);
 	*searched = last;
 	return version;
+}
+
+/*
+ * An event with this metadata followed from a command with the same id: was it the same
+ * command?  One that was written without a digest is taken at its word.
+ */
+bool
+CommandIdFits(const CommandIdentity *identity, Jsonb *metadata)
+{
+	return getKeyJsonValueFromContainer(&metadata->root, "command_digest",
+										strlen("command_digest"), NULL) == NULL ||
+		is_string(&metadata->root, "command_digest", identity->digest);
 }
 
 static void

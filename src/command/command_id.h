@@ -15,7 +15,7 @@
 /* of the digest, so many hexadecimal digits are kept */
 #define COMMAND_ID_DIGEST_CHARS	32
 
-/* The identity of a command under way; private but for is_given. */
+/* The identity of a command under way; private but for id and is_given. */
 typedef struct CommandIdentity
 {
 	const StreamKey *key;
@@ -32,6 +32,7 @@ extern void CommandIdSet(CommandIdentity *identity, NullableDatum id, const Stre
 						 const text *type, Jsonb *payload);
 extern Jsonb *CommandIdMetadata(const CommandIdentity *identity, Jsonb *metadata);
 extern Jsonb *CommandIdStamp(const CommandIdentity *identity);
+extern bool CommandIdFits(const CommandIdentity *identity, Jsonb *metadata);
 extern int64 CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 						   int64 *global_position);
 extern void CommandIdHold(CommandIdentity *identity, bool wait);

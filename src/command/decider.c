@@ -2,8 +2,8 @@
  * decider.c
  *	  Deciders: state + command -> events.  SQL expressions, checked and run.
  *
- * An expression names state, command, aggregate_id, metadata and version, which
- * are its parameters.  It may look into tables, and runs as who defined it
+ * An expression names state, command and metadata, and where the state is that of a
+ * stream, aggregate_id and version, which are its parameters.  It may look into tables, and runs as who defined it
  * (definer.c); who sends the command sees of its errors no more than is allowed.  A
  * function is the expression that calls it.
  *
@@ -30,7 +30,7 @@
 #include "base/registry_function.h"
 #include "command/decider.h"
 
-/* The names an expression may use, in the order of its parameters. */
+/* The names an expression may use, in the order of its parameters; first those that all may. */
 static const struct
 {
 	const char *name;
@@ -38,19 +38,16 @@ static const struct
 }			decider_params[] = {
 	{"state", JSONBOID},
 	{"command", JSONBOID},
-	{"aggregate_id", TEXTOID},
 	{"metadata", JSONBOID},
+	{"aggregate_id", TEXTOID},
 	{"version", INT8OID},
 };
 
+/* so many are there without a stream */
+#define PARAMS_WITHOUT_STREAM	3
+
 /* the arguments of a decider that is a function */
 static const Oid function_argtypes[] = {JSONBOID, JSONBOID};
-
-/* What an expression is about: the values of decider_params. */
-typedef struct Question
-{
-	Datum		values[lengthof(decider_params)];
-} Question;
 
 /* The error context around the decider that is running; NULL when none is. */
 static ErrorContextCallback *decision_context = NULL;
@@ -61,16 +58,26 @@ static void check_expression(SPIPlanPtr plan);
 static void require_jsonb(TupleDesc result);
 static void help_to_field(ParseState *pstate, const ColumnRef *cref);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
+static Node *resolve_without_stream(ParseState *pstate, ColumnRef *cref, Node *var);
+static Node *resolve_among(size_t nparams, ParseState *pstate, ColumnRef *cref, Node *var);
 static void bind_question(const DefinerStatement *statement, ParamListInfo params,
 						  const void *source);
 static Jsonb *evaluate(DefinerStatement *decider, const Question *question);
 static Jsonb *as_array(Jsonb *events);
 
-static const DefinerKind decider_kind = {
+static const DefinerKind stream_decider = {
 	.defined = "defined the command",
 	.parse_mode = RAW_PARSE_PLPGSQL_EXPR,
 	.nparams = lengthof(decider_params),
 	.resolve = resolve_name,
+	.check = check_expression,
+	.bind = bind_question
+};
+static const DefinerKind other_decider = {
+	.defined = "defined the command",
+	.parse_mode = RAW_PARSE_PLPGSQL_EXPR,
+	.nparams = PARAMS_WITHOUT_STREAM,
+	.resolve = resolve_without_stream,
 	.check = check_expression,
 	.bind = bind_question
 };
@@ -139,11 +146,14 @@ DeciderFunction(const char *given)
 	return RegistryFunctionByName(given, function_argtypes, lengthof(function_argtypes));
 }
 
-/* An expression of a definer, as DefinerStatementMake; 42804 when it cannot be a decider. */
+/*
+ * An expression of a definer, as DefinerStatementMake; 42804 when it cannot be a decider.
+ * Of a stream's state, or another.
+ */
 DefinerStatement *
-DeciderMake(const char *expression, const Definer *definer)
+DeciderMake(const char *expression, const Definer *definer, bool of_stream)
 {
-	return DefinerStatementMake(&decider_kind, expression, definer);
+	return DefinerStatementMake(of_stream ? &stream_decider : &other_decider, expression, definer);
 }
 
 /*-------------------------------------------------------------------------
@@ -158,20 +168,17 @@ DeciderMake(const char *expression, const Definer *definer)
  * raises, QE301 among it, of which somebody without the definer's rights sees less.
  */
 Jsonb *
-DeciderRun(DefinerStatement *decider, Jsonb *state, Jsonb *command, const text *aggregate_id,
-		   Jsonb *metadata, int64 version)
+DeciderRun(DefinerStatement *decider, const Question *question)
 {
 	ErrorContextCallback *outer = decision_context;
 	MemoryContext caller = CurrentMemoryContext;
 	bool		may_see_all = has_privs_of_role(GetUserId(), decider->definer.role);
-	Question	question = {{JsonbPGetDatum(state), JsonbPGetDatum(command),
-		PointerGetDatum(aggregate_id), JsonbPGetDatum(metadata), Int64GetDatum(version)}};
 	Jsonb	   *events;
 
 	decision_context = error_context_stack;
 	PG_TRY();
 	{
-		events = evaluate(decider, &question);
+		events = evaluate(decider, question);
 	}
 	PG_CATCH();
 	{
@@ -294,6 +301,18 @@ help_to_field(ParseState *pstate, const ColumnRef *cref)
 static Node *
 resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 {
+	return resolve_among(lengthof(decider_params), pstate, cref, var);
+}
+
+static Node *
+resolve_without_stream(ParseState *pstate, ColumnRef *cref, Node *var)
+{
+	return resolve_among(PARAMS_WITHOUT_STREAM, pstate, cref, var);
+}
+
+static Node *
+resolve_among(size_t nparams, ParseState *pstate, ColumnRef *cref, Node *var)
+{
 	size_t		i;
 
 	if (!IsA(linitial(cref->fields), String))
@@ -302,7 +321,7 @@ resolve_name(ParseState *pstate, ColumnRef *cref, Node *var)
 		help_to_field(pstate, cref);
 	if (list_length(cref->fields) != 1)
 		return NULL;
-	for (i = 0; i < lengthof(decider_params); i++)
+	for (i = 0; i < nparams; i++)
 	{
 		if (strcmp(strVal(linitial(cref->fields)), decider_params[i].name) != 0)
 			continue;
@@ -322,11 +341,14 @@ static void
 bind_question(const DefinerStatement *statement, ParamListInfo params, const void *source)
 {
 	const Question *question = source;
-	size_t		i;
+	Datum		values[] = {JsonbPGetDatum(question->state), JsonbPGetDatum(question->command),
+		JsonbPGetDatum(question->metadata), PointerGetDatum(question->aggregate_id),
+		Int64GetDatum(question->version)};
+	int			i;
 
-	for (i = 0; i < lengthof(decider_params); i++)
+	for (i = 0; i < statement->kind->nparams; i++)
 	{
-		params->params[i].value = question->values[i];
+		params->params[i].value = values[i];
 		params->params[i].isnull = false;
 		params->params[i].pflags = 0;
 		params->params[i].ptype = decider_params[i].type;

@@ -193,7 +193,7 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 	ReadOnlyPrevent(fcinfo);
 	ProjectionCheckOrder(is_async, per_stream);
 	if (!PG_ARGISNULL(3))
-		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES), false);
+		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES));
 	if (!PG_ARGISNULL(1))
 		EventFilterCheckTypes(PG_GETARG_ARRAYTYPE_P(1), "aggregate_types", "aggregate type",
 							  AGGREGATE_TYPE_MAX_BYTES, false);

@@ -186,7 +186,7 @@ StateProjectionCheck(const StateProjection *state)
 void
 StateProjectionRequireRights(const StateProjection *state)
 {
-	ReducersRequireRights(AggregateRequire(state->aggregate_type));
+	ReducersRequireRights(&AggregateRequire(state->aggregate_type)->rules);
 }
 
 /*
@@ -222,7 +222,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	if (!read_row(state, &key, &folded))
 	{
 		folded.version = 0;
-		folded.state = aggregate->initial_state;
+		folded.state = aggregate->rules.initial_state;
 	}
 	folded.last_event_at = DT_NOBEGIN;	/* the row does not tell */
 	if (folded.version >= EventSequence(event))

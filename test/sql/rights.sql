@@ -84,6 +84,8 @@ END $$;
 SELECT cqrs_es.create_aggregate('rights'), cqrs_es.define_reducer('rights', 'old', '[]'),
 	cqrs_es.define_command('rights', 'Go', '''{"type": "e", "payload": {}}''::jsonb'),
 	cqrs_es.define_command('rights', 'Stay', '''[]''::jsonb') \gset
+SELECT cqrs_es.create_boundary('bounded', '[{"tags": ["x"]}]'), cqrs_es.define_command('bounded', 'Go', '''{"type": "e", "payload": {}, "tags": ["x"]}''::jsonb'),
+	cqrs_es.define_command('bounded', 'Stay', '''[]''::jsonb') \gset
 CREATE FUNCTION up(jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 CREATE FUNCTION decide(state jsonb, command jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT state';
 CREATE FUNCTION reduce(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT state';
@@ -108,6 +110,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{SELECT}', $$SELECT cqrs_es.read_all()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_page()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_matching('[{"tags": ["x"]}]')$$),
+	('{SELECT}', $$SELECT cqrs_es.boundary_query('bounded', '{}')$$),
+	('{SELECT}', $$SELECT cqrs_es.boundary_state('bounded', '{}')$$),
 	('{SELECT}', $$SELECT cqrs_es.stream_version('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.settled_position()$$),
 	('{SELECT}', $$SELECT cqrs_es.wait_for_position(0)$$),
@@ -130,6 +134,9 @@ INSERT INTO calls (needs, call) VALUES
 	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_command('rights', 'a', 'Go')$$),
 	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_command('rights', 'a', 'Stay')$$),
 	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_command('rights', 'a', 'Go', command_id => '00000000-0000-7000-8000-000000000001')$$),
+	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_boundary('bounded', 'Go')$$),
+	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_boundary('bounded', 'Stay')$$),
+	('{INSERT,SELECT}', $$SELECT cqrs_es.execute_boundary('bounded', 'Go', command_id => '00000000-0000-7000-8000-000000000001')$$),
 	('{INSERT,SELECT}', $$SELECT cqrs_es.take_snapshot('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.receive_events('consumed', 'c')$$),
 	('{SELECT}', format('SELECT cqrs_es.nack_event(%L, %s, %L)', :'batch', :consumed, 'bad')),
@@ -140,6 +147,9 @@ INSERT INTO calls (needs, call) VALUES
 	('{EXECUTE}', $$SELECT cqrs_es.create_aggregate('more')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.alter_aggregate('rights', snapshot_every => 5)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.drop_aggregate('rights', force => true)$$),
+	('{EXECUTE}', $$SELECT cqrs_es.create_boundary('more', '[{"tags": ["x"]}]')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.alter_boundary('bounded', snapshot_every => 5)$$),
+	('{EXECUTE}', $$SELECT cqrs_es.drop_boundary('bounded')$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', '[]'::jsonb)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', '[]'::text)$$),
 	('{EXECUTE}', $$SELECT cqrs_es.define_reducer('rights', 'e', 'reduce(jsonb, cqrs_es.event)'::regprocedure)$$),

@@ -15,7 +15,7 @@ my $node = PostgreSQL::Test::Cluster->new('examples');
 $node->init;
 $node->start;
 
-foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order', 'saga')
+foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order', 'saga', 'enrolment')
 {
 	$node->safe_psql('postgres', qq(CREATE DATABASE "$example"));
 	$node->command_ok(
@@ -46,6 +46,11 @@ is(race('widget', 'COMMIT', execute('widget', '01H42K4ABWQ5V2XQEP3A48VE0Z', 'Cha
 	'QE001 version conflict in stream "widget/01H42K4ABWQ5V2XQEP3A48VE0Z"', 'widget: without retries the conflict surfaces');
 is($node->safe_psql('widget', "SELECT state->>'name', version FROM cqrs_es.load_aggregate('widget', '01H42K4ABWQ5V2XQEP3A48VE0Z')"),
 	'C|8', 'widget: and nothing was written');
+
+# Enrolment: the last place.
+$node->safe_psql('enrolment', q{SELECT FROM cqrs_es.execute_boundary('enrolment', 'DefineCourse', '{"courseId": "race", "places": 1}')});
+is(race('enrolment', 'COMMIT', map { qq{SELECT 1 FROM cqrs_es.execute_boundary('enrolment', 'Enrol', '{"courseId": "race", "studentId": "$_"}');} } 'a', 'b'),
+	'QE301 All places are taken', 'enrolment: two want the last place, one is refused');
 
 # Circle: two circles that want one name, two updates of one version.
 is(race('circle', 'COMMIT', map { execute('circle', $_, 'CreateCircle', '{"circle_name": "Go", "capacity": 5}') } 'go-1', 'go-2'),

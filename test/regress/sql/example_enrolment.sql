@@ -1,0 +1,4 @@
+\set example enrolment
+\getenv sources PG_ABS_SRCDIR
+\set printed :sources /printed.sql
+\i :printed
