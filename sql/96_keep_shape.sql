@@ -138,7 +138,8 @@ BEGIN
         SELECT t.oid
         FROM (SELECT DISTINCT CASE d.object_type WHEN 'index' THEN
                 -- those of the other tables are constraints, or somebody's own
-                CASE d.object_name WHEN 'events_global_position_idx' THEN 'events' END
+                CASE WHEN d.object_name = 'events_global_position_idx' THEN 'events'
+                    WHEN d.object_name IN ('event_tags_tag_idx', 'event_tags_global_position_idx') THEN 'event_tags' END
             ELSE d.address_names[2] END::name AS name
             FROM pg_event_trigger_dropped_objects() AS d
             WHERE d.original AND d.object_type IN ('policy', 'trigger', 'rule', 'index')

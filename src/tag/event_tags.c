@@ -116,8 +116,12 @@ static HTAB *admitted_rows = NULL;
 static uint64 admitted_slots = 0;
 
 static Tagging *begin(const AppendRequest *requests, int nrequests, const TagSlotSet *asks);
+static Tagging *tag_requests(const AppendRequest *requests, int nrequests,
+							 const TagSlotSet *asks);
 static void collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set);
 static void write_tags(const Tagging *tagging, bool by_triggers);
+static bool lock_row(const Event *event);
+static void tag_row(Relation rel, const Event *event);
 static bool admit(Relation rel, const Event *event);
 static void admitted(Relation rel, int64 position);
 static void row_written(Relation rel, const Event *event);
@@ -211,26 +215,33 @@ EventTagsAddSlots(const AppendRequest *append, TagSlotSet *set)
 static Tagging *
 begin(const AppendRequest *requests, int nrequests, const TagSlotSet *asks)
 {
-	Tagging    *tagging;
-	TagSlotSet	set = {{0}, {0}};
 	bool		any = TagDefinitionIsAny();
-	uint64		nevents = 0;
 	int			i;
 
 	for (i = 0; i < nrequests; i++)
-	{
 		any |= requests[i].tags != NULL;
-		nevents += requests[i].nevents;
-	}
-	if (!any && asks == NULL)
-		return NULL;
+	if (any)
+		return tag_requests(requests, nrequests, asks);
+	if (asks)
+		TagSlotsAcquire(asks);
+	return NULL;
+}
+
+static Tagging *
+tag_requests(const AppendRequest *requests, int nrequests, const TagSlotSet *asks)
+{
+	Tagging    *tagging = palloc(sizeof(Tagging));
+	TagSlotSet	set = {{0}, {0}};
+	uint64		nevents = 0;
+	int			i;
+
 	if (asks)
 		set = *asks;
-	tagging = palloc(sizeof(Tagging));
+	for (i = 0; i < nrequests; i++)
+		nevents += requests[i].nevents;
 	tagging->n = 0;
-	tagging->events = any ? MemoryContextAllocHuge(CurrentMemoryContext,
-												   nevents * sizeof(TaggedEvent)) : NULL;
-	for (i = 0; i < nrequests && any; i++)
+	tagging->events = MemoryContextAllocHuge(CurrentMemoryContext, nevents * sizeof(TaggedEvent));
+	for (i = 0; i < nrequests; i++)
 		collect_request(&requests[i], tagging, &set);
 	TagSlotsAcquire(&set);
 	return tagging->n > 0 ? tagging : NULL;
@@ -326,13 +337,16 @@ write_tags(const Tagging *tagging, bool by_triggers)
 static bool
 admit(Relation rel, const Event *event)
 {
+	return TagDefinitionIsAny() && lock_row(event);
+}
+
+static bool
+lock_row(const Event *event)
+{
 	TaggedEvent tagged;
 	TagSlotSet	set = {{0}, {0}};
 	bool		has_slots;
 
-	admitted_slots = hash_slots(&set);
-	if (!TagDefinitionIsAny())
-		return false;
 	has_slots = collect(&tagged, event, NULL, &set);
 	admitted_slots = hash_slots(&set);
 	if (has_slots)
@@ -362,12 +376,17 @@ admitted(Relation rel, int64 position)
 static void
 row_written(Relation rel, const Event *event)
 {
+	if (TagDefinitionIsAny())
+		tag_row(rel, event);
+}
+
+static void
+tag_row(Relation rel, const Event *event)
+{
 	TaggedEvent tagged;
 	TagSlotSet	set = {{0}, {0}};
 	EventTagWriter *writer;
 
-	if (!TagDefinitionIsAny())
-		return;
 	(void) collect(&tagged, event, NULL, &set);
 	if (!TagSlotsAreHeld(&set) ||
 		(may_be_changed(rel) && !is_as_admitted(EventGlobalPosition(event), &set)))

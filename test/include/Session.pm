@@ -5,7 +5,8 @@
 #
 #	my $session = Session->new($host, $port, $user, $database);
 #	my @results = $session->ask('SELECT 1, NULL; SELECT 2');	# ([[1, undef]], [[2]])
-#	$session->try(...)			# the same, but an error is $session->{state}, {message} and {detail}
+#	$session->try(...)			# the same, but an error is $session->{state}, {message} and {detail};
+#								# {fields} has all of its fields, by their letters in the protocol
 #	$session->{transaction}		# I: none, T: in one, E: in one that failed
 #	$session->close				# as the death of a client: without a farewell
 #
@@ -122,7 +123,7 @@ sub read_results
 		elsif ($type eq 'E' || $type eq 'N')
 		{
 			my %field = map { (substr($_, 0, 1), substr($_, 1)) } grep { length } split /\0/, $body;
-			if ($type eq 'E') { @$self{qw(state message detail)} = (@field{qw(C M)}, $field{D} // '') }
+			if ($type eq 'E') { @$self{qw(state message detail fields)} = (@field{qw(C M)}, $field{D} // '', \%field) }
 			else { push @{ $self->{notices} }, $field{M} }
 		}
 		elsif ($type eq 'R' && unpack('N', $body) != 0) { die 'a server that asks for a password' }

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The slots that are held for tags, and when a position is drawn anew because of them.
 BEGIN;
-SELECT plan(18);
+SELECT plan(19);
 SELECT cqrs_es.define_tags('tagged', 'a:{/a}') IS NULL AS x \gset
 SELECT cqrs_es.define_tags('known') IS NULL AS x \gset
 CREATE FUNCTION pg_temp.slots() RETURNS bigint LANGUAGE sql AS $$
@@ -54,6 +54,7 @@ SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_event('event_tags', 'late', '
 	'{09000,"the tags of an event have changed after it was admitted"}', 'tags that change behind the admitting trigger are refused');
 SELECT lives_ok($$SELECT cqrs_es.append_event('event_tags', 'late', 'tagged', '{"a": "changed", "late": true}')$$, '... and not when they stay as they are');
 SELECT results_eq($$SELECT tag COLLATE "default" FROM cqrs_es.event_tags JOIN cqrs_es.events USING (global_position) WHERE aggregate_type = 'event_tags' AND aggregate_id = 'late'$$, $$VALUES ('a:changed')$$, '... which they have');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_event('event_tags', 'late', 'tagged', '{"a": "is", "late": true}')$$), '09000', '... and are also refused when their slots are held by now');
 DROP TRIGGER zz_late ON cqrs_es.events;
 -- tags that the statement itself defines
 CREATE FUNCTION pg_temp.defines() RETURNS jsonb LANGUAGE plpgsql AS $$

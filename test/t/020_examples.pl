@@ -9,13 +9,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my ($clients, $transactions) = (8, 100);
-
 my $node = PostgreSQL::Test::Cluster->new('examples');
 $node->init;
 $node->start;
 
-foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order', 'saga', 'enrolment')
+foreach my $example ('todo', 'widget', 'circle', 'bank_account', 'order', 'saga', 'enrolment', 'decisions')
 {
 	$node->safe_psql('postgres', qq(CREATE DATABASE "$example"));
 	$node->command_ok(
@@ -122,6 +120,60 @@ foreach my $path ('off', 'on')
 		't|t|t', "account, path $path: the view lost none");
 }
 
+# Decisions: sixteen want one name, and nobody books a room that is taken. Whoever executes a
+# boundary loses no race; who reads and appends by himself tries again.
+$node->safe_psql('decisions', q{
+	CREATE PROCEDURE register(username text) LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM cqrs_es.execute_boundary('username', 'Register', jsonb_build_object('username', username));
+		INSERT INTO outcomes VALUES ('registered');
+	EXCEPTION WHEN OTHERS THEN
+		INSERT INTO outcomes VALUES (SQLSTATE || ' ' || SQLERRM);
+	END $$;
+	CREATE PROCEDURE book(room text) LANGUAGE plpgsql AS $$
+	DECLARE
+		begins timestamp := '2031-01-01'::timestamp + random() * 100 * interval '1 hour';
+	BEGIN
+		PERFORM cqrs_es.execute_boundary('room', 'Book', jsonb_build_object('room', room, 'booking', gen_random_uuid(),
+			'from', to_char(begins, 'YYYY-MM-DD HH24:MI'), 'to', to_char(begins + interval '1 hour', 'YYYY-MM-DD HH24:MI')));
+		INSERT INTO outcomes VALUES ('done');
+	EXCEPTION WHEN OTHERS THEN
+		INSERT INTO outcomes VALUES (SQLSTATE || ' ' || SQLERRM);
+	END $$;
+	CREATE PROCEDURE issue() LANGUAGE plpgsql AS $$
+	DECLARE
+		last record;
+	BEGIN
+		LOOP
+			SELECT coalesce(max(global_position), 0) AS after, coalesce(max((payload->>'number')::int), 0) + 1 AS number INTO last
+			FROM cqrs_es.read_matching('[{"tags": ["invoices"]}]', backward => true, max_count => 1);
+			BEGIN
+				PERFORM FROM cqrs_es.append_to_streams(jsonb_build_array(jsonb_build_object('type', 'InvoiceIssued', 'payload', jsonb_build_object('number', last.number))),
+					fail_if_events_match => '[{"tags": ["invoices"]}]', after_position => last.after);
+				RETURN;
+			EXCEPTION WHEN SQLSTATE 'QE005' THEN
+				NULL;
+			END;
+		END LOOP;
+	END $$;
+});
+storm('decisions', q{CALL register('one');}, 16, 1);
+is($node->safe_psql('decisions', q{SELECT outcome, count(*) FROM outcomes GROUP BY 1 ORDER BY 1}), "QE301 user name is taken|15\nregistered|1",
+	'decisions: of sixteen who want a name one gets it');
+$node->safe_psql('decisions', 'TRUNCATE outcomes');
+storm('decisions', q{
+	\set room random(1, 3)
+	CALL book('storm ' || :room);
+});
+is($node->safe_psql('decisions', q{SELECT string_agg(DISTINCT outcome, ', ' ORDER BY outcome) FROM outcomes}), 'QE301 the room is taken, done', 'decisions: a room is booked, or taken');
+is($node->safe_psql('decisions', q{
+	WITH b AS (SELECT payload->>'room' AS room, global_position, tsrange((payload->>'from')::timestamp, (payload->>'to')::timestamp) AS times FROM cqrs_es.events WHERE event_type = 'RoomBooked' AND payload->>'room' LIKE 'storm %')
+	SELECT count(*) FROM b AS one JOIN b AS other ON one.room = other.room AND one.times && other.times AND one.global_position < other.global_position}),
+	'0', 'decisions: no two bookings overlap');
+storm('decisions', 'CALL issue();');
+is($node->safe_psql('decisions', q{SELECT count(*) FROM (SELECT (payload->>'number')::int AS number, row_number() OVER (ORDER BY global_position) AS row
+	FROM cqrs_es.events WHERE event_type = 'InvoiceIssued') AS i WHERE number <> row}), '0', 'decisions: invoice numbers are 1, 2, 3 in the order of the log');
+
 $node->stop;
 done_testing();
 
@@ -183,7 +235,7 @@ sub ask
 # Many sessions run the pgbench script, and none of them fails.
 sub storm
 {
-	my ($database, $script) = @_;
+	my ($database, $script, $clients, $transactions) = (@_, 8, 100);
 	my $file = $node->basedir . '/storm.sql';
 	append_to_file($file, $script);
 	$node->command_checks_all(

@@ -124,7 +124,7 @@ foreach my $told ([ 'CREATE PUBLICATION p FOR TABLES IN SCHEMA cqrs_es', 'schema
 	[ 'CREATE INDEX ON cqrs_es.snapshots (created_at)', 'of cqrs_es.snapshots' ], [ 'ALTER TABLE cqrs_es.handlers OWNER TO keeper', 'of cqrs_es.handlers' ],
 	[ 'ALTER SEQUENCE cqrs_es.events_global_position_seq CACHE 2', 'of cqrs_es.events_global_position_seq' ],
 	[ 'ALTER TABLE cqrs_es.handlers DISABLE TRIGGER registry_changed', 'of cqrs_es.handlers' ], [ 'DROP TRIGGER registry_changed ON cqrs_es.handlers', 'of cqrs_es.handlers' ],
-	[ 'DROP POLICY tenant_isolation ON cqrs_es.snapshots', 'of cqrs_es.snapshots' ])
+	[ 'DROP POLICY tenant_isolation ON cqrs_es.snapshots', 'of cqrs_es.snapshots' ], [ 'DROP INDEX cqrs_es.event_tags_tag_idx', 'of cqrs_es.event_tags' ])
 {
 	my ($status, $stdout, $stderr) = $node->psql($database, $told->[0]);
 	like($stderr, qr/WARNING:  a dump has no .*\Q$told->[1]\E/, "told: $told->[0]");

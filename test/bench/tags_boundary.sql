@@ -1,0 +1,1 @@
+SELECT * FROM cqrs_es.execute_boundary('invoices', 'Issue', '{}');

@@ -1,0 +1,1 @@
+SELECT bench.next_number('[{"tags": ["invoices"]}]');

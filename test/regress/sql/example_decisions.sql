@@ -1,0 +1,4 @@
+\set example decisions
+\getenv sources PG_ABS_SRCDIR
+\set printed :sources /printed.sql
+\i :printed
