@@ -9,6 +9,7 @@
 
 #include "common/cryptohash.h"
 
+#include "base/compat.h"
 #include "base/sha256.h"
 
 /* `digest` has room for PG_SHA256_DIGEST_LENGTH bytes. */
