@@ -10,7 +10,8 @@
  * standing in the way of others (lock_holders.c).
  *
  * Behind that lock it is also known which events were there before: those up to the last
- * number drawn, history_to.  Whether any of them is of the type is looked for before,
+ * number drawn, and to the end of the log, which restored or replicated events may have taken
+ * beyond that; history_to is the later one.  Whether any of them is of the type is looked for before,
  * beside writers, for what is settled then; behind the lock only for what has come
  * since.  If there is one, it may lack the tags, and nobody may ask for them before retag
  * has made the definition complete (retag.c).
@@ -42,6 +43,7 @@
 #include "base/registry.h"
 #include "base/role_switch.h"
 #include "base/text.h"
+#include "log/event_scan.h"
 #include "log/events.h"
 #include "log/horizon.h"
 #include "log/position.h"
@@ -70,6 +72,7 @@ static Datum templates_arg(NullableDatum arg);
 static bool is_empty(Datum array);
 static int64 settled_part(void);
 static bool has_events(const text *event_type, int64 after, int64 up_to, bool at_end);
+static int64 history_end(void);
 static void lock_log(void);
 static bool could_lack(const TagDefinition *definition, const text *tag);
 
@@ -125,7 +128,7 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 		has_events(event_type, Max(start, settled), PositionOfNumber(POSITION_MAX_NUMBER), true);
 	lacks_some = has_history && !is_empty(values[1]) && !RegistryHas(&complete, values, NULL);
 	values[2] = BoolGetDatum(!lacks_some);
-	values[3] = Int64GetDatum(PositionOfNumber(PositionLastNumber()));
+	values[3] = Int64GetDatum(history_end());
 	values[4] = Int64GetDatum(lacks_some ? start : DatumGetInt64(values[3]));
 	(void) RegistryWrite(&define, values, NULL);
 	if (lacks_some)
@@ -241,6 +244,26 @@ has_events(const text *event_type, int64 after, int64 up_to, bool at_end)
 	RoleSwitchBack(&saved);
 	SPI_finish();
 	return n > 0;
+}
+
+/*
+ * Up to where are there events, in the newest snapshot, this transaction's own among them, or
+ * can there be some of those who have drawn positions?  Behind lock_log.
+ */
+static int64
+history_end(void)
+{
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanLog(PositionOfNumber(POSITION_MAX_NUMBER),
+									BackwardScanDirection, snapshot.snapshot);
+	int64		end = PositionOfNumber(PositionLastNumber());
+	Event		event;
+
+	if (EventScanNext(scan, &event))
+		end = Max(end, EventGlobalPosition(&event));
+	EventScanEnd(scan);
+	EventsSnapshotRelease(snapshot);
+	return end;
 }
 
 /*

@@ -6,7 +6,7 @@ SET client_min_messages = error;
 SELECT cqrs_es.define_tags('retag even', 'n:{/n}', 'even') IS NULL AS x \gset
 SET client_min_messages = warning;
 SELECT cqrs_es.append_event('retag', 'a', 'retag even', '{"n": 24}') IS NULL AS x \gset
-SELECT plan(20);
+SELECT plan(24);
 CREATE FUNCTION pg_temp.numbers(of_tag text) RETURNS SETOF int LANGUAGE sql AS $$
 	SELECT (e.payload ->> 'n')::int FROM cqrs_es.event_tags AS t JOIN cqrs_es.events AS e USING (global_position) WHERE t.tag = of_tag AND e.aggregate_type = 'retag' ORDER BY 1
 $$;
@@ -61,6 +61,29 @@ CALL cqrs_es.retag('retag odd', 1);
 SELECT results_eq($$SELECT pg_temp.numbers('odd')$$, 'SELECT * FROM generate_series(1, 21, 2)', 'what came while nothing was defined gets its tag, and the others none twice');
 SELECT results_eq($$SELECT count(*), count(DISTINCT (tag, global_position)) FROM cqrs_es.event_tags WHERE event_type LIKE 'retag %'$$,
 	$$SELECT count(*), count(*) FROM cqrs_es.event_tags WHERE event_type LIKE 'retag %'$$, 'no tag is there twice');
+
+-- events that are ahead of the sequence, as those of a replicated log are
+BEGIN;
+SET LOCAL session_replication_role = replica;
+INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at) SELECT last_value + 100 + n, n, 'retag', 'ahead', 'retag ahead', jsonb_build_object('n', n), now() FROM cqrs_es.events_global_position_seq, generate_series(1, 3) n;
+COMMIT;
+SET client_min_messages = error;
+SELECT cqrs_es.define_tags('retag ahead', 'ahead') IS NULL AS x \gset
+SET client_min_messages = warning;
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.read_matching('[{"tags": ["ahead"]}]')$$), '55000', 'events ahead of the sequence lack their tags');
+CALL cqrs_es.retag('retag ahead', 2);
+SELECT results_eq($$SELECT (payload ->> 'n')::int FROM cqrs_es.read_matching('[{"tags": ["ahead"]}]')$$, 'VALUES (1), (2), (3)', '... which they get');
+-- and those that the transaction itself has restored, having drawn before
+BEGIN;
+SELECT cqrs_es.append_event('retag', 'a', 'retag drawn', '{}') IS NULL AS x \gset
+SET LOCAL session_replication_role = replica;
+INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at) SELECT last_value + 100, 1, 'retag', 'own', 'retag own', '{}', now() FROM cqrs_es.events_global_position_seq;
+SET LOCAL client_min_messages = error;
+SELECT cqrs_es.define_tags('retag own', 'own one') IS NULL AS x \gset
+COMMIT;
+CALL cqrs_es.retag('retag own');
+SELECT results_eq($$SELECT aggregate_id COLLATE "default" FROM cqrs_es.read_matching('[{"tags": ["own one"]}]')$$, $$VALUES ('own')$$, '... also in the transaction that defines the tags');
+SELECT results_eq($$SELECT is_complete FROM cqrs_es.tag_definitions WHERE event_type = 'retag own'$$, 'VALUES (true)', '... then it is complete');
 
 -- leave nothing behind
 SELECT cqrs_es.drop_tags(event_type) FROM cqrs_es.tag_definitions WHERE event_type LIKE 'retag %' \g /dev/null
