@@ -36,10 +36,15 @@
 #include "tag/event_tags.h"
 #include "tag/tag_definition.h"
 
-/* A definition that is locked, and how far its history has its tags. */
+/*
+ * A definition that is locked, and how far its history has its tags.  All of it is of the locked
+ * row: for a moment after a commit others' registries may still show what was there before.
+ */
 typedef struct History
 {
 	text	   *event_type;
+	int			ntemplates;
+	TagTemplate *templates;
 	int64		history_to;
 	int64		retagged_to;
 	bool		is_complete;
@@ -52,8 +57,9 @@ static void require_defined(const text *event_type);
 static bool tag_portion(const text *event_type, int32 portion);
 static bool lock_history(const text *event_type, History *history);
 static void tag_events(History *history, int32 portion);
-static void tag_event(EventTagWriter *writer, const TagDefinition *definition, const QueryRow *row);
-static TagList *lacking_tags(const TagDefinition *definition, const Event *event, Jsonb *payload);
+static void parse_templates(ArrayType *templates, History *history);
+static void tag_event(EventTagWriter *writer, const History *history, const QueryRow *row);
+static TagList *lacking_tags(const History *history, const Event *event, Jsonb *payload);
 static void remember(const History *history);
 
 /* SQL: CALL retag(event_type, portion) */
@@ -126,7 +132,7 @@ static bool
 lock_history(const text *event_type, History *history)
 {
 	static InternalQuery query = {
-		.sql = "SELECT event_type, history_to, retagged_to FROM cqrs_es.tag_definitions"
+		.sql = "SELECT event_type, templates, history_to, retagged_to FROM cqrs_es.tag_definitions"
 		" WHERE NOT is_complete AND (event_type OPERATOR(pg_catalog.=) $1 OR $1 IS NULL)"
 		" ORDER BY event_type LIMIT 1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
@@ -146,10 +152,24 @@ lock_history(const text *event_type, History *history)
 		history->history_to = DatumGetInt64(InternalQueryDatum(&row, "history_to", NULL));
 		history->retagged_to = DatumGetInt64(InternalQueryDatum(&row, "retagged_to", NULL));
 		history->is_complete = false;
+		parse_templates(DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL)), history);
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
 	return found;
+}
+
+static void
+parse_templates(ArrayType *templates, History *history)
+{
+	Datum	   *datums;
+	int			i;
+
+	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL,
+					  &history->ntemplates);
+	history->templates = palloc(Max(history->ntemplates, 1) * sizeof(TagTemplate));
+	for (i = 0; i < history->ntemplates; i++)
+		TagTemplateParse(&history->templates[i], DatumGetTextPP(datums[i]));
 }
 
 /* Give the next events their tags, and take the history forward. */
@@ -167,7 +187,6 @@ tag_events(History *history, int32 portion)
 		PointerGetDatum(history->event_type), Int64GetDatum(history->retagged_to),
 		Int64GetDatum(history->history_to), Int64GetDatum(portion)
 	};
-	const TagDefinition *definition;
 	EventTagWriter *writer;
 	RoleSwitch	saved;
 	uint64		n;
@@ -177,17 +196,12 @@ tag_events(History *history, int32 portion)
 	saved = RoleSwitchToOwner("events");
 	n = InternalQueryRead(&query, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
-	/* behind the lock on its row, which nobody can change */
-	definition = TagDefinitionOf(history->event_type);
-	if (definition == NULL)
-		elog(ERROR, "tags of event type \"%s\" are locked and not defined",
-			 text_to_cstring(history->event_type));
 	writer = EventTagsWriterOpen();
 	for (i = 0; i < n; i++)
 	{
 		QueryRow	row = InternalQueryRow(i);
 
-		tag_event(writer, definition, &row);
+		tag_event(writer, history, &row);
 		if (i == n - 1)
 			history->retagged_to = DatumGetInt64(InternalQueryDatum(&row, "global_position", NULL));
 	}
@@ -201,7 +215,7 @@ tag_events(History *history, int32 portion)
 }
 
 static void
-tag_event(EventTagWriter *writer, const TagDefinition *definition, const QueryRow *row)
+tag_event(EventTagWriter *writer, const History *history, const QueryRow *row)
 {
 	Event	   *event = palloc0(sizeof(Event));
 
@@ -209,13 +223,13 @@ tag_event(EventTagWriter *writer, const TagDefinition *definition, const QueryRo
 	event->values[EVENT_TENANT_ID] = PointerGetDatum(InternalQueryTextCopy(row, "tenant_id"));
 	event->values[EVENT_EVENT_TYPE] = PointerGetDatum(InternalQueryTextCopy(row, "event_type"));
 	EventTagsWriterAdd(writer, event,
-					   lacking_tags(definition, event,
+					   lacking_tags(history, event,
 									DatumGetJsonbP(InternalQueryDatum(row, "payload", NULL))));
 }
 
 /* What is defined for the event, and not written; in its last state, of whatever snapshot we are. */
 static TagList *
-lacking_tags(const TagDefinition *definition, const Event *event, Jsonb *payload)
+lacking_tags(const History *history, const Event *event, Jsonb *payload)
 {
 	char	   *of = psprintf("the event of type \"%s\" at position %lld",
 							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
@@ -234,8 +248,8 @@ lacking_tags(const TagDefinition *definition, const Event *event, Jsonb *payload
 	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &n);
 	for (i = 0; i < n; i++)
 		TagListAdd(&there, DatumGetTextPP(datums[i]));
-	for (i = 0; i < definition->ntemplates; i++)
-		TagTemplateApply(&definition->templates[i], payload, &defined, of);
+	for (i = 0; i < history->ntemplates; i++)
+		TagTemplateApply(&history->templates[i], payload, &defined, of);
 	for (i = 0; i < defined.n; i++)
 		if (!TagListHas(&there, defined.tags[i]))
 			TagListAdd(lacking, defined.tags[i]);
