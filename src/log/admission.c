@@ -289,7 +289,8 @@ admit_restored(Relation rel, NewRow *row)
 /*
  * Lock the tags of the row.  True when its position must be drawn anew: it was drawn, by
  * the column's default, before we had all of these locks, so readers of the tags need not have
- * waited for us.
+ * waited for us; or before a trigger of users has read the log, which then must not get an
+ * event, whatever its tags, below what was read.
  */
 static bool
 lock_tags(Relation rel, const NewRow *row, uint64 drawn_in)
@@ -299,7 +300,8 @@ lock_tags(Relation rel, const NewRow *row, uint64 drawn_in)
 
 	for (column = 0; column < EVENT_NCOLUMNS; column++)
 		event.values[column] = row->columns[column].value;
-	return TaggingAdmit(rel, &event) && drawn_in != PositionEpoch();
+	TaggingAdmit(rel, &event);
+	return drawn_in != PositionEpoch();
 }
 
 /*

@@ -248,8 +248,9 @@ PositionTake(int64 position, uint64 *drawn_in)
 
 /*
  * This backend has got a lock that must be held before the position of certain rows is
- * drawn (tag_slot.c).  Of all such locks that it holds, those before were there when a
- * position of the present epoch was drawn: none has been got since.
+ * drawn (tag_slot.c), or is about to look at the log to decide by it (matching.c): a row
+ * that it inserts later must not be below what it has seen.  When a position of the present
+ * epoch was drawn, all such locks that are held were there, and all that was seen had been.
  */
 void
 PositionBeginEpoch(void)

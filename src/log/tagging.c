@@ -35,10 +35,11 @@ TaggingWrite(const Tagging *tagging, bool by_triggers)
 		tagger->write(tagging, by_triggers);
 }
 
-bool
+void
 TaggingAdmit(Relation rel, const Event *event)
 {
-	return tagger && tagger->admit(rel, event);
+	if (tagger)
+		tagger->admit(rel, event);
 }
 
 void

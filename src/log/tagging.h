@@ -35,10 +35,9 @@ typedef struct Tagger
 
 	/*
 	 * The same as `begin` for a row that is about to be inserted into a table; sequence
-	 * and time may be lacking.  True when what is locked must be so before the position
-	 * is drawn.
+	 * and time may be lacking.
 	 */
-	bool		(*admit) (Relation rel, const Event *event);
+	void		(*admit) (Relation rel, const Event *event);
 
 	/* That row has been admitted, at this position; triggers of users may follow. */
 	void		(*admitted) (Relation rel, int64 position);
@@ -51,7 +50,7 @@ extern void TaggingSetTagger(const Tagger *by);
 extern Tagging *TaggingBegin(const AppendRequest *requests, int nrequests,
 							 const struct TagSlotSet *asks);
 extern void TaggingWrite(const Tagging *tagging, bool by_triggers);
-extern bool TaggingAdmit(Relation rel, const Event *event);
+extern void TaggingAdmit(Relation rel, const Event *event);
 extern void TaggingAdmitted(Relation rel, int64 position);
 extern void TaggingRowWritten(Relation rel, const Event *event);
 

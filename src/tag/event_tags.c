@@ -120,9 +120,9 @@ static Tagging *tag_requests(const AppendRequest *requests, int nrequests,
 							 const TagSlotSet *asks);
 static void collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set);
 static void write_tags(const Tagging *tagging, bool by_triggers);
-static bool lock_row(const Event *event);
+static void lock_row(const Event *event);
 static void tag_row(Relation rel, const Event *event);
-static bool admit(Relation rel, const Event *event);
+static void admit(Relation rel, const Event *event);
 static void admitted(Relation rel, int64 position);
 static void row_written(Relation rel, const Event *event);
 
@@ -333,25 +333,23 @@ write_tags(const Tagging *tagging, bool by_triggers)
  *-------------------------------------------------------------------------
  */
 
-/* Of Tagger: lock the slots of a row that is about to be inserted; has it any? */
-static bool
+/* Of Tagger: lock the slots of a row that is about to be inserted. */
+static void
 admit(Relation rel, const Event *event)
 {
-	return TagDefinitionIsAny() && lock_row(event);
+	if (TagDefinitionIsAny())
+		lock_row(event);
 }
 
-static bool
+static void
 lock_row(const Event *event)
 {
 	TaggedEvent tagged;
 	TagSlotSet	set = {{0}, {0}};
-	bool		has_slots;
 
-	has_slots = collect(&tagged, event, NULL, &set);
+	(void) collect(&tagged, event, NULL, &set);
 	admitted_slots = hash_slots(&set);
-	if (has_slots)
-		TagSlotsAcquire(&set);
-	return has_slots;
+	TagSlotsAcquire(&set);
 }
 
 /* Of Tagger: remember the slots of the row that was admitted, if it may be changed yet. */

@@ -80,6 +80,7 @@ MatchConditionLockLog(void)
 				 errmsg("a condition on every event must come before anything is appended"),
 				 errdetail("This transaction has appended, or has tried to: two such would wait for each other."),
 				 errhint("Append all in one call, or name types and tags in the query.")));
+	PositionBeginEpoch();
 	HorizonAwaitWriters();
 	do
 	{

@@ -33,7 +33,10 @@
  * a log that is replicated from elsewhere; there the settled position takes the place of
  * the last one drawn, and nobody is waited for.
  *
- * A transaction's own events count: it decides by them, too.
+ * A transaction's own events count: it decides by them, too.  One whose position is drawn and
+ * which is not in the log yet (its INSERT's other trigger is who reads) would be missed: so
+ * before 1 another epoch of positions begins, and that row gets a position above what was read
+ * (position.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -197,9 +200,11 @@ is_judged_elsewhere(int64 number)
 MatchingPoint
 MatchingAwait(const TagQuery *query, const text *tenant_id)
 {
-	int64		last = HorizonLastDrawn();
+	int64		last;
 	MatchingPoint point;
 
+	PositionBeginEpoch();
+	last = HorizonLastDrawn();
 	if (is_judged_elsewhere(last))
 	{
 		point.position = HorizonSettled(HorizonDeadline());

@@ -15,7 +15,9 @@
  * rolled back gives back what was taken in it, as it does with its events.  So what is
  * held is asked of the lock manager, and never remembered; but each lock that is
  * new to this backend begins another epoch of positions (position.c), which tells a
- * position that was drawn before from one that was drawn under it.  And each taker
+ * position that was drawn before from one that was drawn under it.  So does asking, also for
+ * what is held already: an event of our own whose position was drawn before it belongs behind
+ * what is decided now.  And each taker
  * takes anew what the transaction has already: then the lock lasts as long as the
  * (sub)transaction that needs it, whoever had it first.  (Where that is ShareRowExclusiveLock
  * it takes this again, whatever it wants: no other would be one more.)
@@ -59,6 +61,7 @@ typedef enum SlotKind
 
 static int	slot_of(SlotKind kind, const text *tenant_id, const text *name);
 static uint64 hash_text(const text *value, uint64 seed);
+static bool asks_anything(const TagSlotSet *set);
 static int	acquire(const TagSlotSet *set, bool wait);
 static void give_back(const TagSlotSet *set, int end);
 static bool has_already(int slot);
@@ -103,8 +106,11 @@ hash_text(const text *value, uint64 seed)
 void
 TagSlotsAcquire(const TagSlotSet *set)
 {
-	int			busy = acquire(set, false);
+	int			busy;
 
+	if (asks_anything(set))
+		PositionBeginEpoch();
+	busy = acquire(set, false);
 	if (busy == TAG_SLOTS)
 		return;
 	give_back(set, busy);
@@ -150,6 +156,17 @@ void
 TagSlotsAwaitHolders(const TagSlotSet *set)
 {
 	await_holders(set, false);
+}
+
+static bool
+asks_anything(const TagSlotSet *set)
+{
+	int			word;
+
+	for (word = 0; word < TAG_SLOT_WORDS; word++)
+		if (set->asks[word] != 0)
+			return true;
+	return false;
 }
 
 /* Lock one slot after the other; the first that is busy unless to `wait`, or TAG_SLOTS. */

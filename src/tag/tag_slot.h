@@ -44,7 +44,8 @@ TagSlotSetAddAsks(TagSlotSet *set, int slot)
  * RowExclusiveLock, asks in ShareLock, both in ShareRowExclusiveLock.  Behind
  * RowExclusiveLock on the log, before any stream is looked at and before a position is
  * drawn.  Where one is busy, waits for those who hold slots of the set now before it
- * queues, and has none of the set meanwhile.  Whoever asks takes its snapshot after this.
+ * queues, and has none of the set meanwhile.  Whoever asks takes its snapshot after this;
+ * rows whose position was drawn before get another one.
  * Raises 40P01, 55P03, 57014, 53200.
  */
 extern void TagSlotsAcquire(const TagSlotSet *set);

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The slots that are held for tags, and when a position is drawn anew because of them.
 BEGIN;
-SELECT plan(19);
+SELECT plan(25);
 SELECT cqrs_es.define_tags('tagged', 'a:{/a}') IS NULL AS x \gset
 SELECT cqrs_es.define_tags('known') IS NULL AS x \gset
 CREATE FUNCTION pg_temp.slots() RETURNS bigint LANGUAGE sql AS $$
@@ -64,6 +64,33 @@ BEGIN
 END $$;
 SELECT is(pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('event_tags', 'first', 'tagged late', '{}'), ('event_tags', 'second', 'other', pg_temp.defines())$$, '{state,message}'),
 	'{09000,"the tags of an event have changed after it was admitted"}', 'tags are not defined by the statement that inserts');
+-- a trigger that comes before ours, and reads or decides when the position of the row is drawn: the row comes behind that
+CREATE FUNCTION pg_temp.decides() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE NEW.payload ->> 'run';
+	RETURN NEW;
+END $$;
+CREATE TRIGGER aa_early BEFORE INSERT ON cqrs_es.events FOR EACH ROW WHEN (NEW.payload ? 'run') EXECUTE FUNCTION pg_temp.decides();
+CREATE FUNCTION pg_temp.is_behind(id text, type text, run text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE first bigint; second bigint; before bigint;
+BEGIN
+	SELECT last_value INTO before FROM cqrs_es.events_global_position_seq;
+	INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload)
+		VALUES ('event_tags', id, type, '{"a": "held"}'), ('event_tags', id, type, jsonb_build_object('a', 'held', 'run', run));
+	SELECT max(global_position) INTO second FROM cqrs_es.events WHERE aggregate_type = 'event_tags' AND aggregate_id = id;
+	RETURN second = (SELECT last_value FROM cqrs_es.events_global_position_seq) AND second = before + 3 + (SELECT count(*) FROM cqrs_es.events WHERE aggregate_id = id || ' decision');
+END $$;
+SELECT pg_temp.drawn('tagged', 'held') IS NULL AS x \gset
+SELECT ok(pg_temp.is_behind('nothing', 'tagged', 'SELECT') IS FALSE, 'a position stays when nothing was read');
+SELECT ok(pg_temp.is_behind('read', 'tagged', $$SELECT cqrs_es.read_matching('[{"tags": ["a:held"]}]')$$), 'it is drawn anew when its tag was read meanwhile');
+SELECT ok(pg_temp.is_behind('read all', 'plain', $$SELECT cqrs_es.read_matching('[{}]')$$), '... or everything');
+\set decision 'SELECT cqrs_es.append_to_streams(''[{"aggregate_type": "event_tags", "aggregate_id": "%s decision", "type": "tagged", "payload": {"a": "held"}}]'', ''[{"tags": ["a:held"]}]'', (SELECT max(global_position) FROM cqrs_es.event_tags WHERE tag = ''a:held''))'
+SELECT pg_temp.state_of(format(:'decision', 'first')) IS NULL AS x \gset
+SELECT is(pg_temp.state_of(format(:'decision', 'second')), 'none', 'the slots of a decision are held, to decide again');
+SELECT ok(pg_temp.is_behind('decides', 'tagged', format(:'decision', 'decides')), 'a row whose trigger decides on its tag comes behind the decision');
+SELECT cqrs_es.create_boundary('event_tags early', '[{"tags": ["a:held"]}]', snapshot_every => 1) IS NULL AS x \gset
+SELECT ok(pg_temp.is_behind('state', 'tagged', $$SELECT cqrs_es.boundary_state('event_tags early', '{}')$$), '... or reads the state of a boundary');
+DROP TRIGGER aa_early ON cqrs_es.events;
 -- rows that are kept out
 SELECT lives_ok($$INSERT INTO cqrs_es.events (sequence, aggregate_type, aggregate_id, event_type, payload) SELECT 1, 'event_tags', 'drawn', 'tagged', '{"a": "x"}' ON CONFLICT DO NOTHING$$, 'a row that is kept out has no tags');
 SELECT * FROM finish();
