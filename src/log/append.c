@@ -177,12 +177,11 @@ AppendEvents(AppendRequest *append, AppendResult *result)
  * Append all events of the call or none, and let projections and snapshots follow.
  * Fills in the events and the results.  Returns the number of requests, or which of
  * them failed its version check: that stream is at the version of its result then, and
- * what was written before it in another stream is undone by the error that the caller has
- * to raise.  (Nothing was, of a single one.)  Takes RowExclusiveLock on the log, and behind it
+ * nothing was written.  (When another stream was, before, the conflict is raised here: QE001.)  Takes RowExclusiveLock on the log, and behind it
  * the locks of the events' tags and of the condition (kept to the end of the
  * transaction, as by INSERT).
  *
- * Behind ReadOnlyPrevent.  Raises QE002 (event id used with other content), 40001 (above
+ * Behind ReadOnlyPrevent.  Raises QE001 (see above), QE002 (event id used with other content), 40001 (above
  * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
  * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
  * trigger of users kept it out), QE502 (nothing to make a tag of), 40P01, and whatever the
@@ -232,6 +231,11 @@ AppendToStreams(AppendCall *call)
 		if (fails)
 			call->condition->report(call->condition);
 		conflict = prepare_streams(call, streams, done);
+		/* nobody is to be told of what was written before */
+		if (conflict < n && done > 0)
+			AppendReportConflict(&call->requests[conflict].key,
+								 call->requests[conflict].expected_version,
+								 call->results[conflict].version);
 		if (conflict < n)
 			break;
 		if (done == 0)
