@@ -94,6 +94,17 @@ RoleSwitchToOwner(const char *relname)
 	return RoleSwitchTo(owner, "pg_catalog, pg_temp");
 }
 
+/*
+ * From now on until RoleSwitchBack a statement from which policies would hide rows fails
+ * (42501), those of a table whose owner they are forced on as well.  For who must see all.
+ */
+void
+RoleSwitchRequireAllRows(void)
+{
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* Settings that were changed meanwhile, by whatever means, are the caller's again. */
 void
 RoleSwitchBack(const RoleSwitch *saved)

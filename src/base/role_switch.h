@@ -21,6 +21,7 @@ extern void RoleSwitchInit(void);
 extern RoleSwitch RoleSwitchTo(Oid role, const char *search_path);
 extern RoleSwitch RoleSwitchStay(void);
 extern RoleSwitch RoleSwitchToOwner(const char *relname);
+extern void RoleSwitchRequireAllRows(void);
 extern void RoleSwitchBack(const RoleSwitch *saved);
 extern void RoleSwitchNoteDefiner(Oid role);
 extern bool RoleSwitchIsDefiner(void);

@@ -30,7 +30,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -297,8 +296,7 @@ ReadModelsEmpty(const Oid *read_models, int n, const Definer *owner, const char 
 
 	SPI_connect();
 	saved = DefinerSwitchRole(owner->role, owner->search_path);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	RoleSwitchRequireAllRows();
 	rc = SPI_execute(sql.data, false, 0);
 	if (rc < 0)
 		elog(ERROR, "unexpected result of \"%s\": %s", sql.data, SPI_result_code_string(rc));

@@ -194,6 +194,7 @@ tag_events(History *history, int32 portion)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
+	RoleSwitchRequireAllRows();
 	n = InternalQueryRead(&query, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	writer = EventTagsWriterOpen();

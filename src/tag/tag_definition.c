@@ -217,7 +217,8 @@ settled_part(void)
 
 /*
  * Has the log events of the type between two positions, of any tenant?  In the newest
- * snapshot.  `at_end`: these are likely to be few.
+ * snapshot.  `at_end`: these are likely to be few.  42501 where row security is forced on an
+ * owner of the log who is not above it.
  */
 static bool
 has_events(const text *event_type, int64 after, int64 up_to, bool at_end)
@@ -240,6 +241,7 @@ has_events(const text *event_type, int64 after, int64 up_to, bool at_end)
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
+	RoleSwitchRequireAllRows();
 	n = InternalQueryRead(at_end ? &from_there : &anywhere, values, NULL, GetLatestSnapshot());
 	RoleSwitchBack(&saved);
 	SPI_finish();

@@ -2,7 +2,7 @@
 -- Which tags events get from their payload: templates, what refuses an event, and what is
 -- said of definitions themselves.
 BEGIN;
-SELECT plan(61);
+SELECT plan(63);
 
 -- The tags that an event with this payload gets by these templates.
 CREATE FUNCTION pg_temp.tags_of(payload jsonb, VARIADIC templates text[]) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -100,6 +100,21 @@ SELECT cqrs_es.define_tags('define_tags known', 'a', 'b') IS NULL AS x \gset
 SELECT cqrs_es.drop_tags('define_tags known') IS NULL AS x \gset
 SELECT (cqrs_es.append_event('define_tags', 'dropped', 'define_tags known', '{}')).global_position \gset
 SELECT is_empty(format('SELECT tag FROM cqrs_es.event_tags WHERE global_position = %s', :global_position), 'what is dropped gives no more tags');
+
+-- row security that is forced on an owner who is not above it: tags are of all tenants
+CREATE ROLE define_tags_owner;
+GRANT USAGE ON SCHEMA cqrs_es TO define_tags_owner;
+SELECT set_config('cqrs_es.tenant_id', 'define_tags tenant', true) IS NULL AS x \gset
+SELECT cqrs_es.append_event('define_tags', 'forced', 'define_tags forced', '{}') IS NULL AS x \gset
+SELECT set_config('cqrs_es.tenant_id', '', true) IS NULL AS x \gset
+SET LOCAL client_min_messages = error;
+ALTER TABLE cqrs_es.events FORCE ROW LEVEL SECURITY;
+ALTER TABLE cqrs_es.events OWNER TO define_tags_owner;
+SELECT is(pg_temp.error_of('SELECT cqrs_es.define_tags(''define_tags forced'', ''a'')', '{state,message}'), '{42501,"query would be affected by row-level security policy for table \"events\""}', 'an owner who would see one tenant''s events only defines no tags');
+ALTER ROLE define_tags_owner BYPASSRLS;
+SELECT cqrs_es.define_tags('define_tags forced', 'a') IS NULL AS x \gset
+SELECT results_eq($$SELECT is_complete FROM cqrs_es.tag_definitions WHERE event_type = 'define_tags forced'$$, 'VALUES (false)', '... and who is above it sees all');
+SET LOCAL client_min_messages = warning;
 
 SELECT * FROM finish();
 ROLLBACK;
