@@ -100,6 +100,7 @@ EventWriterDraw(EventWriter *writer, Event *event)
 	Relation	positions = writer->straight ?
 		open_index(writer, writer->table.position_index) : NULL;
 
+	CHECK_FOR_INTERRUPTS();
 	event->values[EVENT_GLOBAL_POSITION] = Int64GetDatum(PositionDraw(0, positions));
 	writer->drawn_in = PositionEpoch();
 }

@@ -207,6 +207,7 @@ EventTagsAddSlots(const AppendRequest *append, TagSlotSet *set)
 	{
 		TaggedEvent tagged;
 
+		CHECK_FOR_INTERRUPTS();
 		(void) collect(&tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
 	}
 }
@@ -256,6 +257,7 @@ collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set)
 	{
 		TaggedEvent *tagged = &tagging->events[tagging->n];
 
+		CHECK_FOR_INTERRUPTS();
 		(void) collect(tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
 		if (tagged->defined.n + tagged->given.n > 0)
 			tagging->n++;
@@ -279,10 +281,13 @@ collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *s
 	if (definition && definition->ntemplates > 0)
 	{
 		Jsonb	   *payload = DatumGetJsonbP(event->values[EVENT_PAYLOAD]);
-		char	   *of = psprintf("an event of type \"%s\"", text_to_cstring(event_type));
+		char	   *name = text_to_cstring(event_type);
+		char	   *of = psprintf("an event of type \"%s\"", name);
 
 		for (i = 0; i < definition->ntemplates; i++)
 			TagTemplateApply(&definition->templates[i], payload, &tagged->defined, of);
+		pfree(of);
+		pfree(name);
 	}
 	if (given)
 	{
@@ -293,6 +298,7 @@ collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *s
 		for (i = 0; i < n; i++)
 			if (!TagListHas(&tagged->defined, DatumGetTextPP(datums[i])))
 				TagListAdd(&tagged->given, DatumGetTextPP(datums[i]));
+		pfree(datums);
 	}
 	if (tagged->defined.n + tagged->given.n > TAG_LIST_MAX)
 		TagListReportTooMany();

@@ -38,6 +38,8 @@ static void split_pointer(TagTemplatePart *part);
 static char *unescape(TagTemplatePart *part, const char *begin, const char *end);
 pg_noreturn static void refuse_template(const char *source, const char *detail);
 static bool values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values);
+static void free_values(char **values, int nvalues);
+static void free_texts(const Texts *texts);
 static bool find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value);
 static JsonbValue *array_element(JsonbContainer *array, const char *key);
 static bool elements_of(JsonbContainer *array, int *nvalues, char ***values);
@@ -192,32 +194,60 @@ void
 TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags, const char *of)
 {
 	Texts		texts = {.n = 1,.texts = palloc(sizeof(StringInfoData))};
+	bool		has_value = true;
 	int			i;
 
 	initStringInfo(&texts.texts[0]);
-	for (i = 0; i < template->nparts; i++)
+	for (i = 0; i < template->nparts && has_value; i++)
 	{
 		const TagTemplatePart *part = &template->parts[i];
 		char	  **values = (char **) &part->literal;
 		int			nvalues = 1;
 
-		if (part->literal == NULL && !values_at(part, payload, &nvalues, &values))
-		{
-			if (!part->is_optional)
-				report_missing(template, part->pointer, of);
-			return;
-		}
-		append_to_all(&texts, values, nvalues);
+		if (part->literal == NULL)
+			has_value = values_at(part, payload, &nvalues, &values);
+		if (!has_value && !part->is_optional)
+			report_missing(template, part->pointer, of);
+		if (has_value)
+			append_to_all(&texts, values, nvalues);
+		if (part->literal == NULL)
+			free_values(values, nvalues);
 	}
-	add_tags(template, &texts, tags, of);
+	if (has_value)
+		add_tags(template, &texts, tags, of);
+	free_texts(&texts);
 }
 
-/* The values at the part's pointer as texts; false when there is none. */
+static void
+free_values(char **values, int nvalues)
+{
+	int			i;
+
+	for (i = 0; i < nvalues; i++)
+		if (values[i])
+			pfree(values[i]);
+	if (values)
+		pfree(values);
+}
+
+static void
+free_texts(const Texts *texts)
+{
+	int			i;
+
+	for (i = 0; i < texts->n; i++)
+		pfree(texts->texts[i].data);
+	pfree(texts->texts);
+}
+
+/* The values at the part's pointer as texts, to be freed in any case; false when there is none. */
 static bool
 values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values)
 {
 	JsonbValue	value = {.type = jbvNull};
 
+	*nvalues = 0;
+	*values = NULL;
 	if (!find_value(part, payload, &value))
 		return false;
 	if (value.type == jbvBinary)
@@ -250,6 +280,7 @@ find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value)
 		if (found == NULL)
 			return false;
 		*value = *found;
+		pfree(found);
 		container = value->type == jbvBinary ? value->val.binary.data : NULL;
 	}
 	return true;
@@ -272,12 +303,15 @@ elements_of(JsonbContainer *array, int *nvalues, char ***values)
 	int			i;
 
 	*nvalues = JsonContainerSize(array);
-	*values = palloc(Max(*nvalues, 1) * sizeof(char *));
 	if (*nvalues > TAG_LIST_MAX)
 		TagListReportTooMany();
+	*values = palloc0(Max(*nvalues, 1) * sizeof(char *));
 	for (i = 0; i < *nvalues; i++)
 	{
-		(*values)[i] = scalar_text(getIthJsonbValueFromContainer(array, i));
+		JsonbValue *element = getIthJsonbValueFromContainer(array, i);
+
+		(*values)[i] = scalar_text(element);
+		pfree(element);
 		if ((*values)[i] == NULL)
 			return false;
 	}
@@ -327,6 +361,7 @@ append_to_all(Texts *texts, char *const *values, int nvalues)
 			initStringInfo(one);
 			appendStringInfo(one, "%s%s", texts->texts[i].data, values[j]);
 		}
+	free_texts(texts);
 	*texts = longer;
 }
 

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Tags on every path into the log.
 BEGIN;
-SELECT plan(31);
+SELECT plan(32);
 CREATE FUNCTION pg_temp.tags(id text) RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', e.sequence, e.event_type, string_agg(t.tag, ' ' ORDER BY t.tag))
 	FROM cqrs_es.events AS e LEFT JOIN cqrs_es.event_tags AS t ON t.global_position = e.global_position AND t.tenant_id = e.tenant_id AND t.event_type = e.event_type
@@ -78,5 +78,19 @@ FROM (VALUES
 	('TRUNCATE of tags', 'QE004', $$TRUNCATE cqrs_es.event_tags$$)
 ) AS t (name, state, statement);
 SELECT is_empty($$SELECT FROM cqrs_es.events WHERE aggregate_type = 'event_tags' AND aggregate_id = 'bad'$$, 'nothing of that is in the log');
+-- what it takes in memory: the tags, and nothing that has led to them
+CREATE TABLE public.event_tags_memory (type text, used bigint);
+CREATE FUNCTION public.event_tags_measure(event cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF (event).sequence = 5000 THEN
+		INSERT INTO public.event_tags_memory SELECT (event).event_type, sum(used_bytes) FROM pg_backend_memory_contexts;
+	END IF;
+END $$;
+SELECT cqrs_es.define_tags('measured tagged', 'a:{/a}', 'b:{/a}', 'c:{/b}', 'd:{/b}:{/a}') IS NULL AS x \gset
+SELECT cqrs_es.create_projection('event_tags memory') IS NULL AS x \gset
+SELECT cqrs_es.define_handler('event_tags memory', type, 'public.event_tags_measure(cqrs_es.event)') FROM unnest('{measured tagged,measured plain}'::text[]) type \g /dev/null
+SELECT cqrs_es.append_events('event_tags', 'measured plain', (SELECT jsonb_agg('{"type": "measured plain", "payload": {"a": 1, "b": [1]}}'::jsonb) FROM generate_series(1, 5000))) IS NULL AS x \gset
+SELECT cqrs_es.append_events('event_tags', 'measured tagged', (SELECT jsonb_agg('{"type": "measured tagged", "payload": {"a": 1, "b": [1]}}'::jsonb) FROM generate_series(1, 5000))) IS NULL AS x \gset
+SELECT cmp_ok((SELECT sum(CASE type WHEN 'measured tagged' THEN used ELSE -used END) / 5000 FROM public.event_tags_memory), '<', 1500::numeric, 'four tags of an event take little memory');
 SELECT * FROM finish();
 ROLLBACK;
