@@ -36,13 +36,16 @@ LockHoldersAdd(LockHolders *holders, const LOCKTAG *tag, LOCKMODE mode)
 
 /*
  * Wait until all of them have ended, however long that takes; the server's deadlock
- * detector watches.  Raises 40P01, 55P03, 57014.
+ * detector watches.  They are nobody then, and what they took is freed.  Raises 40P01, 55P03, 57014.
  */
 void
-LockHoldersAwait(const LockHolders *holders)
+LockHoldersAwait(LockHolders *holders)
 {
 	int			i;
 
 	for (i = 0; i < holders->n; i++)
 		(void) VirtualXactLock(holders->vxids[i], true);
+	if (holders->vxids)
+		pfree(holders->vxids);
+	memset(holders, 0, sizeof(LockHolders));
 }

@@ -15,10 +15,11 @@ typedef struct LockHolders
 {
 	int			n;
 	int			size;
-	VirtualTransactionId *vxids;	/* palloc'd, as the first of them was added */
+	VirtualTransactionId *vxids;	/* palloc'd as the first of them was added, until
+									 * they are awaited */
 } LockHolders;
 
 extern void LockHoldersAdd(LockHolders *holders, const LOCKTAG *tag, LOCKMODE mode);
-extern void LockHoldersAwait(const LockHolders *holders);
+extern void LockHoldersAwait(LockHolders *holders);
 
 #endif							/* CQRS_ES_LOCK_HOLDERS_H */

@@ -195,10 +195,16 @@ cqrs_es_drop_tags(PG_FUNCTION_ARGS)
 	};
 	text	   *event_type = TextArgument(fcinfo->args[0], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		value = PointerGetDatum(event_type);
+	bool		is_dropped = false;
 
 	ReadOnlyPrevent(fcinfo);
-	lock_log();
-	if (!RegistryDrop(&row, &drop, &value))
+	/* for nothing nobody need be waited for */
+	if (RegistryHas(&row, &value, NULL))
+	{
+		lock_log();
+		is_dropped = RegistryDrop(&row, &drop, &value);
+	}
+	if (!is_dropped)
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[1]), ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("no tags are defined for event type \"%s\"",
 									   text_to_cstring(event_type)));

@@ -226,8 +226,6 @@ await_holders(const TagSlotSet *set, bool to_acquire)
 			LockHoldersAdd(&holders, &tag, to_acquire ? mode_of(set, slot) : ShareLock);
 	}
 	LockHoldersAwait(&holders);
-	if (holders.vxids)
-		pfree(holders.vxids);
 }
 
 /* The first slot of the set that is not below `from`; TAG_SLOTS when there is none. */

@@ -2,7 +2,9 @@
 -- Which tags events get from their payload: templates, what refuses an event, and what is
 -- said of definitions themselves.
 BEGIN;
-SELECT plan(63);
+SELECT plan(64);
+SELECT cqrs_es.drop_tags('define_tags none', true) IS NULL AS x \gset
+SELECT is_empty($$SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'cqrs_es.events'::regclass AND mode = 'ShareRowExclusiveLock'$$, 'to drop what is not there keeps nobody off the log');
 
 -- The tags that an event with this payload gets by these templates.
 CREATE FUNCTION pg_temp.tags_of(payload jsonb, VARIADIC templates text[]) RETURNS text[] LANGUAGE plpgsql AS $$
