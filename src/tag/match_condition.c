@@ -17,9 +17,9 @@
  * Above READ COMMITTED both is looked at, the transaction's snapshot, by which it has
  * decided, and the newest one: what only that shows is a serialization failure.
  *
- * Where policies of users hide events from the caller, they hide them from the
- * condition: it asks about what read_matching shows, else a failed condition could not be
- * read again.
+ * Where policies of users may hide events from the caller there is no condition: one that
+ * asked only about what they show would let two decide who do not see each other, and
+ * one that asked about all could not be read again when it has failed.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -41,6 +41,7 @@
 #include "tag/tag_search.h"
 
 static bool holds(AppendCondition *condition);
+static void require_sight(void);
 static bool find_match(MatchCondition *condition, bool newest);
 static void report_failed(AppendCondition *condition);
 
@@ -94,6 +95,7 @@ holds(AppendCondition *condition)
 {
 	MatchCondition *match = (MatchCondition *) condition;
 
+	require_sight();
 	if (match->query->everything)
 		MatchConditionLockLog();
 	TagQueryRequireDefined(match->query);
@@ -102,6 +104,18 @@ holds(AppendCondition *condition)
 	if (IsolationUsesXactSnapshot() && find_match(match, true))
 		MatchingReportMoved();
 	return true;
+}
+
+/* 42501 where policies of users may hide events that match; behind the log's lock they stay. */
+static void
+require_sight(void)
+{
+	if (EventsRowSecurity())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security of table \"%s\" may hide events that match the condition", "events"),
+				 errdetail("A condition is on all events that match."),
+				 errhint("Append without a condition, or as a role that is above the policies.")));
 }
 
 /* The first event that matches, in the newest snapshot, or in that of the isolation level. */

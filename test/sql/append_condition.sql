@@ -16,7 +16,7 @@ SELECT array_to_string(pg_temp.error_of(format($$SELECT cqrs_es.append_to_stream
 ROLLBACK;
 
 BEGIN;
-SELECT plan(47);
+SELECT plan(53);
 
 CREATE FUNCTION pg_temp.here() RETURNS bigint LANGUAGE sql AS 'SELECT coalesce(max(global_position), 0) FROM cqrs_es.events';
 CREATE FUNCTION pg_temp.try(query jsonb, after bigint DEFAULT 0, events jsonb DEFAULT '[{"type": "e"}]') RETURNS text LANGUAGE plpgsql AS $$
@@ -110,13 +110,29 @@ GRANT INSERT, SELECT ON cqrs_es.events TO condition_writer;
 GRANT SELECT ON cqrs_es.events TO condition_reader;
 SELECT is(pg_temp.state_of(format('SELECT pg_temp.as_role(%L, %L)', role, $$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e", "tags": ["x"]}]', '[{"tags": ["unseen"]}]')$$)), state, role)
 FROM (VALUES ('condition_writer', 'none'), ('condition_reader', '42501')) AS r (role, state);
+-- policies of users: nobody can append on condition that nothing came which he may not see. Nor can a reader of a part decide: what is shown is all he gets
+
 CREATE POLICY no_others ON cqrs_es.events AS RESTRICTIVE TO condition_writer USING (event_type <> 'Other');
-SET LOCAL role = condition_writer;
-SELECT pg_temp.state_of($$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["z"]}]')$$) AS hidden,
-	pg_temp.state_of($$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["y"]}]')$$) AS shown \gset
+CREATE FUNCTION pg_temp.as_writer(call text) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL role = condition_writer;
+	RETURN pg_temp.error_of(call, '{state,message,detail}');
+END $$;
+SELECT pg_temp.here() AS here \gset
+SELECT is(pg_temp.as_writer(format($$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e", "id": "00000000-0000-7000-8000-00000000000d"}]', %L)$$, query)),
+	ARRAY['42501', 'row security of table "events" may hide events that match the condition', 'A condition is on all events that match.'], 'where policies of users may hide events, no condition: ' || query)
+FROM (VALUES (1, '[{"tags": ["z"]}]'), (2, '[{"tags": ["y"]}]'), (3, '[{"types": ["Known"]}]'), (4, '[{"tags": ["unseen"]}]')) AS q (n, query) ORDER BY n;
 RESET role;
-SELECT is(:'hidden'::text, 'none', 'what a policy of users hides from the caller is not what fails the condition');
-SELECT is(:'shown'::text, 'QE005', 'what it shows is');
+SELECT is(pg_temp.here(), :here::bigint, 'and nothing was written');
+SET LOCAL role = condition_writer;
+SELECT count(*) AS seen FROM cqrs_es.read_matching('[{"tags": ["y"]}]') \gset
+SELECT pg_temp.state_of($$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e"}, {"type": "e", "tags": ["y"]}]')$$) AS plain \gset
+RESET role;
+SELECT is(:'seen'::int, 1, 'read_matching shows what the policies show');
+SELECT is(:'plain'::text, 'none', 'without a condition it may append');
+ALTER ROLE condition_writer BYPASSRLS;
+SELECT is((pg_temp.as_writer($$SELECT * FROM cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["z"]}]')$$))[1], 'QE005', 'who is above the policies may set conditions');
+RESET role;
 
 SELECT * FROM finish();
 ROLLBACK;
