@@ -25,6 +25,9 @@
  * A command that is sent again with its id is found by a tag of the first and of the last
  * of its events, in whatever stream they are.  Beside the first it waits for the slot of
  * that tag.  The last of the two says where its events end: so the answer is the same.
+ * Other events may have such a tag, by a template or as it was given to them.  What they lack is
+ * what a command writes into the metadata of its events.  They do not hide that it was executed; and
+ * where there are only such, it is refused, since what they mean by it is not known.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -317,37 +320,40 @@ require_unmoved(const CommandRun *run, const TagQuery *query, int64 after_positi
 
 /*
  * Did the log get this command's events already?  Then their result, with the state as it was
- * after them.  QE002 when they are another command's that had the same id.
+ * after them.  QE002 when there are only events of another command that had the same id, or of
+ * none.
  */
 static bool
 find_repetition(const Command *command, CommandRun *run, Snapshot snapshot)
 {
 	TagSearch  *search;
 	Event		event;
-	bool		found;
-	bool		fits = true;
+	int64		position = 0;	/* of the last that has the tag */
 
 	if (command->id_query == NULL)
 		return false;
 	search = TagSearchBegin(command->id_query, run->fold.key.tenant_id, 0, PG_INT64_MAX,
 							BackwardScanDirection, snapshot);
-	found = TagSearchNext(search, &event);
-	if (found)
+	run->global_position = 0;
+	while (run->global_position == 0 && TagSearchNext(search, &event))
 	{
-		run->global_position = EventGlobalPosition(&event);
-		fits = CommandIdFits(&command->identity, DatumGetJsonbP(event.values[EVENT_METADATA]));
+		if (position == 0)
+			position = EventGlobalPosition(&event);
+		if (CommandIdIsOf(&command->identity, DatumGetJsonbP(event.values[EVENT_METADATA])))
+			run->global_position = EventGlobalPosition(&event);
 	}
 	TagSearchEnd(search);
-	if (!fits)
+	if (position > 0 && run->global_position == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EVENT_ID_CONFLICT),
 				 errmsg("command id %s is already used", EventIdText(&command->identity.id)),
-				 errdetail("The event at position %lld followed from a command with this id, and with another boundary, type or payload.",
-						   (long long) run->global_position),
-				 errhint("A retry must repeat the same command; a new command needs a new id.")));
-	if (found)
-		BoundaryFoldBegin(&run->fold, run->boundary, run->global_position, snapshot);
-	return found;
+				 errdetail("The event at position %lld has tag \"%s\", and did not follow from this command with the same boundary, type and payload.",
+						   (long long) position, text_to_cstring(command->id_tag)),
+				 errhint("A retry must repeat the same command; a new command needs a new id. Tags that begin with \"command:\" are for these ids.")));
+	if (run->global_position == 0)
+		return false;
+	BoundaryFoldBegin(&run->fold, run->boundary, run->global_position, snapshot);
+	return true;
 }
 
 /* Append what was decided, and fold what of it matches. */

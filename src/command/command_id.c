@@ -57,6 +57,7 @@ static void put_string(JsonbParseState **state, const char *key, const char *val
 static void put_digest(JsonbParseState **state, const CommandIdentity *identity);
 static void make_digest(const text *type, Jsonb *payload, char *digest);
 static void append_canonical(StringInfo text, JsonbContainer *json);
+static bool fits(const CommandIdentity *identity, Jsonb *metadata);
 static bool is_string(JsonbContainer *object, const char *key, const char *value);
 pg_noreturn static void report_other_command(const CommandIdentity *identity, int64 sequence);
 
@@ -261,7 +262,7 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 			version = EventSequence(&event);
 			*global_position = EventGlobalPosition(&event);
 
-			if (!CommandIdFits(identity, metadata))
+			if (!fits(identity, metadata))
 				report_other_command(identity, version);
 		}
 		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
@@ -274,11 +275,22 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 }
 
 /*
+ * Did an event with this metadata follow from this very command, whose id was given?  Nobody but
+ * who executes commands writes their digests.
+ */
+bool
+CommandIdIsOf(const CommandIdentity *identity, Jsonb *metadata)
+{
+	return is_string(&metadata->root, "command_id", EventIdText(&identity->id)) &&
+		is_string(&metadata->root, "command_digest", identity->digest);
+}
+
+/*
  * An event with this metadata followed from a command with the same id: was it the same
  * command?  One that was written without a digest is taken at its word.
  */
-bool
-CommandIdFits(const CommandIdentity *identity, Jsonb *metadata)
+static bool
+fits(const CommandIdentity *identity, Jsonb *metadata)
 {
 	return getKeyJsonValueFromContainer(&metadata->root, "command_digest",
 										strlen("command_digest"), NULL) == NULL ||

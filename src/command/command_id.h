@@ -32,7 +32,7 @@ extern void CommandIdSet(CommandIdentity *identity, NullableDatum id, const Stre
 						 const text *type, Jsonb *payload);
 extern Jsonb *CommandIdMetadata(const CommandIdentity *identity, Jsonb *metadata);
 extern Jsonb *CommandIdStamp(const CommandIdentity *identity);
-extern bool CommandIdFits(const CommandIdentity *identity, Jsonb *metadata);
+extern bool CommandIdIsOf(const CommandIdentity *identity, Jsonb *metadata);
 extern int64 CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 						   int64 *global_position);
 extern void CommandIdHold(CommandIdentity *identity, bool wait);

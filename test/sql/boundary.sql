@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Boundaries: declared, decided on, sent again, and who may do what.
 BEGIN;
-SELECT plan(107);
+SELECT plan(114);
 
 -- what other files have left is none of ours
 SELECT coalesce(max(global_position), 0) AS start FROM cqrs_es.events \gset
@@ -155,6 +155,29 @@ SELECT cqrs_es.create_boundary('other', :'query') IS NULL AS x \gset
 SELECT cqrs_es.define_command('other', 'Two', $$'{"type": "Never", "payload": {}}'::jsonb$$) IS NULL AS x \gset
 SELECT throws_ok(format('SELECT cqrs_es.execute_boundary(%L, %L, %L, command_id => %L)', 'other', 'Two', '{"course": "c2", "student": "s5"}', :'id'), 'QE002', NULL, '... or boundary');
 SELECT throws_ok(format('SELECT cqrs_es.execute_boundary(%L, %L, %L, command_id => %L)', 'enrol', 'Two', '{"course": "other", "student": "other"}', :'id'), 'QE002', NULL, 'it counts across all streams');
+
+-- the tag alone is no trace of a command: events may have it by a template, or be given it
+
+SELECT cqrs_es.define_tags('Caused', 'command:{/cause}') IS NULL AS x \gset
+SELECT cqrs_es.append_event('other', 'y', 'Caused', format('{"cause": "%s"}', :'id')::jsonb) IS NULL AS x \gset
+SELECT results_eq(format('SELECT * FROM cqrs_es.execute_boundary(%L, %L, %L, command_id => %L)', 'enrol', 'Two', '{"course": "c2", "student": "s5"}', :'id'),
+	format('VALUES (%s::bigint, %L::jsonb)', :'first_position', :'first_state'), 'sent again when another event has its tag by now, it gives the first result');
+SELECT throws_ok(format('SELECT cqrs_es.execute_boundary(%L, %L, %L, command_id => %L)', 'enrol', 'Two', '{"course": "c2", "student": "s6"}', :'id'), 'QE002', 'command id ' || :'id' || ' is already used', '... and another command with its id is refused');
+\set strange '0192f0c1-2f7a-7cc0-8c3b-5d5f4e1a0002'
+\set given '0192f0c1-2f7a-7cc0-8c3b-5d5f4e1a0003'
+\set claimed '0192f0c1-2f7a-7cc0-8c3b-5d5f4e1a0004'
+SELECT cqrs_es.append_event('other', 'y', 'Caused', format('{"cause": "%s"}', :'strange')::jsonb) AS strange_result,
+	cqrs_es.append_event('other', 'y', 'Noted', '{}', tags => ARRAY['command:' || :'given']) AS given_result,
+	cqrs_es.append_event('other', 'y', 'Noted', '{}', tags => ARRAY['command:' || :'claimed'], metadata => jsonb_build_object('command_id', :'claimed')) AS claimed_result \gset
+CREATE TEMP TABLE before AS SELECT max(global_position) AS last FROM cqrs_es.events;
+SELECT is(pg_temp.error_of(format('SELECT cqrs_es.execute_boundary(%L, %L, %L, command_id => %L)', 'enrol', 'Two', '{"course": "c2", "student": "s5"}', id), '{state,message,detail,hint}'),
+	ARRAY['QE002', 'command id ' || id || ' is already used',
+	(SELECT 'The event at position ' || global_position || ' has tag "' || tag || '", and did not follow from this command with the same boundary, type and payload.' FROM cqrs_es.event_tags WHERE tag = 'command:' || id),
+	'A retry must repeat the same command; a new command needs a new id. Tags that begin with "command:" are for these ids.'], 'a command is not taken to be done because of an event with its tag: ' || why)
+FROM (VALUES (1, :'strange', 'by a template'), (2, :'given', 'given'), (3, :'claimed', 'with the id of a command, too')) AS t (n, id, why) ORDER BY n;
+SELECT is((SELECT max(global_position) FROM cqrs_es.events), last, '... nor done again') FROM before;
+SELECT cqrs_es.drop_tags('Caused') IS NULL AS x \gset
+SELECT is((SELECT count(*)::int FROM cqrs_es.event_tags WHERE tag = 'command:' || :'id'), 3, '... whatever has the tag');
 
 -- rights
 
