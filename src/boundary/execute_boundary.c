@@ -362,7 +362,7 @@ append_events(CommandRun *run)
 {
 	MatchingSnapshot snapshot;
 
-	run->global_position = StreamsAppendRun(run->append, 0, NULL);
+	run->global_position = StreamsAppendRun(run->append, NULL);
 	snapshot = MatchingSnapshotTake(false);
 	if (run->global_position > run->fold.position)
 		BoundaryFoldOn(&run->fold, run->global_position, snapshot.log.snapshot);

@@ -261,7 +261,7 @@ begin_streams(AppendCall *call, StreamAppend *streams)
 		streams[i].request = &call->requests[i];
 		streams[i].lost_at = -1;
 		streams[i].lost_in = InvalidCommandId;
-		AppendRetryBegin(&streams[i].retry, streams[i].request, call->after_position);
+		AppendRetryBegin(&streams[i].retry, streams[i].request);
 	}
 }
 

@@ -32,7 +32,6 @@ typedef struct AppendCall
 	Event	  **in_order;		/* the events of all of them as their positions are to
 								 * rise; NULL: as they stand */
 	int			nevents;		/* of in_order */
-	int64		after_position; /* it was decided on what lies up to it; 0: nobody says */
 	AppendCondition *condition; /* or NULL */
 	AppendResult *results;		/* one for each request, to be filled in */
 } AppendCall;

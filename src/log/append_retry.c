@@ -12,9 +12,10 @@
  * stream.  With the version that the stream is at (a client that loads again
  * before it sends again) it is searched, too, but no further than
  * cqrs_es.retry_window events: most appends are no retries, and all pay for the
- * look.  A client that says up to which position it had read before it decided
- * (append_to_streams) has sent nothing that lies before that, so the search ends there.
- * Appends without ids look at nothing.
+ * look.  Appends without ids look at nothing.
+ *
+ * The position behind which a condition asks (append_to_streams) says nothing of where to look:
+ * who reads again before sending again names that of the very events that are looked for.
  *
  * What makes two events the same beside the id is type, version and payload;
  * metadata may differ (a retry has its own transaction context).
@@ -39,13 +40,11 @@
 #include "log/append_retry.h"
 #include "log/event_id.h"
 #include "log/event_scan.h"
-#include "log/position.h"
 
 static int	cqrs_es_retry_window = 100;
 
 static int	compare_ids(const void *a, const void *b);
 static int64 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id);
-static bool is_before(const Event *event, int64 after_position);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
 										   int64 sequence);
@@ -60,12 +59,9 @@ AppendRetryInit(void)
 							PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
-/*
- * Begin with a request that stays where it is, which was decided on what lies up to
- * after_position; 0: nobody says.  Raises 22023 when an id stands in it twice.
- */
+/* Begin with a request that stays where it is.  Raises 22023 when an id stands in it twice. */
 void
-AppendRetryBegin(AppendRetry *retry, const AppendRequest *append, int64 after_position)
+AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
 {
 	pg_uuid_t **ids = palloc(sizeof(pg_uuid_t *) * append->nevents);
 	int			n = 0;
@@ -86,7 +82,6 @@ AppendRetryBegin(AppendRetry *retry, const AppendRequest *append, int64 after_po
 	retry->ids = ids;
 	retry->nids = n;
 	retry->searched_to = 0;
-	retry->after_position = after_position;
 }
 
 static int
@@ -148,17 +143,15 @@ AppendRetryReportPart(const AppendRetry *retry, const AppendResult *found)
 }
 
 /*
- * Where the stream holds one of the ids for the last time, behind searched_to and behind
- * after_position: its sequence, or 0.  Including the end, wherever that is by now:
- * SERIALIZABLE has then seen it read.  A part of a stream is read forward, since from its
- * end the index would look at much more than that; but not where it is a position that
- * bounds it.
+ * Where the stream holds one of the ids for the last time, behind searched_to: its
+ * sequence, or 0.  Including the end, wherever that is by now: SERIALIZABLE has then seen it
+ * read.  A part of a stream is read forward, since from its end the index would look at
+ * much more than that.
  */
 static int64
 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 {
-	ScanDirection direction = searched_to > 0 && retry->after_position == 0 ?
-		ForwardScanDirection : BackwardScanDirection;
+	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
 	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
 	EventScan  *scan = EventScanStream(&retry->append->key,
 									   ScanDirectionIsForward(direction) ? searched_to + 1 : PG_INT64_MAX,
@@ -170,7 +163,7 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 	{
 		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
 
-		if (EventSequence(&event) <= searched_to || is_before(&event, retry->after_position))
+		if (EventSequence(&event) <= searched_to)
 			break;
 		if (bsearch(&id, retry->ids, retry->nids, sizeof(pg_uuid_t *), compare_ids) != NULL)
 		{
@@ -181,15 +174,6 @@ last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
 	EventScanEnd(scan);
 	UnregisterSnapshot(snapshot);
 	return found;
-}
-
-/* Does the event of a stream lie where nothing that was decided behind the position can? */
-static bool
-is_before(const Event *event, int64 after_position)
-{
-	int64		position = EventGlobalPosition(event);
-
-	return position <= after_position && POSITION_NODE(position) == POSITION_NODE(after_position);
 }
 
 /*

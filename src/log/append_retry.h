@@ -16,12 +16,10 @@ typedef struct AppendRetry
 	pg_uuid_t **ids;			/* that were given, in order */
 	int			nids;
 	int64		searched_to;	/* the stream has none of them up to here */
-	int64		after_position; /* nor any up to this position; 0: who knows */
 } AppendRetry;
 
 extern void AppendRetryInit(void);
-extern void AppendRetryBegin(AppendRetry *retry, const AppendRequest *append,
-							 int64 after_position);
+extern void AppendRetryBegin(AppendRetry *retry, const AppendRequest *append);
 extern bool AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result);
 pg_noreturn extern void AppendRetryReportPart(const AppendRetry *retry,
 											  const AppendResult *found);

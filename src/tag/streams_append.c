@@ -82,7 +82,7 @@ cqrs_es_append_to_streams(PG_FUNCTION_ARGS)
 	}
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	MatchingCheckPosition(after_position);
-	(void) StreamsAppendRun(append, after_position, PG_ARGISNULL(1) ? NULL : &condition.base);
+	(void) StreamsAppendRun(append, PG_ARGISNULL(1) ? NULL : &condition.base);
 	put_rows(fcinfo, append);
 	return (Datum) 0;
 }
@@ -115,14 +115,13 @@ put_rows(FunctionCallInfo fcinfo, const StreamsAppend *append)
  * AppendToStreams and the condition raise.
  */
 int64
-StreamsAppendRun(StreamsAppend *append, int64 after_position, AppendCondition *condition)
+StreamsAppendRun(StreamsAppend *append, AppendCondition *condition)
 {
 	AppendCall *call = &append->call;
 	int64		last = 0;
 	int			conflict;
 	int			i;
 
-	call->after_position = after_position;
 	call->condition = condition;
 	conflict = AppendToStreams(call);
 	if (conflict < call->nrequests)

@@ -25,7 +25,6 @@ extern StreamsAppend *StreamsAppendParse(Jsonb *events, const char *origin,
 										 Jsonb *metadata, Jsonb *stamp);
 extern void StreamsAppendAddTag(StreamsAppend *append, int event, text *tag);
 extern void StreamsAppendAddSlots(const StreamsAppend *append, TagSlotSet *set);
-extern int64 StreamsAppendRun(StreamsAppend *append, int64 after_position,
-							  AppendCondition *condition);
+extern int64 StreamsAppendRun(StreamsAppend *append, AppendCondition *condition);
 
 #endif							/* CQRS_ES_STREAMS_APPEND_H */

@@ -16,7 +16,7 @@ SELECT array_to_string(pg_temp.error_of(format($$SELECT cqrs_es.append_to_stream
 ROLLBACK;
 
 BEGIN;
-SELECT plan(53);
+SELECT plan(87);
 
 CREATE FUNCTION pg_temp.here() RETURNS bigint LANGUAGE sql AS 'SELECT coalesce(max(global_position), 0) FROM cqrs_es.events';
 CREATE FUNCTION pg_temp.try(query jsonb, after bigint DEFAULT 0, events jsonb DEFAULT '[{"type": "e"}]') RETURNS text LANGUAGE plpgsql AS $$
@@ -90,6 +90,27 @@ SELECT is(pg_temp.state_of(format('SELECT pg_temp.again(%s, %L)', :here, '2')), 
 SELECT is(pg_temp.state_of(format($$SELECT cqrs_es.append_to_streams('[{"type": "e", "id": "00000000-0000-7000-8000-00000000000c"}]', '[{"tags": ["again"]}]', %s)$$, :here)), 'QE005', 'with another id it fails');
 SELECT is(pg_temp.state_of(format($$SELECT cqrs_es.append_to_streams('[{"type": "e", "id": "00000000-0000-7000-8000-00000000000a", "payload": 1}, {"type": "e"}]', '[{"tags": ["again"]}]', %s)$$, :here)),
 	'QE005', 'with an event that has no id, too');
+
+-- sent again by who has read again, and knows its own events by now
+
+CREATE FUNCTION pg_temp.anew(key text, expected text, after bigint, condition boolean) RETURNS bigint LANGUAGE sql AS $$
+	SELECT max(global_position) FROM cqrs_es.append_to_streams(format('[{"aggregate_type": "anew", "aggregate_id": "%1$s", "type": "e", "expected_version": %2$s, "tags": ["anew"],
+		"id": "%3$s"}, {"aggregate_type": "anew", "aggregate_id": "%1$s", "type": "e", "id": "%4$s"}%5$s]', key, expected, cqrs_es.id_from_text(key || 1), cqrs_es.id_from_text(key || 2),
+		CASE WHEN key <> 'named' THEN format(', {"type": "e", "id": "%s"}', cqrs_es.id_from_text(key || 3)) END)::jsonb, CASE WHEN condition THEN '[{"tags": ["anew"]}]'::jsonb END, after)
+$$;
+SELECT pg_temp.here() AS here \gset
+SELECT pg_temp.anew('any', 'null', :here, true) AS any_position \gset
+SELECT pg_temp.anew('exact', '0', :any_position, true) AS exact_position \gset
+SELECT pg_temp.anew('named', 'null', :exact_position, true) AS named_position \gset
+SELECT count(cqrs_es.append_event('anew', key, 'Later', '{}')) AS x FROM unnest('{any,exact,named}'::text[]) AS key \gset
+SELECT pg_temp.here() AS here \gset
+SELECT is(pg_temp.anew(key, expected, CASE after WHEN 'own' THEN position WHEN 'later' THEN :here ELSE 0 END, condition), position::bigint,
+	format('an append that is sent again gets the first answer: %s, expected %s, after %s', key, expected, after || CASE WHEN condition THEN ', with a condition' ELSE '' END))
+FROM (VALUES ('any', :any_position), ('exact', :exact_position), ('named', :named_position)) AS k (key, position), (VALUES ('any', 'null'), ('any', '3'), ('any', '-1'), ('exact', '0'), ('exact', '3'), ('exact', 'null'), ('named', 'null'), ('named', '3')) AS e (of, expected),
+	(VALUES ('nothing', true), ('own', true), ('later', true), ('later', false)) AS a (after, condition) WHERE of = key;
+SELECT is(pg_temp.here(), :here::bigint, 'and nothing is written twice');
+SELECT is(pg_temp.state_of(format($$SELECT cqrs_es.append_to_streams('[{"aggregate_type": "anew", "aggregate_id": "any", "type": "Else", "id": "%s"}]', '[{"tags": ["anew"]}]', %s)$$, cqrs_es.id_from_text('any1'), :here)),
+	'QE002', 'with another content it is another append, wherever it was decided');
 
 -- positions, and what else is bad
 
