@@ -108,6 +108,7 @@ typedef struct Dispatch
 	dlist_head	queue;
 	MemoryContext queue_memory;
 	dlist_node *queue_looked_at;	/* see DispatchIsQueued */
+	QueuedEvent *queued_last;	/* see place_in_queue */
 
 	/* observers are being told, or an append is under way: new events queue up */
 	Until		busy;
@@ -151,6 +152,8 @@ static void empty_queue(void);
 static void tell_queued(const QueuedEvent *item);
 static void enqueue(const Event *event);
 static void put_in_queue(QueuedEvent *item);
+static dlist_node *place_in_queue(const QueuedEvent *item);
+static bool stays_in_front(dlist_node *node, const QueuedEvent *item);
 static const Cause *cause_of_append(void);
 pg_noreturn static void report_depth(const Cause *cause);
 static void begin(Until *state);
@@ -473,6 +476,8 @@ empty_queue(void)
 		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&current.queue));
 
 		current.queue_looked_at = NULL;
+		if (current.queued_last == item)
+			current.queued_last = NULL;
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(item->memory);
 		tell_queued(item);
@@ -548,18 +553,41 @@ enqueue(const Event *event)
 static void
 put_in_queue(QueuedEvent *item)
 {
-	dlist_node *before = current.queue.head.prev;
+	dlist_insert_after(place_in_queue(item), &item->node);
+	current.queued_last = item;
+}
 
-	while (before != &current.queue.head)
+/*
+ * Behind what does it belong?  Mostly behind the last one; else, of an append to several
+ * streams, near the one that came before it.
+ */
+static dlist_node *
+place_in_queue(const QueuedEvent *item)
+{
+	QueuedEvent *last = current.queued_last;
+	dlist_node *place = current.queue.head.prev;
+
+	if (place == &current.queue.head || stays_in_front(place, item))
+		return place;
+	if (last && stays_in_front(&last->node, item) && last->nest_level >= item->nest_level)
 	{
-		QueuedEvent *other = dlist_container(QueuedEvent, node, before);
-
-		if (other->nest_level < item->nest_level ||
-			EventGlobalPosition(other->event) <= EventGlobalPosition(item->event))
-			break;
-		before = before->prev;
+		place = &last->node;
+		while (place->next != &current.queue.head && stays_in_front(place->next, item))
+			place = place->next;
+		return place;
 	}
-	dlist_insert_after(before, &item->node);
+	while (place != &current.queue.head && !stays_in_front(place, item))
+		place = place->prev;
+	return place;
+}
+
+static bool
+stays_in_front(dlist_node *node, const QueuedEvent *item)
+{
+	QueuedEvent *other = dlist_container(QueuedEvent, node, node);
+
+	return other->nest_level < item->nest_level ||
+		EventGlobalPosition(other->event) <= EventGlobalPosition(item->event);
 }
 
 /*
@@ -654,6 +682,7 @@ at_transaction_end(XactEvent event, void *arg)
 	current.forbidden_deferred.on = false;
 	dlist_init(&current.queue);
 	current.queue_looked_at = NULL;
+	current.queued_last = NULL;
 	current.queue_memory = NULL;	/* goes with the transaction */
 }
 
@@ -708,6 +737,8 @@ drop_queued(int level)
 		if (item->nest_level < level)
 			break;
 		current.queue_looked_at = NULL;
+		if (current.queued_last == item)
+			current.queued_last = NULL;
 		dlist_delete(&item->node);
 		MemoryContextDelete(item->memory);
 	}
