@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * reducer_state.c
- * *	  A state while it is folded.
+ *	  A state while it is folded.
  *
  * An event type without a reducer has its payload merged into the state.  One
  * that is no object leaves it as it is: serializers write events without fields

@@ -94,7 +94,7 @@ static void command_args(FunctionCallInfo fcinfo, Command *command);
 static text *digested_type(const Command *command);
 static TagQuery *query_of_tag(const text *tag);
 static void run_command(const Command *command, CommandRun *run);
-static void lock_log(void);
+static void lock_log_to_write(void);
 static void want_slots(const Command *command, CommandRun *run);
 static bool attempt(const Command *command, CommandRun *run);
 static bool decide(const Command *command, CommandRun *run);
@@ -192,7 +192,7 @@ query_of_tag(const text *tag)
 static void
 run_command(const Command *command, CommandRun *run)
 {
-	lock_log();
+	lock_log_to_write();
 	run->boundary = BoundaryRequire(command->boundary);
 	(void) CommandDeclarationDecider(&BoundaryOwner, command->boundary, command->type);
 	BoundaryFoldInit(&run->fold, command->boundary,
@@ -207,7 +207,7 @@ run_command(const Command *command, CommandRun *run)
 
 /* As who appends does, to the end of the transaction. */
 static void
-lock_log(void)
+lock_log_to_write(void)
 {
 	table_close(table_open(EventsTableGet().relid, RowExclusiveLock), NoLock);
 }

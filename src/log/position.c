@@ -90,8 +90,8 @@ static PositionFloor find_floor = NULL;
 
 /*
  * Of these, the last that were drawn for rows which our triggers have not seen yet.
- *  One is enough for a plain INSERT; more are open when its other
- * triggers insert events themselves.
+ * One is enough for a plain INSERT; more are open when its other triggers insert events
+ * themselves.
  */
 #define UNUSED_POSITIONS 16
 static struct
