@@ -593,6 +593,23 @@ EventTagsScanSeek(EventTagScan *scan, int64 position, ScanDirection direction,
 	return !scan->at_end;
 }
 
+/* Go on to the next entry, if it is at the same position; see event_tags.h. */
+bool
+EventTagsScanNextTied(EventTagScan *scan, text **event_type)
+{
+	int64		position = scan->found;
+	bool		isnull;
+
+	scan->at_end = !next_entry(scan);
+	if (!scan->at_end && scan->found == position)
+	{
+		*event_type = DatumGetTextPP(slot_getattr(scan->slot, TAG_EVENT_TYPE, &isnull));
+		return true;
+	}
+	scan->sought = position + (ScanDirectionIsForward(scan->direction) ? 1 : -1);
+	return false;
+}
+
 void
 EventTagsScanEnd(EventTagScan *scan)
 {

@@ -55,6 +55,12 @@ extern EventTagScan *EventTagsScanBegin(const text *tenant_id, const text *tag,
 extern bool EventTagsScanSeek(EventTagScan *scan, int64 position, ScanDirection direction,
 							  int64 *found, text **event_type);
 
+/*
+ * The next event with the tag at the position that was found, if there is one: restored events
+ * may share one.
+ */
+extern bool EventTagsScanNextTied(EventTagScan *scan, text **event_type);
+
 extern void EventTagsScanEnd(EventTagScan *scan);
 
 /*

@@ -212,7 +212,12 @@ seek_item(TagSearch *search, ItemSearch *items, int64 position)
 		position = found;
 		if (nagree >= item->ntags)
 		{
-			if (TagQueryItemHasType(item, event_type))
+			bool		has_type = TagQueryItemHasType(item, event_type);
+
+			/* of several events at the position another may be it */
+			while (!has_type && EventTagsScanNextTied(items->scans[tag], &event_type))
+				has_type = TagQueryItemHasType(item, event_type);
+			if (has_type)
 				break;
 			position = position_behind(search, position);
 			nagree = 0;

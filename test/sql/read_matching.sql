@@ -2,7 +2,7 @@
 -- Reading what concerns a decision, in one session: order, limits, upcasting, tenants, rights. What is one query and what none: tag_query.
 
 BEGIN;
-SELECT plan(40);
+SELECT plan(42);
 
 CREATE FUNCTION pg_temp.here() RETURNS bigint LANGUAGE sql AS 'SELECT coalesce(max(global_position), 0) FROM cqrs_es.events';
 CREATE FUNCTION pg_temp.tag(VARIADIC tags text[]) RETURNS jsonb LANGUAGE sql RETURN jsonb_build_array(jsonb_build_object('tags', tags));
@@ -100,6 +100,17 @@ SELECT string_agg(payload ->> 'n', ' ' ORDER BY global_position) AS seen_all FRO
 RESET role;
 SELECT is(:'seen'::text, '31 73', 'policies of users hold');
 SELECT is(:'seen_all'::text, '11 13 15', 'for everything, too');
+
+-- two events that were restored at one position, with the same tags
+SELECT cqrs_es.next_position() AS tie \gset
+SET LOCAL session_replication_role = replica;
+INSERT INTO cqrs_es.events (global_position, sequence, aggregate_type, aggregate_id, event_type, payload, created_at)
+	SELECT :tie, 1, 'tie', n::text, 'Tie ' || n, jsonb_build_object('n', n), now() FROM generate_series(1, 2) n;
+INSERT INTO cqrs_es.event_tags (global_position, tenant_id, tag, event_type)
+	SELECT :tie, '', tag, 'Tie ' || n FROM generate_series(1, 2) n, unnest('{tie a,tie b}'::text[]) tag;
+SET LOCAL session_replication_role = origin;
+SELECT is(pg_temp.read('[{"tags": ["tie a"], "types": ["Tie 2"]}]') || pg_temp.read('[{"tags": ["tie a"], "types": ["Tie 1"]}]', backward => true), '21', 'of events at one position each is found by its type');
+SELECT is(pg_temp.read('[{"tags": ["tie a", "tie b"], "types": ["Tie 2"]}]') || pg_temp.read('[{"tags": ["tie b", "tie a"], "types": ["Tie 1"]}]', backward => true), '21', '... by two tags, too');
 
 SELECT * FROM finish();
 ROLLBACK;
