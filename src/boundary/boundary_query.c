@@ -134,7 +134,7 @@ fill_item(Filling *filling, const BoundaryQueryItem *item, Jsonb *keys)
 {
 	TagList    *choices = palloc0(Max(item->ntags, 1) * sizeof(TagList));
 	int		   *chosen = palloc0(Max(item->ntags, 1) * sizeof(int));
-	char	   *of = psprintf("the keys of boundary \"%s\"", filling->boundary);
+	char	   *of = psprintf("the payload for boundary \"%s\"", filling->boundary);
 	int			i;
 
 	for (i = 0; i < item->ntags; i++)

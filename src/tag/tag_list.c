@@ -48,7 +48,7 @@ TagListReportTooMany(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("an event cannot have more than %d tags", TAG_LIST_MAX)));
+			 errmsg("there cannot be more than %d tags", TAG_LIST_MAX)));
 }
 
 /* Where the tag is, or would be. */

@@ -5,10 +5,11 @@
  * What stands in braces is a JSON pointer (RFC 6901) into the payload as it is stored.  A
  * string, number or boolean is put in as ->> would give it, of an array each
  * element, so that there are several tags; of two arrays in a template there is
- * one for each pair.  An empty array gives none.  Where the pointer leads nowhere, to null
- * or to an object, there is no value, which is an error, for an event without the tag
- * would be overlooked by decisions later; but not when the pointer ends in a question
- * mark: then there is no tag.  Braces themselves are written twice.
+ * one for each pair.  An empty array gives none.  Where the pointer leads nowhere, or to null,
+ * there is no value, which is an error, for an event without the tag would be overlooked
+ * by decisions later; but not when the pointer ends in a question mark: then there is no
+ * tag.  Something else that is no value, as an object, or an array with null in it, is an error in
+ * any case: somebody meant it to give a tag.  Braces themselves are written twice.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -40,13 +41,17 @@ pg_noreturn static void refuse_template(const char *source, const char *detail);
 static bool values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values);
 static void free_values(char **values, int nvalues);
 static void free_texts(const Texts *texts);
+static bool is_there(const TagTemplatePart *part, Jsonb *payload);
 static bool find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value);
 static JsonbValue *array_element(JsonbContainer *array, const char *key);
 static bool elements_of(JsonbContainer *array, int *nvalues, char ***values);
 static char *scalar_text(const JsonbValue *value);
 static void append_to_all(Texts *texts, char *const *values, int nvalues);
 static void add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of);
-pg_noreturn static void report_missing(const TagTemplate *template, const char *pointer, const char *of);
+pg_noreturn static void report_missing(const TagTemplate *template, const char *of,
+									   const char *detail, const char *hint);
+pg_noreturn static void report_no_value(const TagTemplate *template, const TagTemplatePart *part,
+										bool is_there, const char *of);
 
 /*-------------------------------------------------------------------------
  * parsing
@@ -206,8 +211,8 @@ TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags, con
 
 		if (part->literal == NULL)
 			has_value = values_at(part, payload, &nvalues, &values);
-		if (!has_value && !part->is_optional)
-			report_missing(template, part->pointer, of);
+		if (!has_value && (!part->is_optional || is_there(part, payload)))
+			report_no_value(template, part, is_there(part, payload), of);
 		if (has_value)
 			append_to_all(&texts, values, nvalues);
 		if (part->literal == NULL)
@@ -257,6 +262,15 @@ values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***val
 	*values = palloc(sizeof(char *));
 	(*values)[0] = scalar_text(&value);
 	return (*values)[0] != NULL;
+}
+
+/* Is there anything but null at the part's pointer? */
+static bool
+is_there(const TagTemplatePart *part, Jsonb *payload)
+{
+	JsonbValue	value = {.type = jbvNull};
+
+	return find_value(part, payload, &value) && value.type != jbvNull;
 }
 
 /* Follow the pointer; false when it leads nowhere. */
@@ -373,7 +387,9 @@ add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const c
 	for (i = 0; i < texts->n; i++)
 	{
 		if (texts->texts[i].len == 0)
-			report_missing(template, template->parts[0].pointer, of);
+			report_missing(template, of,
+						   psprintf("At %s there is an empty text, and a tag has at least one character.",
+									template->parts[0].pointer), NULL);
 		if (texts->texts[i].len > EVENT_TAG_MAX_BYTES)
 			ereport(ERROR,
 					(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
@@ -384,14 +400,30 @@ add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const c
 	}
 }
 
+/* QE502 for a part that gives no text. */
 static void
-report_missing(const TagTemplate *template, const char *pointer, const char *of)
+report_no_value(const TagTemplate *template, const TagTemplatePart *part, bool is_there,
+				const char *of)
+{
+	if (is_there)
+		report_missing(template, of,
+					   psprintf("What is at %s is not a text, a number, a boolean or an array of these.",
+								part->pointer), NULL);
+	report_missing(template, of,
+				   psprintf("At %s there is nothing; there must be a text, a number, a boolean or an array of these.",
+							part->pointer),
+				   psprintf("Where it may be lacking, and is to give no tag then, write {%s?}.", part->pointer));
+}
+
+/* QE502; the hint may be NULL. */
+static void
+report_missing(const TagTemplate *template, const char *of, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_TAG_WITHOUT_VALUE),
 			 errmsg("%s has no value for tag \"%s\"", of, template->source),
-			 errdetail("At %s there must be a text, a number, a boolean or an array of these.", pointer),
-			 errhint("Where it may be lacking, and the event is then to have no such tag, define the tag with {%s?}.", pointer)));
+			 errdetail("%s", detail),
+			 hint ? errhint("%s", hint) : 0));
 }
 
 /*-------------------------------------------------------------------------

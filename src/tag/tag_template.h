@@ -37,7 +37,8 @@ extern void TagTemplateParse(TagTemplate *result, const text *source);
 /*
  * Add the tags that a template gives for a payload, or for what keys a command brings: none
  * when an optional value is lacking, several where a value is an array.  Raises QE502 when
- * a value is lacking (`of` says of what, for the message), 22001, 54000.
+ * a value is lacking, or what is there is none (`of` says of what, for the message), 22001,
+ * 54000.
  */
 extern void TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags,
 							 const char *of);

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Boundaries: declared, decided on, sent again, and who may do what.
 BEGIN;
-SELECT plan(114);
+SELECT plan(117);
 
 -- what other files have left is none of ours
 SELECT coalesce(max(global_position), 0) AS start FROM cqrs_es.events \gset
@@ -84,6 +84,11 @@ SELECT cqrs_es.create_boundary('optional', '{"items": [{"tags": ["a:{/a?}", "b:{
 SELECT is(cqrs_es.boundary_query('optional', '{"a": [1, 2], "b": ["x", "y"]}'),
 	'[{"tags": ["a:1", "b:x"]}, {"tags": ["a:1", "b:y"]}, {"tags": ["a:2", "b:x"]}, {"tags": ["a:2", "b:y"]}, {"types": ["Defined"], "tags": ["c"]}]', 'two arrays are all pairs');
 SELECT is(cqrs_es.boundary_query('optional', '{"a": 1}'), '[{"types": ["Defined"], "tags": ["c"]}]', 'without an optional key its item asks for nothing, and not for more');
+SELECT is(pg_temp.error_of(format('SELECT cqrs_es.boundary_query(%L, %L)', 'optional', keys), '{state,message}'), '{QE502,"the payload for boundary \"optional\" has no value for tag \"a:{/a?}\""}',
+	'an optional key that is there, and no value: ' || keys)
+FROM (VALUES (1, '{"a": ["x", null], "b": 1}'), (2, '{"a": {"x": 1}, "b": 1}')) AS t (n, keys) ORDER BY n;
+SELECT is(pg_temp.error_of(format('SELECT cqrs_es.boundary_query(%L, %L)', 'optional', jsonb_build_object('a', (SELECT jsonb_agg(i) FROM generate_series(1, 1001) AS i))), '{state,message}'),
+	'{54000,"there cannot be more than 1000 tags"}', 'too many keys');
 
 -- reducers and commands
 

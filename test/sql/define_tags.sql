@@ -2,7 +2,7 @@
 -- Which tags events get from their payload: templates, what refuses an event, and what is
 -- said of definitions themselves.
 BEGIN;
-SELECT plan(64);
+SELECT plan(77);
 SELECT cqrs_es.drop_tags('define_tags none', true) IS NULL AS x \gset
 SELECT is_empty($$SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'cqrs_es.events'::regclass AND mode = 'ShareRowExclusiveLock'$$, 'to drop what is not there keeps nobody off the log');
 
@@ -41,8 +41,9 @@ FROM (VALUES
 	('an optional value that is there', '{"id": "c1"}', ARRAY['c:{/id?}'], '{c:c1}'),
 	('... that is not', '{}', ARRAY['c:{/id?}', 'x'], '{x}'),
 	('... that is null', '{"id": null}', ARRAY['c:{/id?}'], '{}'),
-	('... that is an object', '{"id": {}}', ARRAY['c:{/id?}'], '{}'),
-	('... in an array that has none', '{"ids": [null]}', ARRAY['c:{/ids?}'], '{}'),
+	('... behind a text', '{"id": "a"}', ARRAY['c:{/id/b?}'], '{}'),
+	('... an array that is empty', '{"ids": []}', ARRAY['c:{/ids?}'], '{}'),
+	('... an array', '{"ids": ["a", "b"]}', ARRAY['c:{/ids?}'], '{c:a,c:b}'),
 	('... of a payload that is no object', '7', ARRAY['c:{/id?}'], '{}'),
 	('... of two values', '{"a": 1}', ARRAY['{/a}{/b?}'], '{}'),
 	('keys with a slash, a tilde, and none at all', '{"a/b": 1, "m~n": 2, "": 3}', ARRAY['{/a~1b}-{/m~0n}-{/}'], '{1-2-3}'),
@@ -67,10 +68,28 @@ FROM (VALUES
 	('behind a text', '{"id": "a"}', 'c:{/id/b}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id/b}"'),
 	('a payload that is no object', '"id"', 'c:{/id}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id}"'),
 	('an empty tag', '{"id": ""}', '{/id}', 'QE502', 'an event of type "define_tags tried" has no value for tag "{/id}"'),
+	('an optional array with null in it', '{"id": ["a", null]}', 'c:{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id?}"'),
+	('an optional array of null', '{"id": [null]}', 'c:{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id?}"'),
+	('an optional array with an object in it', '{"id": [1, {"a": 1}]}', 'c:{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id?}"'),
+	('an optional array with an array in it', '{"id": [1, [2]]}', 'c:{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id?}"'),
+	('an optional value that is an object', '{"id": {"a": 1}}', 'c:{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "c:{/id?}"'),
+	('an optional tag that is empty', '{"id": ""}', '{/id?}', 'QE502', 'an event of type "define_tags tried" has no value for tag "{/id?}"'),
 	('256 bytes', jsonb_build_object('id', repeat('x', 254))::text, 'c:{/id}', '22001', 'tag "c:{/id}" of an event of type "define_tags tried" is too long'),
-	('1,001 of them', jsonb_build_object('id', (SELECT jsonb_agg(i) FROM generate_series(1, 1001) i))::text, 'c:{/id}', '54000', 'an event cannot have more than 1000 tags'),
-	('... of two arrays', jsonb_build_object('a', (SELECT jsonb_agg(i) FROM generate_series(1, 40) i))::text, '{/a}{/a}', '54000', 'an event cannot have more than 1000 tags')
+	('1,001 of them', jsonb_build_object('id', (SELECT jsonb_agg(i) FROM generate_series(1, 1001) i))::text, 'c:{/id}', '54000', 'there cannot be more than 1000 tags'),
+	('... of two arrays', jsonb_build_object('a', (SELECT jsonb_agg(i) FROM generate_series(1, 40) i))::text, '{/a}{/a}', '54000', 'there cannot be more than 1000 tags')
 ) AS t (name, payload, template, state, message);
+
+-- what the error says
+
+SELECT is(pg_temp.error_of(format('SELECT pg_temp.tags_of(%L, %L)', payload, template), '{detail,hint}'), ARRAY[detail, hint], name || ': detail and hint')
+FROM (VALUES
+	('no value', '{}', 'c:{/id}', 'At /id there is nothing; there must be a text, a number, a boolean or an array of these.', 'Where it may be lacking, and is to give no tag then, write {/id?}.'),
+	('null', '{"id": null}', 'c:{/id}', 'At /id there is nothing; there must be a text, a number, a boolean or an array of these.', 'Where it may be lacking, and is to give no tag then, write {/id?}.'),
+	('null in an array', '{"id": [null]}', 'c:{/id}', 'What is at /id is not a text, a number, a boolean or an array of these.', ''),
+	('... an optional one', '{"id": ["a", null]}', 'c:{/id?}', 'What is at /id is not a text, a number, a boolean or an array of these.', ''),
+	('an object', '{"id": {}}', 'c:{/id?}', 'What is at /id is not a text, a number, a boolean or an array of these.', ''),
+	('an empty tag', '{"id": ""}', '{/id?}', 'At /id there is an empty text, and a tag has at least one character.', '')
+) AS t (name, payload, template, detail, hint);
 
 -- templates that are none
 
