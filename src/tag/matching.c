@@ -181,7 +181,7 @@ MatchingCheckPosition(int64 after_position)
 				 errmsg("position %lld is ahead of the log", (long long) after_position),
 				 errdetail("The last position that was drawn is %lld.",
 						   (long long) PositionOfNumber(last)),
-				 errhint("Take the position of the last event that was read, or that an append returned.")));
+				 errhint("Take the position of the last event that read_matching() returned, or that an append under the same condition returned.")));
 }
 
 /* Are there no locks here of those who have drawn positions up to this number? */

@@ -16,7 +16,7 @@ SELECT array_to_string(pg_temp.error_of(format($$SELECT cqrs_es.append_to_stream
 ROLLBACK;
 
 BEGIN;
-SELECT plan(87);
+SELECT plan(88);
 
 CREATE FUNCTION pg_temp.here() RETURNS bigint LANGUAGE sql AS 'SELECT coalesce(max(global_position), 0) FROM cqrs_es.events';
 CREATE FUNCTION pg_temp.try(query jsonb, after bigint DEFAULT 0, events jsonb DEFAULT '[{"type": "e"}]') RETURNS text LANGUAGE plpgsql AS $$
@@ -70,7 +70,8 @@ SELECT is(pg_temp.state_of(format($$SELECT cqrs_es.append_to_streams('[{"aggrega
 -- after one's own append
 
 SELECT is(pg_temp.try('[{"tags": ["x"]}]', :second), 'failed at 3', 'after one''s own append the old position fails');
-SELECT is(pg_temp.try('[{"tags": ["x"]}]', (SELECT global_position FROM cqrs_es.append_to_streams('[{"type": "e", "tags": ["x"]}]'))), 'appended', 'that which it returned does not');
+SELECT is(pg_temp.try('[{"tags": ["x"]}]', (SELECT global_position FROM cqrs_es.append_to_streams('[{"type": "e", "tags": ["x"]}]', '[{"tags": ["x"]}]',
+	(SELECT max(global_position) FROM cqrs_es.read_matching('[{"tags": ["x"]}]'))))), 'appended', 'that which an append under the same condition returned does not');
 SELECT is(pg_temp.try('[{"tags": ["x"]}]', (SELECT max(global_position) FROM cqrs_es.read_matching('[{"tags": ["x"]}]')), '[{"type": "e", "tags": ["x"], "payload": {"n": 4}}]'),
 	'appended', 'nor that which was read since');
 INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('c', 'plain', 'Known', '{"n": 5}');
@@ -117,6 +118,8 @@ SELECT is(pg_temp.state_of(format($$SELECT cqrs_es.append_to_streams('[{"aggrega
 SELECT is(pg_temp.error_of(format('SELECT cqrs_es.append_to_streams(%L, %L, %s)', '[{"type": "e"}]', '[{"tags": ["x"]}]', position), '{state,message}'), ARRAY['22023', message], message)
 FROM (VALUES (-1, 'position -1 is not one of this node'), (17592186044415, 'position 17592186044415 is ahead of the log'),
 	(17592186044417, 'position 17592186044417 is not one of this node')) AS p (position, message);
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["x"]}]', 17592186044415)$$, '{hint}'))[1],
+	'Take the position of the last event that read_matching() returned, or that an append under the same condition returned.', 'what to take');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["fresh"]}]', NULL)$$), 'none', 'NULL is 0');
 
 -- rights, tenants
