@@ -12,7 +12,8 @@
  *
  * The last portion makes the definition complete, in the transaction that writes its
  * tags: who finds it so and takes a snapshot after that sees all of them.  An event that
- * has no value for a tag stops it, as it would have been refused.
+ * has no value for a tag stops it, as it would have been refused, and so does one that
+ * would have too many.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -254,6 +255,8 @@ lacking_tags(const History *history, const Event *event, Jsonb *payload)
 	for (i = 0; i < defined.n; i++)
 		if (!TagListHas(&there, defined.tags[i]))
 			TagListAdd(lacking, defined.tags[i]);
+	if (there.n + lacking->n > TAG_LIST_MAX)
+		TagListReportTooMany();
 	return lacking;
 }
 

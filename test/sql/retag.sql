@@ -6,7 +6,7 @@ SET client_min_messages = error;
 SELECT cqrs_es.define_tags('retag even', 'n:{/n}', 'even') IS NULL AS x \gset
 SET client_min_messages = warning;
 SELECT cqrs_es.append_event('retag', 'a', 'retag even', '{"n": 24}') IS NULL AS x \gset
-SELECT plan(24);
+SELECT plan(27);
 CREATE FUNCTION pg_temp.numbers(of_tag text) RETURNS SETOF int LANGUAGE sql AS $$
 	SELECT (e.payload ->> 'n')::int FROM cqrs_es.event_tags AS t JOIN cqrs_es.events AS e USING (global_position) WHERE t.tag = of_tag AND e.aggregate_type = 'retag' ORDER BY 1
 $$;
@@ -84,6 +84,21 @@ COMMIT;
 CALL cqrs_es.retag('retag own');
 SELECT results_eq($$SELECT aggregate_id COLLATE "default" FROM cqrs_es.read_matching('[{"tags": ["own one"]}]')$$, $$VALUES ('own')$$, '... also in the transaction that defines the tags');
 SELECT results_eq($$SELECT is_complete FROM cqrs_es.tag_definitions WHERE event_type = 'retag own'$$, 'VALUES (true)', '... then it is complete');
+
+-- no more tags than an event could have been appended with
+SELECT cqrs_es.append_event('retag', 'many', 'retag many', '{}', tags => ARRAY(SELECT 'many ' || i FROM generate_series(1, 999) AS i)) IS NULL AS x \gset
+SET client_min_messages = error;
+SELECT cqrs_es.define_tags('retag many', 'one', 'too many') IS NULL AS x \gset
+SET client_min_messages = warning;
+\set statements 'CALL cqrs_es.retag(''retag many'')'
+\i test/include/session.sql
+SELECT is(:'answer'::text, 'ERROR:  54000', 'an event that would have more than 1,000 tags stops it');
+SELECT is((SELECT count(*) FROM cqrs_es.event_tags WHERE event_type = 'retag many'), 999::bigint, '... and has those that it had');
+SET client_min_messages = error;
+SELECT cqrs_es.define_tags('retag many', 'one') IS NULL AS x \gset
+SET client_min_messages = warning;
+CALL cqrs_es.retag('retag many');
+SELECT is((SELECT count(*) FROM cqrs_es.event_tags WHERE event_type = 'retag many'), 1000::bigint, '... 1,000 it may have');
 
 -- leave nothing behind
 SELECT cqrs_es.drop_tags(event_type) FROM cqrs_es.tag_definitions WHERE event_type LIKE 'retag %' \g /dev/null
