@@ -48,6 +48,8 @@ static int	nparts = 0;
 static const StateOwner *owners[MAX_OWNERS];
 static int	nowners = 0;
 
+pg_noreturn static void report_no_owner(const text *name);
+
 /* A part of rules; called by Inits only, the order of calls is the order of work. */
 void
 StateRulesRegister(const StateRulesPart *part)
@@ -170,7 +172,7 @@ StateRulesLockOwner(const text *name)
 	const StateOwner *owner = StateRulesLockIfOwned(name);
 
 	if (owner == NULL)
-		StateRulesReportUndeclared(name);
+		report_no_owner(name);
 	return owner;
 }
 
@@ -196,10 +198,27 @@ StateRulesLockForDrop(const text *name, bool if_exists)
 	const StateOwner *owner = StateRulesLockIfOwned(name);
 
 	if (owner == NULL && !if_exists)
-		StateRulesReportUndeclared(name);
+		report_no_owner(name);
 	if (owner == NULL)
 		StateRulesReportMissing(name, true);
 	return owner;
+}
+
+/* QE101 to who defines or drops something of what might be of any kind. */
+static void
+report_no_owner(const text *name)
+{
+	StringInfoData others;
+	int			i;
+
+	initStringInfo(&others);
+	for (i = 1; i < nowners; i++)
+		appendStringInfo(&others, "%s a %s", i > 1 ? " or" : "", owners[i]->noun);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
+			 errmsg("%s \"%s\" is not declared", owners[0]->noun, text_to_cstring(name)),
+			 errdetail("Nor is%s of that name.", others.data),
+			 errhint("Declare it first, or correct the name.")));
 }
 
 /* QE101 to who wants to drop it: a wrong name, and none that is to be declared. */

@@ -38,6 +38,7 @@ typedef struct Filling
 } Filling;
 
 static void parse_item(BoundaryQueryItem *item, Jsonb *json);
+static void refuse_pointer(const text *event_type);
 static int	parse_texts(Jsonb *item, const char *member, text ***texts);
 static void fill_item(Filling *filling, const BoundaryQueryItem *item, Jsonb *keys);
 static void put_item(Filling *filling, const BoundaryQueryItem *item, const TagList *choices,
@@ -78,10 +79,27 @@ parse_item(BoundaryQueryItem *item, Jsonb *json)
 	int			i;
 
 	item->ntypes = parse_texts(json, "types", &item->types);
+	for (i = 0; i < item->ntypes; i++)
+		refuse_pointer(item->types[i]);
 	item->ntags = parse_texts(json, "tags", &tags);
 	item->tags = palloc(Max(item->ntags, 1) * sizeof(TagTemplate));
 	for (i = 0; i < item->ntags; i++)
 		TagTemplateParse(&item->tags[i], tags[i]);
+}
+
+/* 22023 for a type in which somebody means a value of the payload. */
+static void
+refuse_pointer(const text *event_type)
+{
+	char	   *type = text_to_cstring(event_type);
+
+	if (strstr(type, "{/") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is no event type for a query", type),
+				 errdetail("Only tags take values of the payload."),
+				 errhint("Write the types as they are, one for each that may come.")));
+	pfree(type);
 }
 
 /* The texts of a member of an item, palloc'd; none when it is not there. */

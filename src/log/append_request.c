@@ -96,6 +96,10 @@ AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
 	NullableDatum *ids = NULL;
 	NullableDatum *versions = NULL;
 	NullableDatum *tags = NULL;
+	EventOrigin place = {.origin = "the arrays",.number = 0};
+	ErrorContextCallback context = {
+		.previous = error_context_stack,.callback = AppendRequestDescribe,.arg = &place
+	};
 	int			n;
 	int			i;
 
@@ -111,13 +115,16 @@ AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
 		(void) array_elements(ARG(8), JSONBOID, "tags", n, &tags);
 
 	begin_request(append, fcinfo, n, 4);
+	error_context_stack = &context;
 	for (i = 0; i < n; i++)
 	{
+		place.number++;
 		set_event(append, i, types[i], versions ? versions[i] : null, payloads[i],
 				  metadata ? metadata[i] : null, ids ? ids[i] : null);
 		if (tags && !tags[i].isnull)
 			set_tags(append, i, tags_of_array_element(tags[i]));
 	}
+	error_context_stack = context.previous;
 }
 
 /*
@@ -145,11 +152,18 @@ AppendRequestExpected(NullableDatum arg)
 		return EXPECT_ANY;
 	expected_version = DatumGetInt64(arg.value);
 	if (expected_version < EXPECT_EXISTS)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("expected_version %lld is out of range", (long long) expected_version),
-				 errhint("Use NULL for any version, -1 for a stream that exists, 0 for one that does not, or the version you read.")));
+		AppendRequestReportExpected(psprintf(INT64_FORMAT, expected_version));
 	return expected_version;
+}
+
+/* 22023 for a number that is none. */
+void
+AppendRequestReportExpected(const char *expected_version)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("expected_version %s is out of range", expected_version),
+			 errhint("Use NULL for any version, -1 for a stream that exists, 0 for one that does not, or the version you read.")));
 }
 
 /*
@@ -314,6 +328,8 @@ parse_event(AppendRequest *append, int i, JsonbContainer *object, bool names_str
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("an event has no member \"%s\"", member),
+					 names_stream ?
+					 errhint("The members are type, payload, metadata, id, version, tags, aggregate_type, aggregate_id and expected_version.") :
 					 errhint("The members are type, payload, metadata, id, version and tags.")));
 		else if (value.type == jbvNull)
 			 /* as if it were not there */ ;

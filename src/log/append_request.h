@@ -54,6 +54,7 @@ extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo)
 extern void AppendRequestOfBatch(AppendRequest *append, FunctionCallInfo fcinfo);
 extern void AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo);
 extern int64 AppendRequestExpected(NullableDatum arg);
+pg_noreturn extern void AppendRequestReportExpected(const char *expected_version);
 extern void AppendRequestInit(AppendRequest *append, const StreamKey *key,
 							  int64 expected_version, int nevents);
 extern void AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin);

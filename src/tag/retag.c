@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "base/internal_query.h"
 #include "base/portion.h"
+#include "base/read_only.h"
 #include "base/registry.h"
 #include "base/role_switch.h"
 #include "base/text.h"
@@ -72,6 +73,7 @@ cqrs_es_retag(PG_FUNCTION_ARGS)
 	MemoryContext one;
 
 	PortionRequireOwnTransactions(fcinfo, "retag()");
+	ReadOnlyPrevent(fcinfo);
 	/* what is allocated here lasts over commits */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	if (!PG_ARGISNULL(0))

@@ -328,6 +328,7 @@ static int64
 expected_member(const JsonbValue *value)
 {
 	NullableDatum expected = {.isnull = false};
+	Datum		number;
 
 	if (value->type != jbvNumeric ||
 		!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(value->val.numeric),
@@ -337,7 +338,13 @@ expected_member(const JsonbValue *value)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("member \"%s\" of an event must be a whole number", "expected_version")));
-	expected.value = DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric));
+	number = NumericGetDatum(value->val.numeric);
+	if (DatumGetBool(DirectFunctionCall2(numeric_gt, number,
+										 DirectFunctionCall1(int8_numeric, Int64GetDatum(PG_INT64_MAX)))) ||
+		DatumGetBool(DirectFunctionCall2(numeric_lt, number,
+										 DirectFunctionCall1(int8_numeric, Int64GetDatum(EXPECT_EXISTS)))))
+		AppendRequestReportExpected(DatumGetCString(DirectFunctionCall1(numeric_out, number)));
+	expected.value = DirectFunctionCall1(numeric_int8, number);
 	return AppendRequestExpected(expected);
 }
 

@@ -130,6 +130,8 @@ parse_value(TagTemplate *result, const char *begin)
 	if (part.pointer[0] != '/')
 		refuse_template(result->source,
 						"What stands in braces is a JSON pointer into the payload, which begins with a slash.");
+	if (part.is_optional && end[-2] == '?')
+		refuse_template(result->source, "The question mark behind a pointer is written once.");
 	split_pointer(&part);
 	if (part.keys == NULL)
 		refuse_template(result->source, "In a JSON pointer ~ is written as ~0, and / in a key as ~1.");

@@ -23,7 +23,7 @@ SELECT pg_temp.state_of($$SELECT cqrs_es.append_event('append', 'a', 'e', '{}')$
 ROLLBACK;
 
 BEGIN;
-SELECT plan(123);
+SELECT plan(127);
 
 -- What a client gets of an error, as one row of text.
 CREATE FUNCTION pg_temp.stream(id text) RETURNS text LANGUAGE sql AS $$
@@ -114,6 +114,18 @@ SELECT results_eq($$SELECT event_type, event_version, payload, metadata, event_i
 	FROM cqrs_es.read_stream('append', 'arrays')$$,
 	$$SELECT event_type, event_version, payload, metadata, event_id = '00000000-0000-7000-8000-000000000001'
 	FROM cqrs_es.read_stream('append', 'batch', max_count => 2)$$, 'event by event');
+CREATE FUNCTION pg_temp.which(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE context text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+	RETURN SQLSTATE || ' ' || split_part(context, E'\n', 1);
+END $$;
+SELECT is(pg_temp.which(format('SELECT cqrs_es.append_event_arrays(%L, %L, %s)', 'append', 'which', arguments)), answer, 'which event of the arrays is bad: ' || arguments)
+FROM (VALUES (1, $$'{a,"",c}', '{1,2,3}'$$, '22023 event 2 of the arrays'), (2, $$'{a,b,c}', '{1,2,NULL}'$$, '22004 event 3 of the arrays'),
+	(3, $$'{a,b,c}', '{1,2,3}', tags => ARRAY['["t"]', NULL, '[7]']::jsonb[]$$, '22023 event 3 of the arrays'), (4, $$'{a,b,c}', '{1,2,3}', metadata => '{7,"{}","{}"}'$$, '22023 event 1 of the arrays')) AS t (n, arguments, answer) ORDER BY n;
 SELECT is((cqrs_es.append_event_arrays('append', 'arrays', '[5:6]={a,b}', '[0:1]={1,2}')).version, 4::bigint,
 	'whatever bounds an array has');
 

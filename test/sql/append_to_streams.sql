@@ -10,7 +10,7 @@ SELECT pg_temp.state_of($$SELECT cqrs_es.append_to_streams('[{"type": "e"}]')$$)
 ROLLBACK;
 
 BEGIN;
-SELECT plan(56);
+SELECT plan(60);
 
 -- What the log has behind a position, in the order of positions.
 CREATE FUNCTION pg_temp.behind(after bigint) RETURNS text LANGUAGE sql AS $$
@@ -66,6 +66,13 @@ SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_to_streams('[{"aggregate_type
 SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_to_streams('[{"aggregate_type": "v", "aggregate_id": "none", "type": "e", "expected_version": -1}, {"type": "e"}]')$$,
 	'{state,schema,table,column,datatype}'), ARRAY['QE001', 'v', 'none', '-1', '0'], 'a stream that must exist, likewise');
 SELECT is(pg_temp.here(), :here::bigint, 'and nothing was written, to none of the streams');
+
+-- what the members are: of a batch for one stream they are fewer
+
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_to_streams('[{"type": "e", "stream": "s"}]')$$, '{message,hint}'),
+	'{"an event has no member \"stream\"","The members are type, payload, metadata, id, version, tags, aggregate_type, aggregate_id and expected_version."}', 'the members of an event with its stream');
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_events('s', '1', '[{"type": "e", "stream": "s"}]')$$, '{message,hint}'),
+	'{"an event has no member \"stream\"","The members are type, payload, metadata, id, version and tags."}', '... and without');
 
 -- sent again
 
@@ -133,7 +140,9 @@ SELECT is(pg_temp.refused(events), refused, coalesce(events, 'NULL')) FROM (VALU
 	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": "0"}]', '22023 member "expected_version" of an event must be a whole number'),
 	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 0.5}]', '22023 member "expected_version" of an event must be a whole number'),
 	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": -2}]', '22023 expected_version -2 is out of range'),
-	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 1e30}]', '22003 bigint out of range'),
+	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 1e30}]', '22023 expected_version 1000000000000000000000000000000 is out of range'),
+	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": -1e30}]', '22023 expected_version -1000000000000000000000000000000 is out of range'),
+	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 9223372036854775808}]', '22023 expected_version 9223372036854775808 is out of range'),
 	('[{"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 0}, {"type": "e", "aggregate_type": "s", "aggregate_id": "1", "expected_version": 1}]',
 	'22023 stream "s/1" is expected at two versions'),
 	('[{"type": "e", "id": "x"}]', '22P02 invalid input syntax for type uuid: "x"')) AS r (events, refused);

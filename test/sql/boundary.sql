@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Boundaries: declared, decided on, sent again, and who may do what.
 BEGIN;
-SELECT plan(117);
+SELECT plan(121);
 
 -- what other files have left is none of ours
 SELECT coalesce(max(global_position), 0) AS start FROM cqrs_es.events \gset
@@ -45,6 +45,7 @@ FROM (VALUES (1, '22004', $$create_boundary(NULL, '[{}]')$$),
 	(9, '22023', $$create_boundary('x', '{"types": ["a"]}')$$),
 	(10, '22023', $$create_boundary('x', '[{"tag": ["a"]}]')$$),
 	(11, '22023', $$create_boundary('x', '[{"tags": ["a:{/b"]}]')$$),
+	(11, '22023', $$create_boundary('x', '[{"types": ["{/type}"]}]')$$),
 	(12, 'QE501', $$alter_boundary('x', snapshot_every => 1)$$),
 	(13, '22023', $$alter_boundary('enrol', '[null]')$$),
 	(14, 'QE501', $$drop_boundary('x')$$),
@@ -58,6 +59,12 @@ FROM (VALUES (1, '22004', $$create_boundary(NULL, '[{}]')$$),
 	(22, 'QE302', $$execute_boundary('enrol', 'Enrol', '{"course": "c", "student": "s"}')$$)) AS t (n, state, call)
 ORDER BY n;
 SELECT lives_ok($$SELECT cqrs_es.drop_boundary('x', if_exists => true)$$, 'what is not there can be dropped all the same');
+
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.create_boundary('x', '[{"types": ["Of{/type}"], "tags": ["a"]}]')$$), '{22023,"\"Of{/type}\" is no event type for a query","Only tags take values of the payload.","Write the types as they are, one for each that may come."}',
+	'only tags have pointers');
+SELECT is(pg_temp.error_of(format($$SELECT cqrs_es.define_%s('nosuch', 'x', %s)$$, kind, argument)), ARRAY['QE101', 'aggregate type "nosuch" is not declared', 'Nor is a boundary of that name.', 'Declare it first, or correct the name.'],
+	'neither an aggregate type nor a boundary: define_' || kind)
+FROM (VALUES (1, 'command', $$'''[]''::jsonb'$$), (2, 'reducer', $$'[]'::jsonb$$)) AS t (n, kind, argument) ORDER BY n;
 
 -- one name
 

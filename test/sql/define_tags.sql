@@ -2,7 +2,7 @@
 -- Which tags events get from their payload: templates, what refuses an event, and what is
 -- said of definitions themselves.
 BEGIN;
-SELECT plan(77);
+SELECT plan(78);
 SELECT cqrs_es.drop_tags('define_tags none', true) IS NULL AS x \gset
 SELECT is_empty($$SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'cqrs_es.events'::regclass AND mode = 'ShareRowExclusiveLock'$$, 'to drop what is not there keeps nobody off the log');
 
@@ -103,6 +103,7 @@ FROM (VALUES
 	('no pointer', 'a{b}', 'What stands in braces is a JSON pointer into the payload, which begins with a slash.'),
 	('nothing', 'a{}', 'What stands in braces is a JSON pointer into the payload, which begins with a slash.'),
 	('only optional', 'a{?}', 'What stands in braces is a JSON pointer into the payload, which begins with a slash.'),
+	('optional twice', 'a{/b??}', 'The question mark behind a pointer is written once.'),
 	('a lonely tilde', 'a{/b~}', 'In a JSON pointer ~ is written as ~0, and / in a key as ~1.'),
 	('256 bytes', repeat('x', 256), 'It is longer than 255 bytes, as long as a tag can be.')
 ) AS t (name, template, detail);

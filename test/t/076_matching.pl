@@ -53,6 +53,7 @@ $writer->query_safe('COMMIT');
 is(types('[{"tags": ["x"]}]'), 'First Second Third', 'when that is there all is');
 
 is(state_of(q{SELECT * FROM cqrs_es.append_to_streams('[{"type": "e"}]', '[{"tags": ["x"]}]')}), '25006', 'nothing is appended');
+like(($standby->psql('postgres', 'CALL cqrs_es.retag()'))[2], qr/ERROR:  cannot execute retag\(\) during recovery$/, 'nor are older events tagged');
 is(state_of(q{SELECT * FROM cqrs_es.read_matching('[{"types": ["Unknown"]}]')}), '22023', 'a type must be known here, too');
 $writer->quit;
 $standby->promote;
