@@ -218,7 +218,8 @@ report_no_owner(const text *name)
 			(errcode(ERRCODE_UNDECLARED_AGGREGATE),
 			 errmsg("%s \"%s\" is not declared", owners[0]->noun, text_to_cstring(name)),
 			 errdetail("Nor is%s of that name.", others.data),
-			 errhint("Declare it first, or correct the name.")));
+			 errhint("Declare it with SELECT cqrs_es.create_aggregate(%s), or with create_boundary().",
+					 quote_literal_cstr(text_to_cstring(name)))));
 }
 
 /* QE101 to who wants to drop it: a wrong name, and none that is to be declared. */

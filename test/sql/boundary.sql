@@ -62,7 +62,7 @@ SELECT lives_ok($$SELECT cqrs_es.drop_boundary('x', if_exists => true)$$, 'what 
 
 SELECT is(pg_temp.error_of($$SELECT cqrs_es.create_boundary('x', '[{"types": ["Of{/type}"], "tags": ["a"]}]')$$), '{22023,"\"Of{/type}\" is no event type for a query","Only tags take values of the payload.","Write the types as they are, one for each that may come."}',
 	'only tags have pointers');
-SELECT is(pg_temp.error_of(format($$SELECT cqrs_es.define_%s('nosuch', 'x', %s)$$, kind, argument)), ARRAY['QE101', 'aggregate type "nosuch" is not declared', 'Nor is a boundary of that name.', 'Declare it first, or correct the name.'],
+SELECT is(pg_temp.error_of(format($$SELECT cqrs_es.define_%s('nosuch', 'x', %s)$$, kind, argument)), ARRAY['QE101', 'aggregate type "nosuch" is not declared', 'Nor is a boundary of that name.', 'Declare it with SELECT cqrs_es.create_aggregate(''nosuch''), or with create_boundary().'],
 	'neither an aggregate type nor a boundary: define_' || kind)
 FROM (VALUES (1, 'command', $$'''[]''::jsonb'$$), (2, 'reducer', $$'[]'::jsonb$$)) AS t (n, kind, argument) ORDER BY n;
 
