@@ -33,6 +33,21 @@ PortionRequireOwnTransactions(FunctionCallInfo fcinfo, const char *function)
 				 errhint("CALL it by itself.")));
 }
 
+/* How many events a portion has, by the argument: at least 1.  Raises 22004, 22023. */
+int32
+PortionSize(NullableDatum arg)
+{
+	if (arg.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("portion must not be null")));
+	if (DatumGetInt32(arg.value) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("portion must be positive")));
+	return DatumGetInt32(arg.value);
+}
+
 /*
  * Commit, and begin another transaction, which has a snapshot.  Call after
  * SPI_connect_ext(SPI_OPT_NONATOMIC); only memory of that, or older, survives.

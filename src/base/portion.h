@@ -9,6 +9,7 @@
 #include "fmgr.h"
 
 extern void PortionRequireOwnTransactions(FunctionCallInfo fcinfo, const char *function);
+extern int32 PortionSize(NullableDatum arg);
 extern void PortionCommit(void);
 
 #endif							/* CQRS_ES_PORTION_H */

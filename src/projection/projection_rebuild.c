@@ -116,7 +116,6 @@ static int64 begin_rebuild(const text *name, const Replay *replay, const char *f
 static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
 						   Portions *portions, bool *goes_live);
 static void note_portions(Portions *portions, const LockedProjection *locked);
-static int32 portion_arg(NullableDatum arg);
 static void describe_portions(void *arg);
 
 /*-------------------------------------------------------------------------
@@ -427,7 +426,7 @@ replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function)
 	Replay		replay = {.rebuild = rebuild};
 	Portions	portions = {0};
 	ErrorContextCallback callback = {error_context_stack, describe_portions, &portions};
-	int32		portion = portion_arg(fcinfo->args[1]);
+	int32		portion = PortionSize(fcinfo->args[1]);
 	bool		live_at_end = false;
 	text	   *name;
 	MemoryContext one;
@@ -539,21 +538,6 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	/* still paused, it will find among the missed ones what its handlers appended */
 	ReplayRelease(locked.projection, held);
 	return at_end;
-}
-
-/* How many events a portion has: 22004, 22023. */
-static int32
-portion_arg(NullableDatum arg)
-{
-	if (arg.isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("portion must not be null")));
-	if (DatumGetInt32(arg.value) <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("portion must be positive")));
-	return DatumGetInt32(arg.value);
 }
 
 /* Is it what we left, and not one that somebody has made, or rebuilt, since? */

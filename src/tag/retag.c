@@ -54,7 +54,6 @@ typedef struct History
 
 PG_FUNCTION_INFO_V1(cqrs_es_retag);
 
-static int32 portion_arg(NullableDatum arg);
 static void require_defined(const text *event_type);
 static bool tag_portion(const text *event_type, int32 portion);
 static bool lock_history(const text *event_type, History *history);
@@ -69,7 +68,7 @@ Datum
 cqrs_es_retag(PG_FUNCTION_ARGS)
 {
 	text	   *event_type = NULL;
-	int32		portion = portion_arg(fcinfo->args[1]);
+	int32		portion = PortionSize(fcinfo->args[1]);
 	MemoryContext one;
 
 	PortionRequireOwnTransactions(fcinfo, "retag()");
@@ -90,21 +89,6 @@ cqrs_es_retag(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	PG_RETURN_VOID();
-}
-
-/* How many events a portion has: 22004, 22023. */
-static int32
-portion_arg(NullableDatum arg)
-{
-	if (arg.isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("portion must not be null")));
-	if (DatumGetInt32(arg.value) <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("portion must be positive")));
-	return DatumGetInt32(arg.value);
 }
 
 /* 42704 unless something is defined for the type. */
