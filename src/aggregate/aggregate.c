@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -145,26 +144,8 @@ change_existing(AggregateArgs *args, bool tell)
 		" AS differences FROM cqrs_es.aggregates WHERE aggregate_type OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
 	};
-	char	   *differences = NULL;
 
-	SPI_connect();
-	if (RegistryWriteRows(&compare, args->values, args->nulls) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		differences = SPI_getvalue(row.tuple, row.desc, 1);
-		if (differences[0] != '\0')
-		{
-			(void) RegistryWrite(&alter_query, args->values, args->nulls);
-			if (tell)
-				ereport(NOTICE,
-						(errmsg("aggregate type \"%s\" was declared already, and is changed",
-								TextDatumGetCString(args->values[0])),
-						 errdetail_internal("%s.", differences)));
-		}
-	}
-	SPI_finish();
-	return differences != NULL;
+	return StateRulesChange(&AggregateOwner, &compare, &alter_query, args->values, args->nulls, tell);
 }
 
 /* SQL: alter_aggregate, the same arguments; null leaves a property as it is. */

@@ -231,6 +231,38 @@ StateRulesReportMissing(const text *name, bool if_exists)
 						  psprintf("aggregate type \"%s\" is not declared", text_to_cstring(name)));
 }
 
+/*
+ * Make what is declared what `values` say, the first of which is its name, and tell what that
+ * changed; nothing is written when it is so already.  False when it is not declared.
+ * `compare` finds and locks its row, with a text of what differs (empty: nothing) in its first
+ * column; `alter` changes it.  Both have these parameters.
+ */
+bool
+StateRulesChange(const StateOwner *owner, InternalQuery *compare, InternalQuery *alter,
+				 Datum *values, const char *nulls, bool tell)
+{
+	char	   *differences = NULL;
+
+	SPI_connect();
+	if (RegistryWriteRows(compare, values, nulls) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		differences = SPI_getvalue(row.tuple, row.desc, 1);
+		if (differences[0] != '\0')
+		{
+			(void) RegistryWrite(alter, values, nulls);
+			if (tell)
+				ereport(NOTICE,
+						(errmsg("%s \"%s\" was declared already, and is changed",
+								owner->noun, TextDatumGetCString(values[0])),
+						 errdetail_internal("%s.", differences)));
+		}
+	}
+	SPI_finish();
+	return differences != NULL;
+}
+
 /* QE101 to who needs it. */
 void
 StateRulesReportUndeclared(const text *type)

@@ -10,6 +10,7 @@
 #include "utils/jsonb.h"
 
 #include "base/extension.h"
+#include "base/internal_query.h"
 
 struct Reducer;
 
@@ -74,6 +75,9 @@ extern void StateRulesRequireFreeName(const text *name, const StateOwner *for_ow
 extern const StateOwner *StateRulesLockOwner(const text *name);
 extern const StateOwner *StateRulesLockIfOwned(const text *name);
 extern const StateOwner *StateRulesLockForDrop(const text *name, bool if_exists);
+extern bool StateRulesChange(const StateOwner *owner, InternalQuery *compare,
+							 InternalQuery *alter, Datum *values, const char *nulls,
+							 bool tell);
 extern void StateRulesReportMissing(const text *name, bool if_exists);
 pg_noreturn extern void StateRulesReportUndeclared(const text *name);
 

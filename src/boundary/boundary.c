@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -148,26 +147,8 @@ change_existing(BoundaryArgs *args, bool tell)
 		" WHERE boundary OPERATOR(pg_catalog.=) $1",
 		.nargs = NARGS,.argtypes = {TEXTOID, JSONBOID, JSONBOID, INT4OID}
 	};
-	char	   *differences = NULL;
 
-	SPI_connect();
-	if (RegistryWriteRows(&compare, args->values, args->nulls) > 0)
-	{
-		QueryRow	row = InternalQueryRow(0);
-
-		differences = SPI_getvalue(row.tuple, row.desc, 1);
-		if (differences[0] != '\0')
-		{
-			(void) RegistryWrite(&alter, args->values, args->nulls);
-			if (tell)
-				ereport(NOTICE,
-						(errmsg("boundary \"%s\" was declared already, and is changed",
-								TextDatumGetCString(args->values[0])),
-						 errdetail_internal("%s.", differences)));
-		}
-	}
-	SPI_finish();
-	return differences != NULL;
+	return StateRulesChange(&BoundaryOwner, &compare, &alter, args->values, args->nulls, tell);
 }
 
 /*
