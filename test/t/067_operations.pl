@@ -67,7 +67,11 @@ sub clear
 	{
 		$load->attempt("DROP INDEX IF EXISTS $row->[0]") or return;
 	}
-	return 1;
+	return 1 if !$repack;
+
+	# pg_repack's own tables have the row types of those it worked on, which then get no column
+	$results = $load->attempt(q{SELECT FROM pg_class WHERE relnamespace = 'repack'::regnamespace AND relkind = 'r'}) or return;
+	return !@{ $results->[0] } || $load->attempt('DROP EXTENSION pg_repack CASCADE; CREATE EXTENSION pg_repack');
 }
 
 # Cancelled while it waits for a snapshot: the index is there, gets all rows, and may not be used.
@@ -103,7 +107,6 @@ sub repack
 		my $status = system "$repack -h ${\$node->host} -p ${\$node->port} -d postgres --wait-timeout=20 -t $table >> ${\$load->file('repack')} 2>&1";
 		next if !$status;
 		usleep(100_000);			# with its trigger
-		$load->attempt('DROP EXTENSION IF EXISTS pg_repack CASCADE; CREATE EXTENSION pg_repack');
 		return;
 	}
 	return 1;
