@@ -18,6 +18,7 @@ use Session;
 use constant CONTEXTS_BOUND => 24 * 1024;	# bytes
 use constant PROCESS_BOUND => 1024;			# kB: malloc keeps what it likes
 use constant NUMBERS => 24;					# bytes: what the server notes of subtransactions, 4 for each, in an array that doubles
+use constant PAIRS => 16;					# bytes: what it notes of a row that a transaction changes again, 8 for each, in an array that doubles
 
 my $is_long = ($ENV{CQRS_ES_MEMORY} // '') eq 'long';
 my $parts = $ENV{CQRS_ES_MEMORY_PARTS} // '';
@@ -171,7 +172,7 @@ stays('in blocks with EXCEPTION', $is_long ? 100_000 : 4_000, in_a_block(q{BEGIN
 	@in_transaction, each => NUMBERS);
 stays('events that follow from others', $is_long ? 100_000 : 4_000, in_a_block(q{PERFORM cqrs_es.append_event('cry', 's' || n % 50, 'e', '{"amount": 1}');}), @in_transaction);
 stays('events of a strict aggregate', $is_long ? 100_000 : 4_000, in_a_block(q{PERFORM cqrs_es.append_event('strict', 's' || n % 50, 'Known', '{"amount": 1}');}),
-	@in_transaction, process_bound => $is_long ? 32_768 : 4096);
+	@in_transaction, each => PAIRS / 20, process_bound => $is_long ? 32_768 : 4096);	# one snapshot in twenty events
 stays('commands in one transaction', $is_long ? 100_000 : 4_000, in_a_block(q{PERFORM cqrs_es.execute_command('account', 'd' || n % 50, 'Put', '{"amount": 1}', command_id => cqrs_es.new_event_id());}),
 	@in_transaction, each => NUMBERS, process_bound => $is_long ? 32_768 : 4096);
 
