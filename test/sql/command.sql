@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Commands: defining, deciding, rejecting, repeating, and who may do what.
 BEGIN;
-SELECT plan(68);
+SELECT plan(69);
 
 CREATE FUNCTION pg_temp.execute(id text, command_type text, payload jsonb DEFAULT '{}', expected bigint DEFAULT NULL, command_id uuid DEFAULT NULL)
 RETURNS text LANGUAGE sql AS $$
@@ -111,6 +111,8 @@ SELECT is(pg_temp.execute('r2', 'Signed', command_id => '00000000-0000-0000-0000
 	'is recognized when the command is sent again');
 SELECT is(metadata - 'command_digest', '{"by": "me", "command_id": "00000000-0000-0000-0000-00000000000c", "causation_id": "00000000-0000-0000-0000-00000000000c", "correlation_id": "mine"}',
 	'since it carries the id of its command') FROM cqrs_es.read_stream('command', 'r2', 1, 1);
+SELECT is((SELECT metadata - 'command_digest' FROM cqrs_es.execute_command('command', 'r3', 'Deposit', '{"amount": 1}', metadata => NULL, command_id => '00000000-0000-0000-0000-00000000000d') AS r, cqrs_es.read_stream('command', 'r3')),
+	'{"command_id": "00000000-0000-0000-0000-00000000000d", "causation_id": "00000000-0000-0000-0000-00000000000d", "correlation_id": "00000000-0000-0000-0000-00000000000d"}', 'also one without metadata');
 SET LOCAL cqrs_es.context = '{"correlation_id": "request 7", "user": "ada"}';
 SELECT is(pg_temp.execute('r', 'Deposit', '{"amount": 1}', command_id => '00000000-0000-0000-0000-00000000000b'), '3 t {"balance": 7}', 'in a context');
 SELECT is(metadata - 'command_id' - 'command_digest', '{"user": "ada", "causation_id": "00000000-0000-0000-0000-00000000000b", "correlation_id": "request 7"}',

@@ -2,7 +2,7 @@
 -- promote_projection: what is kept of a view, who may, what is refused, and that a refusal leaves all as it was.
 
 BEGIN;
-SELECT plan(65);
+SELECT plan(69);
 CREATE SCHEMA pm;
 SET search_path = pm, public;
 CREATE TABLE b (account text PRIMARY KEY, owner text, balance numeric NOT NULL DEFAULT 0);
@@ -154,6 +154,20 @@ GRANT SELECT ON b2 TO pm_reader;
 SELECT is(pg_temp.refused('{i}'), '', 'but then may');
 SELECT is((SELECT reloptions::text FROM pg_class WHERE oid = 'i'::regclass), '{security_invoker=true}', 'the view still asks for that');
 SELECT is((cqrs_es.promote_projection('pm', 'pm2', '{i}'))::text, '', 'and back');
+
+CREATE VIEW narrow AS SELECT account FROM b;
+ALTER VIEW narrow SET (security_invoker = true);
+CREATE ROLE pm_columns;
+GRANT SELECT ON narrow TO pm_columns;
+GRANT SELECT (account) ON b TO pm_columns;
+SELECT is(pg_temp.refused('{narrow}'), '42501 role "pm_columns" may read table "b", but not table "b2"', 'nor may who reads some columns of the old one');
+GRANT SELECT (account) ON b2 TO pm_columns;
+SELECT is(pg_temp.refused('{narrow}'), '', 'but then may, those of the new one');
+SELECT is((cqrs_es.promote_projection('pm', 'pm2', '{narrow}'))::text, '', 'and back');
+SELECT pg_temp.as_role('pm_owner', $$CREATE TABLE pm.own1 (account text PRIMARY KEY); CREATE TABLE pm.own2 (account text PRIMARY KEY)$$) IS NULL AS x,
+	pg_temp.as_role('pm_owner', $$SELECT cqrs_es.create_projection('own1', '{own}', '{pm.own1}'), cqrs_es.create_projection('own2', '{own}', '{pm.own2}', backfill => true)$$) IS NULL AS y \gset
+CREATE VIEW others AS SELECT account FROM own1;
+SELECT throws_ok($$SELECT pg_temp.as_role('pm_owner', $q$SELECT cqrs_es.promote_projection('own2', 'own1', '{others}')$q$)$$, '42501', 'must be owner of view others', 'who owns the projections, and not the view');
 
 -- names that mean something else to the caller
 CREATE SCHEMA evil;
