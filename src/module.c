@@ -55,6 +55,7 @@
 #include "log/upcast.h"
 #include "tag/event_tags.h"
 #include "tag/tag_definition.h"
+#include "tag/tag_filter.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/reducer.h"
 #include "aggregate/snapshot.h"
@@ -121,6 +122,7 @@ _PG_init(void)
 
 	TagDefinitionInit();
 	EventTagsInit();
+	TagFilterInit();
 
 	AggregateInit();
 	ReducerInit();

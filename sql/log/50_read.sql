@@ -19,11 +19,12 @@ CREATE FUNCTION cqrs_es.read_all(
     aggregate_types text[] DEFAULT NULL,
     event_types     text[] DEFAULT NULL,
     raw             boolean DEFAULT false,
-    all_tenants     boolean DEFAULT false
+    all_tenants     boolean DEFAULT false,
+    tags            text[] DEFAULT NULL
 ) RETURNS SETOF cqrs_es.event
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_read_all';
-COMMENT ON FUNCTION cqrs_es.read_all(bigint, bigint, text[], text[], boolean, boolean) IS
+COMMENT ON FUNCTION cqrs_es.read_all(bigint, bigint, text[], text[], boolean, boolean, text[]) IS
     'settled events of the whole log by global position: a reader that goes on after the last one it saw misses nothing; raw: payloads as they are stored, not lifted; of the current tenant, or of all for who may execute tenants()';
 
 CREATE FUNCTION cqrs_es.read_page(
@@ -32,7 +33,8 @@ CREATE FUNCTION cqrs_es.read_page(
     aggregate_types text[] DEFAULT NULL,
     event_types     text[] DEFAULT NULL,
     raw             boolean DEFAULT false,
-    all_tenants     boolean DEFAULT false
+    all_tenants     boolean DEFAULT false,
+    tags            text[] DEFAULT NULL
 ) RETURNS TABLE (
     global_position bigint,
     sequence        bigint,
@@ -49,7 +51,7 @@ CREATE FUNCTION cqrs_es.read_page(
 )
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_read_page';
-COMMENT ON FUNCTION cqrs_es.read_page(bigint, bigint, text[], text[], boolean, boolean) IS
+COMMENT ON FUNCTION cqrs_es.read_page(bigint, bigint, text[], text[], boolean, boolean, text[]) IS
     'the events of read_all, each with read_to, the position to go on after; when none matched, one row with only that; raw: payloads as they are stored, not lifted';
 
 CREATE FUNCTION cqrs_es.stream_version(aggregate_type text, aggregate_id text) RETURNS bigint

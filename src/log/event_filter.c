@@ -9,6 +9,14 @@
  * values of the columns in front its entries stand in the order of positions.  For
  * several values there is a scan for each, and their events are put in order here.
  *
+ * It may also want events that have certain tags, all of them.  What tags are, the log does
+ * not know; the room of tags registers itself to be asked, of one event, or for those between
+ * two positions, which its own index finds; that is preferred to one of the log.  Events get
+ * their tags with their rows, so a reader misses nothing.  Only retag gives tags to
+ * events that readers may have passed; so who is about to pass such events asks first, is
+ * refused while that is going on, and asks once more when it has passed them, whether the same
+ * tags have been defined all the time.
+ *
  * Which events may be handed out at all is not seen from those that fit; that is
  * decided by the caller, who says up to where (horizon.c).
  *-------------------------------------------------------------------------
@@ -45,6 +53,7 @@ typedef struct FilterIndex
 
 struct FilterScan
 {
+	TagFilterScan *by_tags;		/* if not NULL, the rest is not there */
 	Relation	heap;			/* locked, so that the index stays */
 	int			nscans;
 	EventScan **scans;
@@ -53,7 +62,12 @@ struct FilterScan
 	int			handed_out;		/* the scan whose event was handed out; -1: none */
 };
 
+/* see EventFilterSetTagFilter */
+static const TagFilter *tag_filter = NULL;
+
 static bool texts_match(const FilterTexts *wanted, Datum value);
+static FilterScan *scan_by_tags(const EventFilter *filter, int64 after_position,
+								int64 up_to_position, Snapshot snapshot);
 static bool choose_index(Relation heap, const EventColumns *columns, const EventFilter *filter,
 						 FilterIndex *best);
 static bool fits(Relation index, const EventColumns *columns, const EventFilter *filter,
@@ -61,6 +75,13 @@ static bool fits(Relation index, const EventColumns *columns, const EventFilter 
 static const FilterTexts *texts_of(AttrNumber attno, const EventColumns *columns,
 								   const EventFilter *filter);
 static bool distinct(const FilterTexts *texts, FilterTexts *result);
+
+/* Who is asked about tags; called by an Init only. */
+void
+EventFilterSetTagFilter(const TagFilter *by)
+{
+	tag_filter = by;
+}
 
 /*
  * A filter that is an SQL argument, an array of texts; NULL: everything fits.  2202E,
@@ -125,13 +146,55 @@ EventFilterCheckTypes(ArrayType *types, const char *what, const char *element, i
 	}
 }
 
+/*
+ * The tags that an event must have, an SQL argument or what is stored, become part of the
+ * filter; NULL: whatever tags it has.  2202E, 22023, and as TextArgument.
+ */
+void
+EventFilterSetTags(EventFilter *filter, NullableDatum arg)
+{
+	FilterTexts tags;
+
+	if (arg.isnull)
+		return;
+	EventFilterCheckTypes(DatumGetArrayTypeP(arg.value), "tags", "tag", EVENT_TAG_MAX_BYTES, false);
+	tags = EventFilterTexts(arg, "tags");
+	filter->ntags = tags.n;
+	filter->tags = tags.texts;
+}
+
+/*
+ * Who will pass events behind a position asks before, and confirms behind it with
+ * what this returned.  55000 when such events may lack their tags yet.
+ */
+uint64
+EventFilterAsk(const EventFilter *filter, int64 after_position)
+{
+	return filter->ntags > 0 ? tag_filter->ask(filter, after_position) : 0;
+}
+
+/*
+ * Were the tags defined as they were asked for, all the time?  Else events may have been
+ * passed between the definition and retag: 40001, 55000.
+ */
+void
+EventFilterConfirm(const EventFilter *filter, int64 after_position, uint64 asked)
+{
+	if (EventFilterAsk(filter, after_position) != asked)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access: tags were defined while events were read by their tags"),
+				 errhint("Retry the transaction.")));
+}
+
 /* Is it one of the events that are wanted? */
 bool
 EventFilterMatches(const EventFilter *filter, const Event *event)
 {
 	return texts_match(&filter->tenant_ids, event->values[EVENT_TENANT_ID]) &&
 		texts_match(&filter->aggregate_types, event->values[EVENT_AGGREGATE_TYPE]) &&
-		texts_match(&filter->event_types, event->values[EVENT_EVENT_TYPE]);
+		texts_match(&filter->event_types, event->values[EVENT_EVENT_TYPE]) &&
+		(filter->ntags == 0 || tag_filter->has_all(filter, event));
 }
 
 static bool
@@ -152,15 +215,36 @@ bool
 EventFilterHasIndex(const EventFilter *filter)
 {
 	EventsTable table;
-	Relation	heap = EventsOpenStraight(&table);
+	Relation	heap;
 	FilterIndex index;
 	bool		found;
 
+	if (filter->ntags > 0)
+		return true;
+	heap = EventsOpenStraight(&table);
 	if (heap == NULL)
 		return false;
 	found = choose_index(heap, &table.columns, filter, &index);
 	table_close(heap, AccessShareLock);
 	return found;
+}
+
+/*
+ * Lock what the index is of, beside the log, before the snapshot is taken that EventFilterScan
+ * gets, until behind EventFilterEnd.
+ */
+void
+EventFilterLock(const EventFilter *filter)
+{
+	if (filter->ntags > 0)
+		tag_filter->lock();
+}
+
+void
+EventFilterUnlock(const EventFilter *filter)
+{
+	if (filter->ntags > 0)
+		tag_filter->unlock();
 }
 
 /*
@@ -174,12 +258,15 @@ EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_pos
 				Snapshot snapshot)
 {
 	EventsTable table;
-	Relation	heap = EventsOpenStraight(&table);
+	Relation	heap;
 	FilterIndex index;
 	FilterScan *scan;
 	int			i;
 
+	if (filter->ntags > 0)
+		return scan_by_tags(filter, after_position, up_to_position, snapshot);
 	/* there was one when EventFilterHasIndex looked */
+	heap = EventsOpenStraight(&table);
 	if (heap == NULL)
 		return NULL;
 	if (!choose_index(heap, &table.columns, filter, &index))
@@ -187,7 +274,7 @@ EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_pos
 		table_close(heap, AccessShareLock);
 		return NULL;
 	}
-	scan = palloc(sizeof(FilterScan));
+	scan = palloc0(sizeof(FilterScan));
 	scan->heap = heap;
 	scan->nscans = index.nscans;
 	scan->scans = palloc(Max(index.nscans, 1) * sizeof(EventScan *));
@@ -212,6 +299,20 @@ EventFilterScan(const EventFilter *filter, int64 after_position, int64 up_to_pos
 	return scan;
 }
 
+static FilterScan *
+scan_by_tags(const EventFilter *filter, int64 after_position, int64 up_to_position,
+			 Snapshot snapshot)
+{
+	TagFilterScan *by_tags = tag_filter->begin(filter, after_position, up_to_position, snapshot);
+	FilterScan *scan;
+
+	if (by_tags == NULL)
+		return NULL;
+	scan = palloc0(sizeof(FilterScan));
+	scan->by_tags = by_tags;
+	return scan;
+}
+
 /* The next event, by position; false at the end.  It is good until the next call. */
 bool
 EventFilterNext(FilterScan *scan, Event *event)
@@ -219,6 +320,8 @@ EventFilterNext(FilterScan *scan, Event *event)
 	int			first = -1;
 	int			i;
 
+	if (scan->by_tags)
+		return tag_filter->next(scan->by_tags, event);
 	if (scan->handed_out >= 0)
 		scan->has_next[scan->handed_out] = EventScanNext(scan->scans[scan->handed_out],
 														 &scan->next[scan->handed_out]);
@@ -238,6 +341,12 @@ EventFilterEnd(FilterScan *scan)
 {
 	int			i;
 
+	if (scan->by_tags)
+	{
+		tag_filter->end(scan->by_tags);
+		pfree(scan);
+		return;
+	}
 	for (i = scan->nscans - 1; i >= 0; i--)
 		EventScanEnd(scan->scans[i]);
 	table_close(scan->heap, AccessShareLock);

@@ -389,7 +389,7 @@ HorizonScanBegin(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 
 /*
  * The same for a caller that wants some events only, and looks at each whether it is one
- * (EventFilterMatches): others may be left out.
+ * (EventFilterMatches): others may be left out.  The filter stays the caller's.
  */
 void
 HorizonScanBeginFiltered(HorizonScan *walk, int64 after_position, TimestampTz deadline,
@@ -555,12 +555,17 @@ open_filtered(HorizonScan *walk, const EventFilter *filter)
 		walk->filtered_to = Min(walk->filtered_to, own - 1);
 	if (walk->filtered_to <= walk->number)
 		return false;
+	walk->filter = filter;
+	EventFilterLock(filter);
 	walk->snapshot = EventsSnapshotTake(false);
 	walk->filtered = EventFilterScan(filter, walk->before_node + walk->number,
 									 walk->before_node + walk->filtered_to,
 									 walk->snapshot.snapshot);
 	if (walk->filtered == NULL)
+	{
 		EventsSnapshotRelease(walk->snapshot);
+		EventFilterUnlock(filter);
+	}
 	return walk->filtered != NULL;
 }
 
@@ -569,6 +574,7 @@ close_filtered(HorizonScan *walk)
 {
 	EventFilterEnd(walk->filtered);
 	EventsSnapshotRelease(walk->snapshot);
+	EventFilterUnlock(walk->filter);
 	walk->filtered = NULL;
 }
 

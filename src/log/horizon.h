@@ -23,6 +23,7 @@ typedef struct HorizonScan
 	LogSnapshot snapshot;
 	EventScan  *scan;
 	FilterScan *filtered;		/* in its place at first, or NULL */
+	const EventFilter *filter;	/* of that; the caller's */
 	int64		filtered_to;	/* number of the last event that this passes */
 } HorizonScan;
 

@@ -113,7 +113,7 @@ cqrs_es_read_stream(PG_FUNCTION_ARGS)
 
 /*
  * SQL: read_all(after_position, max_count, aggregate_types, event_types, raw,
- * all_tenants).
+ * all_tenants, tags).
  * Settled events only, in order; see horizon.c for what that takes.  Events that
  * share a position come together, beyond max_count if need be.
  */
@@ -127,7 +127,7 @@ cqrs_es_read_all(PG_FUNCTION_ARGS)
 
 /*
  * SQL: read_page(after_position, max_count, aggregate_types, event_types, raw,
- * all_tenants).  The events of read_all, each with read_to: the position to go on behind when it
+ * all_tenants, tags).  The events of read_all, each with read_to: the position to go on behind when it
  * has been dealt with.  That is its own position, and in the last row as far
  * as was looked, so that whoever stops before the end goes on right, too.
  * Where no event matched, one row has nothing but that.
@@ -169,7 +169,9 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 	FunctionCalls calls;
 	HorizonScan walk;
 	Event		event;
+	uint64		asked;
 
+	EventFilterSetTags(&filter, fcinfo->args[6]);
 	HorizonCheckCursor(after_position);
 	EventsRequireRights(ACL_SELECT);
 	if (all_tenants)
@@ -181,6 +183,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 		page->position = after_position;
 	RegistryEnter();
 	RegistryFunctionCallsInit(&calls);
+	asked = EventFilterAsk(&filter, after_position);
 	HorizonScanBeginFiltered(&walk, after_position, HorizonDeadline(), &filter);
 	while (max_count > 0 ? HorizonScanNext(&walk, &event) : HorizonScanNextTied(&walk, &event))
 	{
@@ -194,6 +197,7 @@ read_log(FunctionCallInfo fcinfo, LogPage *page)
 		max_count = Max(max_count - 1, 0);
 	}
 	HorizonScanEnd(&walk);
+	EventFilterConfirm(&filter, after_position, asked);
 	RegistryFunctionCallsEnd(&calls);
 	RegistryLeave();
 	return walk.position;

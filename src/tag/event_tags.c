@@ -32,6 +32,7 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -620,6 +621,32 @@ EventTagsScanEnd(EventTagScan *scan)
 	pfree(scan);
 }
 
+/* The next tenant that has events with the tag; see event_tags.h. */
+text *
+EventTagsNextTenant(const text *tag, const text *after, Snapshot snapshot)
+{
+	Relation	heap = table_open(table_relid(), AccessShareLock);
+	Relation	index = index_open(ExtensionRelid("event_tags_tag_idx"), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	IndexScanDesc scan = compat_index_beginscan(heap, index, snapshot, after ? 2 : 1);
+	ScanKeyData keys[2];
+	text	   *tenant_id = NULL;
+	bool		isnull;
+
+	text_scan_key(&keys[0], 1, tag);
+	if (after)
+		ScanKeyEntryInitialize(&keys[1], 0, 2, BTGreaterStrategyNumber, InvalidOid, C_COLLATION_OID,
+							   F_TEXT_GT, PointerGetDatum(after));
+	index_rescan(scan, keys, after ? 2 : 1, NULL, 0);
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
+		tenant_id = DatumGetTextPCopy(slot_getattr(slot, TAG_TENANT, &isnull));
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+	return tenant_id;
+}
+
 /* Descend to the position. */
 static bool
 begin_at(EventTagScan *scan, int64 position)
@@ -650,6 +677,19 @@ text_scan_key(ScanKey key, AttrNumber attno, const text *value)
 {
 	ScanKeyEntryInitialize(key, 0, attno, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
 						   F_TEXTEQ, PointerGetDatum(value));
+}
+
+/* Lock the table for a snapshot; see event_tags.h. */
+void
+EventTagsLock(void)
+{
+	LockRelationOid(table_relid(), AccessShareLock);
+}
+
+void
+EventTagsUnlock(void)
+{
+	UnlockRelationOid(ExtensionRelid("event_tags"), AccessShareLock);
 }
 
 /* The tags of an event of a tenant as text[]; see event_tags.h. */

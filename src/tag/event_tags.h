@@ -64,6 +64,16 @@ extern bool EventTagsScanNextTied(EventTagScan *scan, text **event_type);
 extern void EventTagsScanEnd(EventTagScan *scan);
 
 /*
+ * The first tenant behind another one, NULL for the first of all, that has events with
+ * the tag, palloc'd; NULL when there is none.  Below the executor, as above.
+ */
+extern text *EventTagsNextTenant(const text *tag, const text *after, Snapshot snapshot);
+
+/* AccessShareLock on the table, from before a snapshot is taken until it is needed no more. */
+extern void EventTagsLock(void);
+extern void EventTagsUnlock(void);
+
+/*
  * The tags of an event of a tenant as a value of type text[], in their order as texts;
  * '{}' when it has none.  Below the executor, as above; palloc'd.
  */

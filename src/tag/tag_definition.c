@@ -347,9 +347,10 @@ TagDefinitionFingerprint(void)
 	return all ? all->fingerprint : "";
 }
 
-/* 55000 when history of one of the types, or of any when there are none, could lack the tag. */
+/* 55000 when events behind a position could lack the tag; see tag_definition.h. */
 void
-TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent_types)
+TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent_types,
+						   int64 after_position)
 {
 	const TagDefinitions *all = definitions_if_any();
 	int			i;
@@ -362,7 +363,7 @@ TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent
 
 		for (j = 0; j < nevent_types && !is_asked_for; j++)
 			is_asked_for = TextEqual(definition->event_type, event_types[j]);
-		if (is_asked_for && could_lack(definition, tag))
+		if (is_asked_for && after_position < definition->history_to && could_lack(definition, tag))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("older events of type \"%s\" may lack tag \"%s\"",
@@ -409,7 +410,7 @@ static void
 load(void *entry, const text *key, MemoryContext memory)
 {
 	static InternalQuery query = {
-		.sql = "SELECT event_type, templates, is_complete,"
+		.sql = "SELECT event_type, templates, is_complete, history_to,"
 		" ROW(event_type, templates, history_to)::pg_catalog.text AS source FROM cqrs_es.tag_definitions"
 		" ORDER BY event_type",
 		.nargs = 0
@@ -433,6 +434,7 @@ load(void *entry, const text *key, MemoryContext memory)
 		deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL,
 						  &definition->ntemplates);
 		definition->is_complete = DatumGetBool(InternalQueryDatum(&row, "is_complete", NULL));
+		definition->history_to = DatumGetInt64(InternalQueryDatum(&row, "history_to", NULL));
 		spi = MemoryContextSwitchTo(memory);
 		definition->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
 		definition->templates = palloc(Max(definition->ntemplates, 1) * sizeof(TagTemplate));

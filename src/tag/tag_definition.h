@@ -15,7 +15,8 @@ typedef struct TagDefinition
 	text	   *event_type;
 	int			ntemplates;
 	TagTemplate *templates;
-	bool		is_complete;	/* do all events of the type have these tags? */
+	bool		is_complete;	/* do all events of the type have these tags, */
+	int64		history_to;		/* or, if not, those behind this position? */
 } TagDefinition;
 
 extern void TagDefinitionInit(void);
@@ -40,10 +41,10 @@ extern bool TagDefinitionIsAny(void);
 extern const char *TagDefinitionFingerprint(void);
 
 /*
- * 55000 when history of a type could lack this tag, because retag has not come to its end: of
- * one of these types, or of any when there are none.
+ * 55000 when events behind a position could lack this tag, because retag has not come to its
+ * end: of one of these types, or of any when there are none.
  */
 extern void TagDefinitionRequireTagged(const text *tag, text *const *event_types,
-									   int nevent_types);
+									   int nevent_types, int64 after_position);
 
 #endif							/* CQRS_ES_TAG_DEFINITION_H */
