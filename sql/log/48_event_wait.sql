@@ -7,11 +7,12 @@ CREATE PROCEDURE cqrs_es.wait_for_events(
     aggregate_types text[] DEFAULT NULL,
     event_types     text[] DEFAULT NULL,
     all_tenants     boolean DEFAULT false,
+    tags            text[] DEFAULT NULL,
     INOUT ready     boolean DEFAULT NULL
 )
     LANGUAGE C
     AS 'MODULE_PATHNAME', 'cqrs_es_wait_for_events';
-COMMENT ON PROCEDURE cqrs_es.wait_for_events(text, bigint, interval, text[], text[], boolean, boolean) IS
+COMMENT ON PROCEDURE cqrs_es.wait_for_events(text, bigint, interval, text[], text[], boolean, text[], boolean) IS
     'waits until a subscription, or read_all after a position with the same filters, has something to hand out; holds no snapshot and no locks; ready: false when time ran out';
 
 CREATE PROCEDURE cqrs_es.wait_until_settled(

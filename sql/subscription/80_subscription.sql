@@ -4,6 +4,7 @@ CREATE TABLE cqrs_es.subscriptions (
     name            text COLLATE "C" PRIMARY KEY,
     aggregate_types text[] COLLATE "C",
     event_types     text[] COLLATE "C",
+    tags            text[] COLLATE "C",
     tenant_id       text COLLATE "C",
     ordering        text NOT NULL DEFAULT 'stream' CHECK (ordering IN ('stream', 'log')),
     on_failure      text NOT NULL DEFAULT 'block' CHECK (on_failure IN ('block', 'skip', 'stop')),
@@ -25,6 +26,7 @@ CREATE TABLE cqrs_es.subscriptions (
 COMMENT ON TABLE cqrs_es.subscriptions IS 'subscriptions; kept by create_subscription';
 COMMENT ON COLUMN cqrs_es.subscriptions.aggregate_types IS 'NULL: all';
 COMMENT ON COLUMN cqrs_es.subscriptions.event_types IS 'NULL: all';
+COMMENT ON COLUMN cqrs_es.subscriptions.tags IS 'all of which an event must have; NULL: whatever it has';
 COMMENT ON COLUMN cqrs_es.subscriptions.tenant_id IS 'whose events; NULL: of all tenants';
 COMMENT ON COLUMN cqrs_es.subscriptions.stopped_error IS
     'why it is paused, when it stopped by itself; NULL: somebody paused it';

@@ -60,6 +60,7 @@ CREATE VIEW cqrs_es.subscription_status WITH (security_barrier) AS
            CASE WHEN cqrs_es.sees_subscription(s.name, true) THEN h.failed_position END AS failed_position,
            s.aggregate_types,
            s.event_types,
+           s.tags,
            CASE WHEN cqrs_es.sees_subscription(s.name, true) THEN s.tenant_id END AS tenant_id,
            s.tenant_id IS NULL AS all_tenants,
            s.ordering,

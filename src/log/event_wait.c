@@ -77,7 +77,7 @@ static Datum answer(FunctionCallInfo fcinfo, bool value);
 
 /*
  * SQL: CALL wait_for_events(subscription, after_position, timeout, aggregate_types,
- * event_types, all_tenants, ready).  Until the subscription has something to hand
+ * event_types, all_tenants, tags, ready).  Until the subscription has something to hand
  * out, or read_all, called with the same arguments, has: true; or time runs out:
  * false.
  */
@@ -94,9 +94,11 @@ cqrs_es_wait_for_events(PG_FUNCTION_ARGS)
 	wait.all_tenants = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 	wait.filter.aggregate_types = EventFilterTexts(fcinfo->args[3], "aggregate_types");
 	wait.filter.event_types = EventFilterTexts(fcinfo->args[4], "event_types");
+	EventFilterSetTags(&wait.filter, fcinfo->args[6]);
 	if (!PG_ARGISNULL(0))
 	{
-		if (!wait.filter.aggregate_types.all || !wait.filter.event_types.all || wait.all_tenants)
+		if (!wait.filter.aggregate_types.all || !wait.filter.event_types.all ||
+			wait.filter.ntags > 0 || wait.all_tenants)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a subscription has filters of its own"),
@@ -254,6 +256,7 @@ look_into_log(void *arg, long *longest_ms)
 	text	   *tenant_id = wait->all_tenants ? NULL : TenancyCurrent();
 	HorizonScan walk;
 	Event		event;
+	uint64		asked;
 	bool		found = false;
 
 	EventsRequireRights(ACL_SELECT);
@@ -263,12 +266,14 @@ look_into_log(void *arg, long *longest_ms)
 	{
 		.all = wait->all_tenants,.n = 1,.texts = &tenant_id
 	};
+	asked = EventFilterAsk(&wait->filter, wait->after_position);
 	HorizonScanBeginFiltered(&walk, wait->after_position, 0, &wait->filter);
 	while (!found && HorizonScanNext(&walk, &event))
 		found = EventFilterMatches(&wait->filter, &event);
-	wait->after_position = walk.position;
 	*longest_ms = Min(*longest_ms, HorizonLongestSleep(walk.number));
 	HorizonScanEnd(&walk);
+	EventFilterConfirm(&wait->filter, wait->after_position, asked);
+	wait->after_position = walk.position;
 	return found;
 }
 

@@ -46,6 +46,16 @@
 #define OTHER_TYPES(column, parameter) \
 	" CASE WHEN NOT " SAME_TYPES(column, parameter) " THEN " WHAT_IT_HAS(column) " END"
 
+/* SQL: are these the same filters, as $2, $3 and $13? */
+#define SAME_FILTERS \
+	SAME_TYPES("aggregate_types", "$2") " AND " SAME_TYPES("event_types", "$3") \
+	" AND " SAME_TYPES("tags", "$13")
+
+/* Types of all parameters, with which a query takes some. */
+#define OPTION_ARGTYPES \
+	{TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, INT4OID, INTERVALOID, INTERVALOID, \
+	INTERVALOID, REGROLEOID, REGROLEOID, TEXTOID, TEXTARRAYOID}
+
 /* The parameters of a subscription, as the columns of its row. */
 typedef enum Option
 {
@@ -59,10 +69,11 @@ typedef enum Option
 	OPTION_LEASE,
 	OPTION_CONSUMER_ROLE,
 	OPTION_OWNER,
-	OPTION_TENANT_ID
+	OPTION_TENANT_ID,
+	OPTION_TAGS
 } Option;
 
-#define OPTIONS (OPTION_TENANT_ID + 1)
+#define OPTIONS (OPTION_TAGS + 1)
 
 /* Parameters of a query: the name, and then the options. */
 typedef struct Declaration
@@ -79,7 +90,7 @@ static void begin_declaration(Declaration *declaration, const text *name);
 static void set_option(Declaration *declaration, Option option, NullableDatum value);
 static void set_value(Declaration *declaration, Option option, Datum value);
 static void set_filters(Declaration *declaration, NullableDatum aggregate_types,
-						NullableDatum event_types, bool may_be_empty);
+						NullableDatum event_types, NullableDatum tags, bool may_be_empty);
 static void set_types(Declaration *declaration, Option option, NullableDatum value,
 					  const char *what, const char *element, int max_bytes, bool may_be_empty);
 static void set_choice(Declaration *declaration, Option option, NullableDatum value,
@@ -107,7 +118,7 @@ static const char *const failures[] = {"block", "skip", "stop", NULL};
 /*
  * SQL: create_subscription(name, aggregate_types, event_types, start_after,
  * start_at_end, ordering, on_failure, max_attempts, retry_delay, retry_delay_max,
- * lease, consumer_role, all_tenants).  Who creates the same again, running a
+ * lease, consumer_role, all_tenants, tags).  Who creates the same again, running a
  * migration twice, changes nothing; where it began does not matter then.
  */
 Datum
@@ -116,9 +127,8 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 	static InternalQuery insert = {
 		.sql = "INSERT INTO cqrs_es.subscriptions (name, aggregate_types, event_types, ordering,"
 		" on_failure, max_attempts, retry_delay, retry_delay_max, lease, consumer_role,"
-		" owner, tenant_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-		.nargs = 12,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, INT4OID,
-		INTERVALOID, INTERVALOID, INTERVALOID, REGROLEOID, REGROLEOID, TEXTOID}
+		" owner, tenant_id, tags) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		.nargs = OPTIONS + 1,.argtypes = OPTION_ARGTYPES
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
 	bool		all_tenants = !PG_ARGISNULL(12) && PG_GETARG_BOOL(12);
@@ -133,7 +143,7 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 	SubscriptionBegin("create_subscription()");
 	SubscriptionRequireTenant(tenant_id);
 	begin_declaration(&declaration, name);
-	set_filters(&declaration, fcinfo->args[1], fcinfo->args[2], false);
+	set_filters(&declaration, fcinfo->args[1], fcinfo->args[2], fcinfo->args[13], false);
 	set_choice(&declaration, OPTION_ORDERING, fcinfo->args[5], "ordering", orderings);
 	set_choice(&declaration, OPTION_ON_FAILURE, fcinfo->args[6], "on_failure", failures);
 	set_attempts(&declaration, fcinfo->args[7]);
@@ -167,7 +177,7 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 
 /*
  * SQL: alter_subscription(name, aggregate_types, event_types, on_failure, max_attempts,
- * retry_delay, retry_delay_max, lease, consumer_role, owner).  Null leaves each as it
+ * retry_delay, retry_delay_max, lease, consumer_role, owner, tags).  Null leaves each as it
  * is; an empty array lifts a filter, the role '-' that of the consumers.
  */
 Datum
@@ -181,13 +191,12 @@ cqrs_es_alter_subscription(PG_FUNCTION_ARGS)
 	static InternalQuery update = {
 		.sql = "UPDATE cqrs_es.subscriptions SET aggregate_types = $2, event_types = $3,"
 		" on_failure = $5, max_attempts = $6, retry_delay = $7, retry_delay_max = $8, lease = $9,"
-		" consumer_role = coalesce($10, consumer_role), owner = $11"
+		" consumer_role = coalesce($10, consumer_role), owner = $11, tags = $13"
 		" WHERE name OPERATOR(pg_catalog.=) $1"
 		" AND (aggregate_types, event_types, on_failure, max_attempts, retry_delay, retry_delay_max,"
-		" lease, coalesce(consumer_role, 0), owner)"
-		" IS DISTINCT FROM ($2, $3, $5, $6, $7, $8, $9, coalesce($10, consumer_role, 0), $11)",
-		.nargs = 11,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, INT4OID,
-		INTERVALOID, INTERVALOID, INTERVALOID, REGROLEOID, REGROLEOID}
+		" lease, coalesce(consumer_role, 0), owner, tags)"
+		" IS DISTINCT FROM ($2, $3, $5, $6, $7, $8, $9, coalesce($10, consumer_role, 0), $11, $13)",
+		.nargs = OPTIONS + 1,.argtypes = OPTION_ARGTYPES
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "subscription name", SUBSCRIPTION_NAME_MAX_BYTES);
 	Declaration declaration;
@@ -203,7 +212,7 @@ cqrs_es_alter_subscription(PG_FUNCTION_ARGS)
 	begin_declaration(&declaration, name);
 	SPI_connect();
 	read_present(&declaration);
-	set_filters(&declaration, fcinfo->args[1], fcinfo->args[2], true);
+	set_filters(&declaration, fcinfo->args[1], fcinfo->args[2], fcinfo->args[10], true);
 	set_choice(&declaration, OPTION_ON_FAILURE, fcinfo->args[3], "on_failure", failures);
 	set_attempts(&declaration, fcinfo->args[4]);
 	set_interval(&declaration, OPTION_RETRY_DELAY, fcinfo->args[5], "retry_delay", 0);
@@ -231,7 +240,7 @@ read_present(Declaration *declaration)
 		.sql = "SELECT aggregate_types, event_types, ordering, on_failure, max_attempts, retry_delay,"
 		" retry_delay_max, lease,"
 		" nullif(" REGISTRY_ROLE("consumer_role", "consumer_role_name") ", 0)::pg_catalog.regrole,"
-		" " REGISTRY_ROLE("owner", "owner_name") "::pg_catalog.regrole, tenant_id"
+		" " REGISTRY_ROLE("owner", "owner_name") "::pg_catalog.regrole, tenant_id, tags"
 		" FROM cqrs_es.subscriptions WHERE name OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -250,14 +259,14 @@ read_present(Declaration *declaration)
 	}
 }
 
-/* Are they other types than those in the row?  An empty array becomes null before. */
+/* Are they other filters than those in the row?  An empty array becomes null before. */
 static bool
 filters_differ(const Declaration *declaration)
 {
 	static InternalQuery query = {
 		.sql = "SELECT FROM cqrs_es.subscriptions WHERE name OPERATOR(pg_catalog.=) $1"
-		" AND NOT (" SAME_TYPES("aggregate_types", "$2") " AND " SAME_TYPES("event_types", "$3") ")",
-		.nargs = 3,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID}
+		" AND NOT (" SAME_FILTERS ")",
+		.nargs = OPTIONS + 1,.argtypes = OPTION_ARGTYPES
 	};
 
 	return SubscriptionQuery(&query, (Datum *) declaration->values, declaration->nulls) > 0;
@@ -280,13 +289,16 @@ filter_anew(const Declaration *declaration)
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	static InternalQuery letters = {
-		.sql = "UPDATE cqrs_es.dead_letters SET state = 'discarded', reason = 'filter changed',"
+		.sql = "UPDATE cqrs_es.dead_letters AS l SET state = 'discarded', reason = 'filter changed',"
 		" decided_by = $4, decided_at = pg_catalog.clock_timestamp(), retry_at = NULL, batch = NULL"
 		" WHERE subscription OPERATOR(pg_catalog.=) $1"
 		" AND state IN ('blocked', 'redriven')"
 		" AND NOT (coalesce(aggregate_type OPERATOR(pg_catalog.=) ANY ($2), true)"
-		" AND coalesce(event_type OPERATOR(pg_catalog.=) ANY ($3), true))",
-		.nargs = 4,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
+		" AND coalesce(event_type OPERATOR(pg_catalog.=) ANY ($3), true)"
+		" AND coalesce($5 OPERATOR(pg_catalog.<@) ARRAY(SELECT t.tag::pg_catalog.text FROM cqrs_es.event_tags AS t"
+		" WHERE t.global_position OPERATOR(pg_catalog.=) l.global_position"
+		" AND t.tenant_id OPERATOR(pg_catalog.=) l.tenant_id), true))",
+		.nargs = 5,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTARRAYOID}
 	};
 	static InternalQuery streams = {
 		.sql = "UPDATE cqrs_es.parked_streams AS p SET batch = NULL, handed_to = NULL, attempts = 0,"
@@ -300,9 +312,10 @@ filter_anew(const Declaration *declaration)
 		" WHERE p.subscription OPERATOR(pg_catalog.=) $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		values[4] = {declaration->values[0], declaration->values[1], declaration->values[2],
-		PointerGetDatum(SubscriptionDecider())};
-	char		nulls[4] = {' ', declaration->nulls[1], declaration->nulls[2], ' '};
+	Datum		values[5] = {declaration->values[0], declaration->values[1], declaration->values[2],
+		PointerGetDatum(SubscriptionDecider()), declaration->values[OPTION_TAGS + 1]};
+	char		nulls[5] = {' ', declaration->nulls[1], declaration->nulls[2], ' ',
+		declaration->nulls[OPTION_TAGS + 1]};
 
 	(void) SubscriptionWrite(&shares, values, NULL);
 	(void) SubscriptionWrite(&letters, values, nulls);
@@ -408,6 +421,7 @@ is_there(const Declaration *declaration)
 	static InternalQuery query = {
 		.sql = "SELECT pg_catalog.concat_ws(', ',"
 		OTHER_TYPES("aggregate_types", "$2") "," OTHER_TYPES("event_types", "$3") ","
+		OTHER_TYPES("tags", "$13") ","
 		DIFFERENT("ordering", "$4") "," DIFFERENT("on_failure", "$5") ","
 		DIFFERENT("max_attempts", "$6") "," DIFFERENT("retry_delay", "$7") ","
 		DIFFERENT("retry_delay_max", "$8") "," DIFFERENT("lease", "$9") ","
@@ -418,8 +432,7 @@ is_there(const Declaration *declaration)
 		" THEN pg_catalog.concat('all_tenants is ', tenant_id IS NULL)"
 		" WHEN tenant_id IS DISTINCT FROM $12 THEN 'tenant is another' END) AS differences"
 		" FROM cqrs_es.subscriptions WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 12,.argtypes = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, INT4OID,
-		INTERVALOID, INTERVALOID, INTERVALOID, REGROLEOID, REGROLEOID, TEXTOID}
+		.nargs = OPTIONS + 1,.argtypes = OPTION_ARGTYPES
 	};
 	text	   *name = DatumGetTextPP(declaration->values[0]);
 	Subscription *present = SubscriptionFind(name);
@@ -508,15 +521,16 @@ set_value(Declaration *declaration, Option option, Datum value)
 
 static void
 set_filters(Declaration *declaration, NullableDatum aggregate_types, NullableDatum event_types,
-			bool may_be_empty)
+			NullableDatum tags, bool may_be_empty)
 {
 	set_types(declaration, OPTION_AGGREGATE_TYPES, aggregate_types, "aggregate_types",
 			  "aggregate type", AGGREGATE_TYPE_MAX_BYTES, may_be_empty);
 	set_types(declaration, OPTION_EVENT_TYPES, event_types, "event_types",
 			  "event type", EVENT_TYPE_MAX_BYTES, may_be_empty);
+	set_types(declaration, OPTION_TAGS, tags, "tags", "tag", EVENT_TAG_MAX_BYTES, may_be_empty);
 }
 
-/* Which types pass; an empty array lifts the filter. */
+/* Which types pass, or which tags are wanted; an empty array lifts the filter. */
 static void
 set_types(Declaration *declaration, Option option, NullableDatum value, const char *what,
 		  const char *element, int max_bytes, bool may_be_empty)

@@ -10,7 +10,8 @@
  *
  * Events by position come from a settled walk (horizon.c), with the tenant and the
  * filter of the subscription and no row security: the position passes over what the
- * subscription does not want, and over nothing else.  When the walk finds nothing, the
+ * subscription does not want, and over nothing else; so not over events that may get tags that
+ * it wants (event_filter.c).  When the walk finds nothing, the
  * position is moved all the same, now and then, so that what does not fit is not
  * walked over again and again.
  *
@@ -567,6 +568,7 @@ walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nn
 	int64		passed = 0;
 	HorizonScan walk;
 	Event		event;
+	uint64		asked = EventFilterAsk(&delivery->subscription->filter, share->position);
 
 	if (share->batch_limit != 0)
 		limit = Min(limit, share->batch_limit);
@@ -596,6 +598,7 @@ walk_log(Delivery *delivery, ParkedSet *parked, const NackedEvent *notes, int nn
 		walk.handed_out = true;
 	}
 	HorizonScanEnd(&walk);
+	EventFilterConfirm(&delivery->subscription->filter, share->position, asked);
 	/* the walk may have come further than the last event it showed */
 	if (walk.position > delivery->end)
 		delivery->end = stop_at != 0 ? Min(stop_at, walk.position) : walk.position;

@@ -71,6 +71,7 @@ static uint32 hash_of(const text *name);
 static void tell_patience(void *arg);
 static Subscription *from_row(const QueryRow *row);
 static FilterTexts filter_texts(const QueryRow *row, const char *column);
+static NullableDatum array_of(const QueryRow *row, const char *column);
 static Oid	role_of(const QueryRow *row, const char *column, const char *name_column);
 static Interval *interval_of(const QueryRow *row, const char *column);
 static void refuse_tenant(void);
@@ -213,7 +214,7 @@ Subscription *
 SubscriptionFind(const text *name)
 {
 	static InternalQuery query = {
-		.sql = "SELECT name, tenant_id, aggregate_types, event_types, ordering, on_failure,"
+		.sql = "SELECT name, tenant_id, aggregate_types, event_types, tags, ordering, on_failure,"
 		" max_attempts, retry_delay, retry_delay_max, lease, paused,"
 		" owner, owner_name, consumer_role, consumer_role_name"
 		" FROM cqrs_es.subscriptions WHERE name OPERATOR(pg_catalog.=) $1",
@@ -260,6 +261,7 @@ from_row(const QueryRow *row)
 	}
 	subscription->filter.aggregate_types = filter_texts(row, "aggregate_types");
 	subscription->filter.event_types = filter_texts(row, "event_types");
+	EventFilterSetTags(&subscription->filter, array_of(row, "tags"));
 	subscription->in_log_order = strcmp(InternalQueryText(row, "ordering"), "log") == 0;
 	subscription->on_failure = strcmp(on_failure, "block") == 0 ? ON_FAILURE_BLOCK :
 		strcmp(on_failure, "skip") == 0 ? ON_FAILURE_SKIP : ON_FAILURE_STOP;
@@ -276,12 +278,19 @@ from_row(const QueryRow *row)
 static FilterTexts
 filter_texts(const QueryRow *row, const char *column)
 {
-	NullableDatum types;
+	return EventFilterTexts(array_of(row, column), column);
+}
 
-	types.value = InternalQueryDatum(row, column, &types.isnull);
-	if (!types.isnull)
-		types.value = PointerGetDatum(DatumGetArrayTypePCopy(types.value));
-	return EventFilterTexts(types, column);
+/* A copy of it. */
+static NullableDatum
+array_of(const QueryRow *row, const char *column)
+{
+	NullableDatum array;
+
+	array.value = InternalQueryDatum(row, column, &array.isnull);
+	if (!array.isnull)
+		array.value = PointerGetDatum(DatumGetArrayTypePCopy(array.value));
+	return array;
 }
 
 /* As REGISTRY_ROLE, without a query over all roles for each call of a consumer. */
