@@ -14,6 +14,7 @@ CREATE VIEW cqrs_es.projection_status AS
            p.mode,
            p.per_stream,
            p.aggregate_types,
+           p.tags,
            p.state_of,
            -- what was missing when it was restored, or is gone, is there when its name is
            CASE WHEN p.read_model_names IS NOT NULL THEN

@@ -3,6 +3,7 @@
 CREATE TABLE cqrs_es.projections (
     name            text COLLATE "C" PRIMARY KEY,
     aggregate_types text[] COLLATE "C",
+    tags            text[] COLLATE "C",
     read_models     regclass[],
     read_model_names text[] COLLATE "C",
     owner           regrole,
@@ -20,6 +21,7 @@ CREATE TABLE cqrs_es.projections (
     CHECK (paused OR NOT live_after),
     CHECK ((paused OR mode = 'async') = (handled_position IS NOT NULL)),
     CHECK (mode = 'async' OR NOT per_stream),
+    CHECK (tags IS NULL OR state_of IS NULL),
     -- a pair of names for each
     CHECK (coalesce(2 * pg_catalog.cardinality(read_models) = pg_catalog.cardinality(read_model_names), read_models IS NULL)),
     -- the states of one aggregate type stand in one table
@@ -28,6 +30,7 @@ CREATE TABLE cqrs_es.projections (
 ) WITH (vacuum_truncate = off);
 COMMENT ON TABLE cqrs_es.projections IS 'projections; kept by create_projection';
 COMMENT ON COLUMN cqrs_es.projections.aggregate_types IS 'NULL: all';
+COMMENT ON COLUMN cqrs_es.projections.tags IS 'all of which an event must have; NULL: whatever it has';
 COMMENT ON COLUMN cqrs_es.projections.state_of IS
     'keeps the states of this aggregate type in its read model, instead of having handlers';
 COMMENT ON COLUMN cqrs_es.projections.mode IS
@@ -75,13 +78,14 @@ CREATE FUNCTION cqrs_es.create_projection(
     state_of        text DEFAULT NULL,
     backfill        boolean DEFAULT false,
     mode            text DEFAULT NULL,
-    per_stream      boolean DEFAULT NULL
+    per_stream      boolean DEFAULT NULL,
+    tags            text[] DEFAULT NULL
 ) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_create_projection';
-COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean) IS
-    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log; mode: sync (when it is new, the default), in the transactions that append, or async, afterwards by run_projections(); per_stream: an asynchronous one in which an event that fails holds up its stream alone';
-REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean, text[]) IS
+    'creates a projection: for which aggregate types (NULL: all), and which tables it keeps; state_of: one that keeps the states of an aggregate type in a table (view_id, version, payload); backfill: paused, until resume_projection() has filled it from the log; mode: sync (when it is new, the default), in the transactions that append, or async, afterwards by run_projections(); per_stream: an asynchronous one in which an event that fails holds up its stream alone; tags: only for events that have all of them';
+REVOKE EXECUTE ON FUNCTION cqrs_es.create_projection(text, text[], regclass[], text, boolean, text, boolean, text[]) FROM PUBLIC;
 
 CREATE FUNCTION cqrs_es.alter_projection(name text, owner regrole DEFAULT NULL, read_models regclass[] DEFAULT NULL,
     mode text DEFAULT NULL, per_stream boolean DEFAULT NULL) RETURNS void

@@ -61,6 +61,7 @@ static void (*observer) (void) = NULL;
 static void tell_of_append(void);
 static void create(const Projection *projection);
 static void create_feed(const Projection *projection, int64 position);
+static NullableDatum text_array(text *const *texts, int n, bool isnull);
 static void lock(const text *name);
 static text *locked_feed(const char *name);
 static void drop(const text *name);
@@ -185,17 +186,27 @@ static void
 create_feed(const Projection *projection, int64 position)
 {
 	text	   *feed = locked_feed(projection->name);
-	NullableDatum types = {.isnull = projection->all_types};
-	Datum	   *elements = palloc(Max(projection->ntypes, 1) * sizeof(Datum));
+	const EventFilter *filter = &projection->filter;
+
+	FeedCreate(feed, projection->owner.role,
+			   text_array(projection->types, projection->ntypes, projection->all_types),
+			   text_array(filter->tags, filter->ntags, filter->ntags == 0),
+			   projection->per_stream, position);
+	FeedWanted();
+}
+
+static NullableDatum
+text_array(text *const *texts, int n, bool isnull)
+{
+	NullableDatum array = {.isnull = isnull};
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
 	int			i;
 
-	for (i = 0; i < projection->ntypes; i++)
-		elements[i] = PointerGetDatum(projection->types[i]);
-	if (!types.isnull)
-		types.value = PointerGetDatum(construct_array(elements, projection->ntypes, TEXTOID, -1,
-													  false, TYPALIGN_INT));
-	FeedCreate(feed, projection->owner.role, types, projection->per_stream, position);
-	FeedWanted();
+	for (i = 0; i < n; i++)
+		elements[i] = PointerGetDatum(texts[i]);
+	if (!isnull)
+		array.value = PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+	return array;
 }
 
 static void

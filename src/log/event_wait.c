@@ -52,7 +52,9 @@
 /* A reader with a cursor of its own, waiting. */
 typedef struct LogWait
 {
-	int64		after_position; /* nothing for it up to here */
+	int64		after_position;
+	int64		looked_to;		/* nothing for it up to here, ... */
+	uint64		asked;			/* ... while this is what EventFilterAsk returns */
 	bool		all_tenants;
 	EventFilter filter;
 } LogWait;
@@ -266,14 +268,18 @@ look_into_log(void *arg, long *longest_ms)
 	{
 		.all = wait->all_tenants,.n = 1,.texts = &tenant_id
 	};
+	/* tags that are defined now may be given to what was looked at */
 	asked = EventFilterAsk(&wait->filter, wait->after_position);
-	HorizonScanBeginFiltered(&walk, wait->after_position, 0, &wait->filter);
+	if (asked != wait->asked)
+		wait->looked_to = 0;
+	wait->asked = asked;
+	HorizonScanBeginFiltered(&walk, Max(wait->after_position, wait->looked_to), 0, &wait->filter);
 	while (!found && HorizonScanNext(&walk, &event))
 		found = EventFilterMatches(&wait->filter, &event);
 	*longest_ms = Min(*longest_ms, HorizonLongestSleep(walk.number));
 	HorizonScanEnd(&walk);
 	EventFilterConfirm(&wait->filter, wait->after_position, asked);
-	wait->after_position = walk.position;
+	wait->looked_to = walk.position;
 	return found;
 }
 

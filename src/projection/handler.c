@@ -462,12 +462,10 @@ HandlerConcerns(Projection *projection, const Event *event)
 	HandlerList *list;
 	int			i;
 
-	if (!ProjectionConcerns(projection, EventText(event, EVENT_AGGREGATE_TYPE)))
-		return false;
 	list = handlers_of(projection);
 	for (i = 0; i < list->n; i++)
 		if (concerns(&list->handlers[i], EventText(event, EVENT_EVENT_TYPE)))
-			return true;
+			return ProjectionWants(projection, event);
 	return false;
 }
 
@@ -602,6 +600,7 @@ run_all(Projection **projections, int n, const Event *event, int how)
 	for (i = 0; i < n; i++)
 	{
 		HandlerList *list;
+		int			is_wanted = -1;
 
 		if (!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
 			continue;
@@ -618,6 +617,11 @@ run_all(Projection **projections, int n, const Event *event, int how)
 
 			if (!concerns(handler, event_type))
 				continue;
+			/* looked up once, if at all */
+			if (is_wanted < 0)
+				is_wanted = ProjectionWants(projections[i], event);
+			if (!is_wanted)
+				break;
 			if (!concerned)
 			{
 				FixedSettingsSet(&guc_level);	/* once for all of them */

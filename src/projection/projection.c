@@ -3,9 +3,9 @@
  *	  Read models kept current in the appending transaction: what a projection
  *	  is, how it is declared, and which ones an event concerns.
  *
- * A projection is a name, a choice of aggregate types, the tables that it keeps, and
- * a handler per event type or for all of them, '*' (handler.c); or it keeps the
- * states of one aggregate type (state_projection.c).
+ * A projection is a name, a choice of aggregate types, tags that an event must have, the
+ * tables that it keeps, and a handler per event type or for all of them, '*' (handler.c); or
+ * it keeps the states of one aggregate type (state_projection.c).
  *
  * The lock of a projection.  Before anything runs for an event, the read models
  * of all projections that it concerns are locked as for writing, in the order
@@ -164,7 +164,7 @@ refuse_drop_of_aggregate(const text *type)
 
 /*
  * SQL: create_projection(name, aggregate_types, read_models, state_of, backfill, mode,
- * per_stream).  One that is to be filled from the log begins as a paused one that has
+ * per_stream, tags).  One that is to be filled from the log begins as a paused one that has
  * handled nothing yet.  Who creates the same again, running a migration twice, changes
  * nothing.
  */
@@ -173,30 +173,37 @@ cqrs_es_create_projection(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.projections"
-		" (name, aggregate_types, read_models, owner, state_of, paused, mode, per_stream, handled_position)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $6 OR $7 OPERATOR(pg_catalog.=) 'async' THEN 0 END)"
+		" (name, aggregate_types, read_models, owner, state_of, paused, mode, per_stream, tags, handled_position)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $6 OR $7 OPERATOR(pg_catalog.=) 'async' THEN 0 END)"
 		" ON CONFLICT DO NOTHING",
-		.nargs = 8,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID,
-		TEXTOID, BOOLOID}
+		.nargs = 9,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, REGROLEOID, TEXTOID, BOOLOID,
+		TEXTOID, BOOLOID, TEXTARRAYOID}
 	};
 	text	   *name = TextArgument(fcinfo->args[0], "projection name", PROJECTION_NAME_MAX_BYTES);
 	bool		backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	bool		is_async = !PG_ARGISNULL(5) && ProjectionModeIsAsync(PG_GETARG_TEXT_PP(5));
 	bool		per_stream = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
 	bool		is_given[2] = {!PG_ARGISNULL(5), !PG_ARGISNULL(6)};
-	Datum		values[8] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
+	Datum		values[9] = {PointerGetDatum(name), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
 		ObjectIdGetDatum(GetUserId()), PG_GETARG_DATUM(3), BoolGetDatum(backfill),
-		CStringGetTextDatum(is_async ? "async" : "sync"), BoolGetDatum(per_stream)};
-	char		nulls[8] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
-		PG_ARGISNULL(3) ? 'n' : ' ', ' ', ' ', ' '};
+		CStringGetTextDatum(is_async ? "async" : "sync"), BoolGetDatum(per_stream), PG_GETARG_DATUM(7)};
+	char		nulls[9] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', PG_ARGISNULL(2) ? 'n' : ' ', ' ',
+		PG_ARGISNULL(3) ? 'n' : ' ', ' ', ' ', ' ', PG_ARGISNULL(7) ? 'n' : ' '};
 
 	ReadOnlyPrevent(fcinfo);
 	ProjectionCheckOrder(is_async, per_stream);
+	if (!PG_ARGISNULL(3) && !PG_ARGISNULL(7))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tags and state_of cannot be given both"),
+				 errdetail("A state is made of all events of its stream.")));
 	if (!PG_ARGISNULL(3))
 		AggregateLock(TextArgument(fcinfo->args[3], "state_of", AGGREGATE_TYPE_MAX_BYTES));
 	if (!PG_ARGISNULL(1))
 		EventFilterCheckTypes(PG_GETARG_ARRAYTYPE_P(1), "aggregate_types", "aggregate type",
 							  AGGREGATE_TYPE_MAX_BYTES, false);
+	if (!PG_ARGISNULL(7))
+		EventFilterCheckTypes(PG_GETARG_ARRAYTYPE_P(7), "tags", "tag", EVENT_TAG_MAX_BYTES, false);
 	if (!PG_ARGISNULL(2))
 		values[2] = PointerGetDatum(ReadModelsCheck(PG_GETARG_ARRAYTYPE_P(2), GetUserId()));
 	if (!PG_ARGISNULL(3))
@@ -269,6 +276,9 @@ is_there(const text *name, Datum *values, const char *nulls, const bool *is_give
 		" WHEN NOT coalesce(p.aggregate_types OPERATOR(pg_catalog.@>) $2 AND p.aggregate_types OPERATOR(pg_catalog.<@) $2,"
 		" p.aggregate_types IS NULL AND $2 IS NULL)"
 		" THEN pg_catalog.concat('aggregate_types is ', coalesce(p.aggregate_types::pg_catalog.text, 'NULL')) END,"
+		" CASE WHEN NOT coalesce(p.tags OPERATOR(pg_catalog.@>) $7 AND p.tags OPERATOR(pg_catalog.<@) $7,"
+		" p.tags IS NULL AND $7 IS NULL)"
+		" THEN pg_catalog.concat('tags is ', coalesce(p.tags::pg_catalog.text, 'NULL')) END,"
 		" CASE WHEN NOT (t.read_models OPERATOR(pg_catalog.@>) g.read_models AND t.read_models OPERATOR(pg_catalog.<@) g.read_models)"
 		" THEN pg_catalog.concat('read_models is ', t.read_models::pg_catalog.regclass[]::pg_catalog.text) END) AS differences,"
 		" pg_catalog.concat_ws(', ', CASE WHEN p.mode OPERATOR(pg_catalog.<>) $5 THEN pg_catalog.concat('mode is ', p.mode) END,"
@@ -277,10 +287,12 @@ is_there(const text *name, Datum *values, const char *nulls, const bool *is_give
 		" CROSS JOIN LATERAL (SELECT coalesce(" REGISTRY_READ_MODELS ", '{}')::pg_catalog.oid[] AS read_models) AS t"
 		" CROSS JOIN LATERAL (SELECT coalesce($3, '{}')::pg_catalog.oid[] AS read_models) AS g"
 		" WHERE p.name OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF p",
-		.nargs = 6,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, TEXTOID, TEXTOID, BOOLOID}
+		.nargs = 7,.argtypes = {TEXTOID, TEXTARRAYOID, REGCLASSARRAYOID, TEXTOID, TEXTOID, BOOLOID,
+		TEXTARRAYOID}
 	};
-	Datum		wanted[6] = {values[0], values[1], values[2], values[4], values[6], values[7]};
-	char		wanted_nulls[6] = {' ', nulls[1], nulls[2], nulls[4], is_given[0] ? ' ' : 'n', is_given[1] ? ' ' : 'n'};
+	Datum		wanted[7] = {values[0], values[1], values[2], values[4], values[6], values[7], values[8]};
+	char		wanted_nulls[7] = {' ', nulls[1], nulls[2], nulls[4], is_given[0] ? ' ' : 'n',
+		is_given[1] ? ' ' : 'n', nulls[8]};
 	bool		found;
 
 	SPI_connect();
@@ -638,6 +650,17 @@ ProjectionConcerns(const Projection *projection, const text *aggregate_type)
 }
 
 /*
+ * Is it for this event?  Its locks are taken whatever tags the event has, which are there by
+ * then.
+ */
+bool
+ProjectionWants(const Projection *projection, const Event *event)
+{
+	return ProjectionConcerns(projection, EventText(event, EVENT_AGGREGATE_TYPE)) &&
+		EventFilterMatches(&projection->filter, event);
+}
+
+/*
  * The next table, by its oid, that those of the projections lock which the event
  * concerns; InvalidOid after the last.
  */
@@ -789,9 +812,16 @@ static void
 set_types(Projection *projection, const QueryRow *row)
 {
 	Datum		types = InternalQueryDatum(row, "aggregate_types", &projection->all_types);
+	NullableDatum tags;
 	Datum	   *elements;
 	int			i;
 
+	projection->filter.tenant_ids.all = projection->filter.aggregate_types.all =
+		projection->filter.event_types.all = true;
+	tags.value = InternalQueryDatum(row, "tags", &tags.isnull);
+	if (!tags.isnull)
+		tags.value = PointerGetDatum(DatumGetArrayTypePCopy(tags.value));
+	EventFilterSetTags(&projection->filter, tags);
 	if (projection->all_types)
 		return;
 	deconstruct_array(DatumGetArrayTypePCopy(types), TEXTOID, -1, false, TYPALIGN_INT,

@@ -12,6 +12,7 @@
 #include "base/internal_query.h"
 #include "base/registry.h"
 #include "base/registry_name.h"
+#include "log/event_filter.h"
 #include "log/events.h"
 
 #define PROJECTION_NAME_MAX_BYTES 255
@@ -37,6 +38,7 @@ typedef struct Projection
 	bool		all_types;		/* is it for all aggregate types, */
 	int			ntypes;			/* or for these? */
 	text	  **types;
+	EventFilter filter;			/* what else an event must be: it has tags */
 
 	int			nread_models;	/* those that are there, in the order of oids */
 	Oid		   *read_models;
@@ -62,7 +64,7 @@ typedef struct HandlerList *(*ProjectionHandlers) (const Projection *projection,
 
 /* SQL: what makes a projection of a row p of cqrs_es.projections. */
 #define PROJECTION_COLUMNS \
-	"p.name, " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, p.owner_name," \
+	"p.name, p.tags, " REGISTRY_ROLE("p.owner", "p.owner_name") " AS owner, p.owner_name," \
 	" p.paused, p.mode, p.per_stream, p.state_of, p.aggregate_types, " REGISTRY_READ_MODELS " AS read_models," \
 	" p.read_model_names"
 
@@ -115,6 +117,7 @@ extern bool ProjectionLockRow(InternalQuery *query, const text *name, bool if_ex
 extern Projection **ProjectionFind(const Event *event, int *n);
 extern RoleSwitch ProjectionSwitchToOwner(const Projection *projection);
 extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);
+extern bool ProjectionWants(const Projection *projection, const Event *event);
 extern Projection *ProjectionLoad(const text *name);
 extern Projection *ProjectionMake(const QueryRow *row, MemoryContext memory);
 

@@ -112,6 +112,7 @@ static void begin_replay(Replay *replay, const LockedProjection *locked);
 static bool skip_arg(NullableDatum arg);
 static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
 static bool goes_live(const LockedProjection *locked);
+static void require_no_tags(const Projection *projection);
 static int64 begin_rebuild(const text *name, const Replay *replay, const char *function);
 static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
 						   Portions *portions, bool *goes_live);
@@ -486,6 +487,7 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 	locked = LockedProjectionArg(name, function);
 	projection = locked.projection;
 	require_rebuildable(projection);
+	require_no_tags(projection);
 	/* before the empty tables are committed */
 	ReplayRefuseProblems(projection, replay->skip);
 	locked.live_after = goes_live(&locked);
@@ -503,6 +505,22 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 	locked.rebuilt_to = ReplayLastPosition();
 	LockedProjectionSave(&locked);
 	return locked.rebuilt_to;
+}
+
+/*
+ * What a portion has passed gets tags no more when retag runs before the next one, and the rebuild
+ * would end without it: 0A000.
+ */
+static void
+require_no_tags(const Projection *projection)
+{
+	if (projection->filter.ntags > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("projection \"%s\", which is for events with tags, cannot be rebuilt in portions",
+						projection->name),
+				 errhint("SELECT cqrs_es.rebuild_projection(%s) does it in one transaction.",
+						 quote_literal_cstr(projection->name))));
 }
 
 /*

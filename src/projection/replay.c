@@ -85,6 +85,7 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	bool		forbids = false;
 	int			cursor = 0;
 	int			guc_level = 0;
+	uint64		asked = EventFilterAsk(&replay->projection->filter, after);
 	List	   *held;
 	Event		event;
 
@@ -126,6 +127,7 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	ProjectionStatusProgressEnd();
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);
+	EventFilterConfirm(&replay->projection->filter, after, asked);
 	MemoryContextDelete(work);
 	MemoryContextSwitchTo(replay->memory);
 	replay->tallies = HandlerTallies(replay->projection, replay->tallies);

@@ -50,7 +50,8 @@ typedef struct LookedAt
 {
 	int64		share;
 	TransactionId xmin;			/* of its row */
-	int64		position;		/* nothing for it up to here */
+	int64		position;		/* nothing for it up to here, ... */
+	uint64		asked;			/* ... while this is what EventFilterAsk returns */
 } LookedAt;
 
 struct DeliveryWait
@@ -215,10 +216,16 @@ has_event(DeliveryWait *wait, const Subscription *subscription, const QueryRow *
 	Event		event;
 	int64		passed = 0;
 	bool		found = false;
+	uint64		asked;
 
 	share.position = DatumGetInt64(InternalQueryDatum(row, "position", NULL));
 	SlotSetFromDatum(&share.slots, InternalQueryDatum(row, "slots", NULL));
 	before = looked_at(wait, row, share.position);
+	/* tags that are defined now may be given to what was looked at */
+	asked = EventFilterAsk(&subscription->filter, share.position);
+	if (asked != before->asked)
+		before->position = share.position;
+	before->asked = asked;
 	parked = ParkedSetMake(subscription);
 	HorizonScanBeginFiltered(&walk, before->position, 0, &subscription->filter);
 	while (!found && passed++ < MAX_PASSED && HorizonScanNext(&walk, &event))
@@ -232,6 +239,7 @@ has_event(DeliveryWait *wait, const Subscription *subscription, const QueryRow *
 	}
 	*longest_ms = Min(*longest_ms, HorizonLongestSleep(walk.number));
 	HorizonScanEnd(&walk);
+	EventFilterConfirm(&subscription->filter, share.position, asked);
 	if (found)
 		return true;
 	before->position = Max(before->position, walk.position);
@@ -265,7 +273,7 @@ looked_at(DeliveryWait *wait, const QueryRow *row, int64 position)
 	if (wait->looked_at[i].xmin != xmin || wait->looked_at[i].position < position)
 		wait->looked_at[i] = (LookedAt)
 	{
-		share, xmin, position
+		share, xmin, position, 0
 	};
 	return &wait->looked_at[i];
 }

@@ -46,22 +46,23 @@ static Share *lock_share(const text *name);
 static void write_share(const text *name, int64 position);
 
 /*
- * Create one, whose events lie behind a position; null aggregate_types: all.  The
+ * Create one, whose events lie behind a position; null aggregate_types: all, null tags:
+ * whatever they have.  The
  * lock of the name (SubscriptionLock) is the caller's.
  */
 void
-FeedCreate(const text *name, Oid owner, NullableDatum aggregate_types, bool per_stream,
-		   int64 position)
+FeedCreate(const text *name, Oid owner, NullableDatum aggregate_types, NullableDatum tags,
+		   bool per_stream, int64 position)
 {
 	static InternalQuery insert = {
-		.sql = "INSERT INTO cqrs_es.subscriptions (name, owner, aggregate_types, ordering, on_failure,"
+		.sql = "INSERT INTO cqrs_es.subscriptions (name, owner, aggregate_types, ordering, on_failure, tags,"
 		" max_attempts, retry_delay, retry_delay_max, lease)"
-		" VALUES ($1, $2, $3, $4, $5, 5, '1 s', '1 min', '1 year')",
-		.nargs = 5,.argtypes = {TEXTOID, REGROLEOID, TEXTARRAYOID, TEXTOID, TEXTOID}
+		" VALUES ($1, $2, $3, $4, $5, $6, 5, '1 s', '1 min', '1 year')",
+		.nargs = 6,.argtypes = {TEXTOID, REGROLEOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTARRAYOID}
 	};
-	Datum		values[5] = {PointerGetDatum(name), ObjectIdGetDatum(owner), aggregate_types.value,
-		CStringGetTextDatum(ORDERING(per_stream)), CStringGetTextDatum(ON_FAILURE(per_stream))};
-	char		nulls[5] = {' ', ' ', aggregate_types.isnull ? 'n' : ' ', ' ', ' '};
+	Datum		values[6] = {PointerGetDatum(name), ObjectIdGetDatum(owner), aggregate_types.value,
+		CStringGetTextDatum(ORDERING(per_stream)), CStringGetTextDatum(ON_FAILURE(per_stream)), tags.value};
+	char		nulls[6] = {' ', ' ', aggregate_types.isnull ? 'n' : ' ', ' ', ' ', tags.isnull ? 'n' : ' '};
 
 	SPI_connect();
 	(void) SubscriptionWrite(&insert, values, nulls);

@@ -36,7 +36,7 @@ extern void FeedRelease(const Subscription *subscription, const FeedBatch *batch
 
 extern void FeedSetWanted(void (*tell) (void));
 extern void FeedWanted(void);
-extern void FeedCreate(const text *name, Oid owner, NullableDatum aggregate_types,
+extern void FeedCreate(const text *name, Oid owner, NullableDatum aggregate_types, NullableDatum tags,
 					   bool per_stream, int64 position);
 extern void FeedDrop(const text *name);
 extern void FeedGive(const text *name, Oid owner);

@@ -34,6 +34,7 @@
 #include "base/registry.h"
 #include "base/role_switch.h"
 #include "base/text.h"
+#include "base/wakeup.h"
 #include "log/events.h"
 #include "tag/event_tags.h"
 #include "tag/tag_definition.h"
@@ -263,4 +264,7 @@ remember(const History *history)
 	Datum		values[2] = {PointerGetDatum(history->event_type), Int64GetDatum(history->retagged_to)};
 
 	(void) RegistryWrite(history->is_complete ? &complete : &come_along, values, NULL);
+	/* readers by tags, who were refused or found nothing, draw no position either */
+	if (history->is_complete)
+		WakeupAtEnd();
 }
