@@ -6,7 +6,7 @@ SET cqrs_es.settle_timeout = 0;
 
 SELECT (cqrs_es.append_event('cursor', 'start', 'start', '0')).global_position AS start \gset
 SELECT set_config('cursor.start', :'start', false) IS NULL AS x \gset
-SELECT is(pg_get_function_result('cqrs_es.read_page(bigint,bigint,text[],text[],boolean,boolean)'::regprocedure),
+SELECT is(pg_get_function_result('cqrs_es.read_page(bigint,bigint,text[],text[],boolean,boolean,text[])'::regprocedure),
 	(SELECT 'TABLE(' || string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) || ', read_to bigint)'
 		FROM pg_attribute WHERE attrelid = 'cqrs_es.event'::regclass AND attnum > 0),
 	'a row has the columns of an event, and read_to');
