@@ -41,6 +41,7 @@
 #include "base/extension.h"
 #include "base/lent_session.h"
 #include "base/registry.h"
+#include "base/relation_change.h"
 #include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "base/wakeup.h"
@@ -102,6 +103,7 @@ _PG_init(void)
 	EarlySettingCheck(early_settings, lengthof(early_settings));
 
 	TenancyInit();
+	RelationChangeInit();
 	RegistryInit();
 	RoleSwitchInit();
 	LentSessionInit();

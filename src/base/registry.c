@@ -85,6 +85,7 @@
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
+#include "base/relation_change.h"
 #include "base/role_switch.h"
 
 #define MAX_REGISTRIES 16
@@ -121,7 +122,7 @@ static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
 static RoleSwitch act_as_owner(void);
 static void learn_relids(void);
-static void invalidate_registry(Datum arg, Oid relid);
+static void invalidate_registry(Oid relid);
 static void invalidate_function(Datum arg, int cacheid, uint32 hashvalue);
 static void invalidate_schema(Datum arg, int cacheid, uint32 hashvalue);
 static void invalidate_role(Datum arg, int cacheid, uint32 hashvalue);
@@ -131,7 +132,7 @@ void
 RegistryInit(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
-	CacheRegisterRelcacheCallback(invalidate_registry, (Datum) 0);
+	RelationChangeObserve(invalidate_registry);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_function, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_role, (Datum) 0);
@@ -471,7 +472,7 @@ learn_relids(void)
 }
 
 static void
-invalidate_registry(Datum arg, Oid relid)
+invalidate_registry(Oid relid)
 {
 	int			i;
 

@@ -40,7 +40,6 @@
 #include "storage/lmgr.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
@@ -50,6 +49,7 @@
 #include "base/compat.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/relation_change.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "log/events.h"
@@ -67,7 +67,7 @@ static Oid	event_type_relid = InvalidOid;
 static uint64 event_type_invalidations = 0;
 
 static void tell_watchers(bool writes);
-static void invalidate_events(Datum arg, Oid relid);
+static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
@@ -84,7 +84,7 @@ EventsInit(void)
 							 "A developer setting: the same tests run over both ways.",
 							 &cqrs_es_force_generic_path, false,
 							 PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
-	CacheRegisterRelcacheCallback(invalidate_events, (Datum) 0);
+	RelationChangeObserve(invalidate_events);
 }
 
 /*-------------------------------------------------------------------------
@@ -308,7 +308,7 @@ EventsTypeOid(void)
 
 /* While an oid is not known, every relation may be the one. */
 static void
-invalidate_events(Datum arg, Oid relid)
+invalidate_events(Oid relid)
 {
 	/* indexes and triggers of a table invalidate the table itself, too */
 	if (relid == InvalidOid || !OidIsValid(events_table.relid) || relid == events_table.relid)

@@ -41,13 +41,13 @@
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/relation_change.h"
 #include "base/role_switch.h"
 #include "log/event_id.h"
 #include "log/events.h"
@@ -80,7 +80,7 @@ static int64 log_floor(bool exact, Relation open_index);
 static const Jump *last_jump(void);
 static bool holds_nobody(void);
 static void load_jumps(void);
-static void invalidate_jumps(Datum arg, Oid relid);
+static void invalidate_jumps(Oid relid);
 static void first_log_id(pg_uuid_t *id);
 static uint64 mix(uint64 number);
 
@@ -88,7 +88,7 @@ void
 LogHistoryInit(void)
 {
 	PositionSetFloor(log_floor);
-	CacheRegisterRelcacheCallback(invalidate_jumps, (Datum) 0);
+	RelationChangeObserve(invalidate_jumps);
 }
 
 /* SQL: log_id().  Takes SELECT on the log. */
@@ -258,7 +258,7 @@ load_jumps(void)
 }
 
 static void
-invalidate_jumps(Datum arg, Oid relid)
+invalidate_jumps(Oid relid)
 {
 	if (relid == InvalidOid || relid == histories_relid)
 	{

@@ -60,11 +60,11 @@
 #include "storage/bufpage.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/resowner.h"
 
 #include "base/compat.h"
 #include "base/extension.h"
+#include "base/relation_change.h"
 #include "base/wakeup.h"
 #include "log/events.h"
 #include "log/position.h"
@@ -106,7 +106,7 @@ static uint64 epoch = 0;
 
 PG_FUNCTION_INFO_V1(cqrs_es_next_position);
 
-static void invalidate_sequence(Datum arg, Oid relid);
+static void invalidate_sequence(Oid relid);
 static void begin_drawing(void);
 static void lock_sequence(void);
 static void announce_transaction(void);
@@ -121,7 +121,7 @@ PositionInit(void)
 							"Set it once, before the first event.",
 							&PositionNodeId, 0, 0, POSITION_MAX_NODE,
 							PGC_SUSET, 0, NULL, NULL, NULL);
-	CacheRegisterRelcacheCallback(invalidate_sequence, (Datum) 0);
+	RelationChangeObserve(invalidate_sequence);
 }
 
 /* Can it be the number of a node, as SET takes it? */
@@ -386,7 +386,7 @@ PositionHoldReaders(void)
 }
 
 static void
-invalidate_sequence(Datum arg, Oid relid)
+invalidate_sequence(Oid relid)
 {
 	if (relid == InvalidOid || !OidIsValid(sequence_relid) || relid == sequence_relid)
 	{

@@ -36,7 +36,6 @@
 #include "catalog/pg_opfamily_d.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/partcache.h"
@@ -44,6 +43,7 @@
 #include "utils/relcache.h"
 
 #include "base/compat.h"
+#include "base/relation_change.h"
 #include "log/stream_index.h"
 
 #define STREAM_COLUMNS "aggregate_type, aggregate_id, tenant_id"
@@ -59,7 +59,7 @@ static HTAB *guarded_tables = NULL;
 static uint64 invalidations = 0;	/* of any relation */
 static uint64 guarded_as_of = 0;
 
-static void count_invalidation(Datum arg, Oid relid);
+static void count_invalidation(Oid relid);
 static void remember(Oid relid, Oid guard, uint64 as_of);
 static bool is_guard(Relation index, const EventColumns *columns);
 static bool is_stream_column(AttrNumber attno, const EventColumns *columns);
@@ -72,7 +72,7 @@ pg_noreturn static void report_unguarded(Relation rel);
 void
 StreamIndexInit(void)
 {
-	CacheRegisterRelcacheCallback(count_invalidation, (Datum) 0);
+	RelationChangeObserve(count_invalidation);
 }
 
 /*
@@ -139,7 +139,7 @@ StreamIndexRequire(Relation rel, const EventColumns *columns)
 
 /* Any relation may be one that the answer for another hangs on. */
 static void
-count_invalidation(Datum arg, Oid relid)
+count_invalidation(Oid relid)
 {
 	invalidations++;
 }

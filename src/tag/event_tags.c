@@ -37,7 +37,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/reltrigger.h"
@@ -45,6 +44,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/extension.h"
+#include "base/relation_change.h"
 #include "base/text.h"
 #include "log/tagging.h"
 #include "tag/event_tags.h"
@@ -133,7 +133,7 @@ static const Tagger tagger = {
 };
 
 static void at_transaction_end(XactEvent event, void *arg);
-static void invalidate_relid(Datum arg, Oid relid);
+static void invalidate_relid(Oid relid);
 static Oid	table_relid(void);
 static bool collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *set);
 static bool may_be_changed(Relation rel);
@@ -151,7 +151,7 @@ EventTagsInit(void)
 {
 	TaggingSetTagger(&tagger);
 	RegisterXactCallback(at_transaction_end, NULL);
-	CacheRegisterRelcacheCallback(invalidate_relid, (Datum) 0);
+	RelationChangeObserve(invalidate_relid);
 }
 
 static void
@@ -164,7 +164,7 @@ at_transaction_end(XactEvent event, void *arg)
 
 /* While the oid is not known, every relation may be the one. */
 static void
-invalidate_relid(Datum arg, Oid relid)
+invalidate_relid(Oid relid)
 {
 	if (relid == InvalidOid || !OidIsValid(event_tags_relid) || relid == event_tags_relid)
 	{
