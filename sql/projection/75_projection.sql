@@ -15,9 +15,11 @@ CREATE TABLE cqrs_es.projections (
     handled_position bigint,
     handled_gaps    int8multirange,
     rebuilt_to      bigint,
+    rebuilt_tags    bigint,
     live_after      boolean NOT NULL DEFAULT false,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CHECK (paused OR mode = 'async' OR rebuilt_to IS NULL),
+    CHECK (rebuilt_tags IS NULL OR rebuilt_to IS NOT NULL AND tags IS NOT NULL),
     CHECK (paused OR NOT live_after),
     CHECK ((paused OR mode = 'async') = (handled_position IS NOT NULL)),
     CHECK (mode = 'async' OR NOT per_stream),
@@ -43,6 +45,8 @@ COMMENT ON COLUMN cqrs_es.projections.handled_gaps IS
     'positions up to it that were not visible then, and may have been missed';
 COMMENT ON COLUMN cqrs_es.projections.rebuilt_to IS
     'of a rebuild in portions that is not at its end: events up to this position are replayed, nothing may be appended for them';
+COMMENT ON COLUMN cqrs_es.projections.rebuilt_tags IS
+    'of such a rebuild of a projection with tags: stands for how these were defined when it began';
 COMMENT ON COLUMN cqrs_es.projections.live_after IS
     'of such a rebuild: the projection was live before, and is to be so again at the end';
 COMMENT ON COLUMN cqrs_es.projections.read_models IS '-: one that was missing when the row was restored';

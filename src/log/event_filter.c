@@ -165,7 +165,8 @@ EventFilterSetTags(EventFilter *filter, NullableDatum arg)
 
 /*
  * Who will pass events behind a position asks before, and confirms behind it with
- * what this returned.  55000 when such events may lack their tags yet.
+ * what this returned, which is 0 for whoever wants no tags and for nobody else.  55000 when
+ * such events may lack their tags yet.
  */
 uint64
 EventFilterAsk(const EventFilter *filter, int64 after_position)

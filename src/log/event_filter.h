@@ -43,8 +43,8 @@ typedef struct TagFilter
 	bool		(*has_all) (const EventFilter *filter, const Event *event);
 
 	/*
-	 * 55000 when events behind the position may lack their tags yet.  Returns a number
-	 * that stays the same as long as the same tags are defined.
+	 * 55000 when events behind the position may lack their tags yet.  Returns a number,
+	 * never 0, that stays the same as long as these tags are defined as they are.
 	 */
 	uint64		(*ask) (const EventFilter *filter, int64 after_position);
 

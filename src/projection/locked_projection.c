@@ -76,7 +76,8 @@ lock_projection(LockedProjection *locked, const text *name)
 		.sql = "SELECT " PROJECTION_COLUMNS ", p.xmin::pg_catalog.text::pg_catalog.int8 AS written_by,"
 		" coalesce(p.read_model_names IS NULL OR " REGISTRY_READ_MODELS
 		" OPERATOR(pg_catalog.=) p.read_models::pg_catalog.regclass[], false) AS resolved,"
-		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to, p.live_after"
+		" " COVERAGE_COLUMNS ", coalesce(p.rebuilt_to, 0) AS rebuilt_to,"
+		" coalesce(p.rebuilt_tags, 0) AS rebuilt_tags, p.live_after"
 		" FROM cqrs_es.projections AS p WHERE p.name OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -92,6 +93,7 @@ lock_projection(LockedProjection *locked, const text *name)
 	locked->projection = ProjectionMake(&row, caller);
 	CoverageOfRow(&locked->handled, &row);
 	locked->rebuilt_to = DatumGetInt64(InternalQueryDatum(&row, "rebuilt_to", NULL));
+	locked->rebuilt_tags = (uint64) DatumGetInt64(InternalQueryDatum(&row, "rebuilt_tags", NULL));
 	locked->live_after = DatumGetBool(InternalQueryDatum(&row, "live_after", NULL));
 	locked->written_here = TransactionIdIsCurrentTransactionId((TransactionId)
 															   DatumGetInt64(InternalQueryDatum(&row, "written_by", NULL)));
@@ -196,18 +198,19 @@ LockedProjectionSave(const LockedProjection *locked)
 	static InternalQuery query = {
 		.sql = "UPDATE cqrs_es.projections SET paused = $2, handled_position = $3,"
 		" handled_gaps = $4::pg_catalog.int8multirange, rebuilt_to = $5, live_after = $6,"
-		" mode = $7, per_stream = $8 WHERE name OPERATOR(pg_catalog.=) $1",
-		.nargs = 8,.argtypes = {TEXTOID, BOOLOID, INT8OID, TEXTOID, INT8OID, BOOLOID, TEXTOID, BOOLOID}
+		" mode = $7, per_stream = $8, rebuilt_tags = $9 WHERE name OPERATOR(pg_catalog.=) $1",
+		.nargs = 9,.argtypes = {TEXTOID, BOOLOID, INT8OID, TEXTOID, INT8OID, BOOLOID, TEXTOID, BOOLOID, INT8OID}
 	};
 	const Projection *projection = locked->projection;
 	bool		has_handled = ProjectionIsPassedBy(projection);
-	Datum		values[8] = {CStringGetTextDatum(projection->name), BoolGetDatum(projection->paused),
+	bool		is_rebuilt = locked->rebuilt_to > 0;
+	Datum		values[9] = {CStringGetTextDatum(projection->name), BoolGetDatum(projection->paused),
 		Int64GetDatum(locked->handled.position), (Datum) 0, Int64GetDatum(locked->rebuilt_to),
 		BoolGetDatum(locked->live_after), CStringGetTextDatum(projection->is_async ? "async" : "sync"),
-		BoolGetDatum(projection->per_stream)};
-	char		nulls[8] = {' ', ' ', has_handled ? ' ' : 'n',
+		BoolGetDatum(projection->per_stream), Int64GetDatum((int64) locked->rebuilt_tags)};
+	char		nulls[9] = {' ', ' ', has_handled ? ' ' : 'n',
 		has_handled && locked->handled.ngaps > 0 ? ' ' : 'n',
-		locked->rebuilt_to > 0 ? ' ' : 'n', ' ', ' ', ' '};
+		is_rebuilt ? ' ' : 'n', ' ', ' ', ' ', is_rebuilt && locked->rebuilt_tags != 0 ? ' ' : 'n'};
 
 	if (nulls[3] == ' ')
 		values[3] = CStringGetTextDatum(CoverageGaps(&locked->handled));

@@ -16,6 +16,8 @@ typedef struct LockedProjection
 								 * it passes over, for it was handled before */
 	int64		rebuilt_to;		/* the end of a rebuild in portions that is under way, or
 								 * 0 */
+	uint64		rebuilt_tags;	/* what EventFilterAsk returned when that began; 0: it
+								 * has no tags */
 	bool		live_after;		/* and is it to be live then? */
 	bool		written_here;	/* by this transaction: others see an older row */
 	bool		unresolved;		/* others may have found less of what it names */

@@ -40,7 +40,9 @@
  * what it has handled.  Its row says also up to where events are old (rebuilt_to), so that
  * nothing is appended for them when somebody else resumes it; and whether it was live
  * before (live_after), so that it is live again after whatever rebuild comes to an end,
- * unless somebody pauses it meanwhile.
+ * unless somebody pauses it meanwhile.  And where the projection is for events with tags, how
+ * these were defined (rebuilt_tags): when they are defined otherwise between two portions, retag may give
+ * them to events that are passed, so such a rebuild does not come to an end.
  *
  * Handlers that append cannot be rebuilt, for what followed from old events is in
  * the log already; nor can tables whose triggers append, deferred ones among them
@@ -108,11 +110,11 @@ static void empty(LockedProjection *locked);
 static void follow_again(LockedProjection *locked, Replay *replay);
 static void report_live(const Projection *projection);
 static bool has_stopped(const Projection *projection);
+static void refuse_other_tags(Replay *replay, const LockedProjection *locked);
 static void begin_replay(Replay *replay, const LockedProjection *locked);
 static bool skip_arg(NullableDatum arg);
 static void replay_in_portions(FunctionCallInfo fcinfo, bool rebuild, const char *function);
 static bool goes_live(const LockedProjection *locked);
-static void require_no_tags(const Projection *projection);
 static int64 begin_rebuild(const text *name, const Replay *replay, const char *function);
 static bool handle_portion(const text *name, Replay *replay, int32 portion, const char *function,
 						   Portions *portions, bool *goes_live);
@@ -293,6 +295,7 @@ follow_again(LockedProjection *locked, Replay *replay)
 		return;
 	}
 	ProjectionAsyncPart->hold_still(locked);
+	refuse_other_tags(replay, locked);
 	if (replay->skip)
 	{
 		bool		held = DispatchHold();
@@ -331,12 +334,25 @@ ProjectionRebuildGoLive(LockedProjection *locked, Replay *replay)
 	ReplayRelease(projection, held);	/* ... when it is told of it itself */
 }
 
+/*
+ * 55000 when a rebuild that has begun cannot be ended, since the tags of its projection were
+ * defined meanwhile.
+ */
+static void
+refuse_other_tags(Replay *replay, const LockedProjection *locked)
+{
+	replay->projection = locked->projection;
+	replay->tags = locked->rebuilt_to > 0 ? locked->rebuilt_tags : 0;
+	if (replay->tags != 0)
+		(void) ReplayAsk(replay, CoverageFirstMissing(&locked->handled) - 1);
+}
+
 /* A replay of what a paused projection lacks, as it is now. */
 static void
 begin_replay(Replay *replay, const LockedProjection *locked)
 {
-	replay->projection = locked->projection;
 	replay->old_to = locked->rebuilt_to;
+	refuse_other_tags(replay, locked);
 	if (locked->projection->is_async)
 		ProjectionAsyncPart->refuse_failures(locked);
 	if (replay->skip)
@@ -487,7 +503,6 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 	locked = LockedProjectionArg(name, function);
 	projection = locked.projection;
 	require_rebuildable(projection);
-	require_no_tags(projection);
 	/* before the empty tables are committed */
 	ReplayRefuseProblems(projection, replay->skip);
 	locked.live_after = goes_live(&locked);
@@ -502,25 +517,11 @@ begin_rebuild(const text *name, const Replay *replay, const char *function)
 	}
 	empty(&locked);
 	projection->paused = true;
+	/* as they are defined before the first event is passed */
+	locked.rebuilt_tags = EventFilterAsk(&projection->filter, 0);
 	locked.rebuilt_to = ReplayLastPosition();
 	LockedProjectionSave(&locked);
 	return locked.rebuilt_to;
-}
-
-/*
- * What a portion has passed gets tags no more when retag runs before the next one, and the rebuild
- * would end without it: 0A000.
- */
-static void
-require_no_tags(const Projection *projection)
-{
-	if (projection->filter.ntags > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("projection \"%s\", which is for events with tags, cannot be rebuilt in portions",
-						projection->name),
-				 errhint("SELECT cqrs_es.rebuild_projection(%s) does it in one transaction.",
-						 quote_literal_cstr(projection->name))));
 }
 
 /*
@@ -539,8 +540,9 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	LockedProjectionRequireReadCommitted(function);
 	portions->there = false;
 	locked = LockedProjectionArg(name, function);
+	/* such a one is not gone on with */
+	refuse_other_tags(replay, &locked);
 	note_portions(portions, &locked);
-	replay->projection = locked.projection;
 	if (!locked.projection->paused)
 	{
 		report_live(locked.projection);

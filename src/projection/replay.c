@@ -85,7 +85,7 @@ ReplayRun(Replay *replay, Coverage *handled, int64 max_events)
 	bool		forbids = false;
 	int			cursor = 0;
 	int			guc_level = 0;
-	uint64		asked = EventFilterAsk(&replay->projection->filter, after);
+	uint64		asked = ReplayAsk(replay, after);
 	List	   *held;
 	Event		event;
 
@@ -368,6 +368,27 @@ last_position(Snapshot snapshot)
 		position = EventGlobalPosition(&event);
 	EventScanEnd(scan);
 	return position;
+}
+
+/*
+ * EventFilterAsk for the projection, whose events behind the position are to be replayed.
+ * 55000 also when this is the rest of a rebuild, and its tags were defined otherwise when it
+ * began: retag may have given them to events that it has passed since.
+ */
+uint64
+ReplayAsk(const Replay *replay, int64 after_position)
+{
+	const Projection *projection = replay->projection;
+	uint64		asked = EventFilterAsk(&projection->filter, after_position);
+
+	if (replay->tags != 0 && asked != replay->tags)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tags were defined since the rebuild of projection \"%s\" began", projection->name),
+				 errdetail("Events that it has passed may have got tags that it is for."),
+				 errhint("CALL cqrs_es.rebuild_in_portions(%s) begins it again.",
+						 quote_literal_cstr(projection->name))));
+	return asked;
 }
 
 /*

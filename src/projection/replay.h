@@ -20,6 +20,8 @@ typedef struct Replay
 	bool		rebuild;		/* or a resume, for those who watch */
 	bool		skip;			/* record events that fail, and go on */
 	int64		old_to;			/* nothing may be appended for events up to this position */
+	uint64		tags;			/* of a rebuild that has begun: what EventFilterAsk
+								 * returned then, or 0 */
 
 	int64		seen;			/* events */
 	int64		concerned;		/* those that were handled */
@@ -39,6 +41,7 @@ extern bool ReplayRun(Replay *replay, Coverage *handled, int64 max_events);
 extern void ReplayRelease(Projection *projection, bool held_before);
 extern bool ReplaySkipped(Projection *projection, const SkippedEvent *skipped);
 extern int64 ReplayLastPosition(void);
+extern uint64 ReplayAsk(const Replay *replay, int64 after_position);
 extern void ReplayRefuseProblems(Projection *projection, bool skip);
 extern void ReplayReport(const Replay *replay);
 

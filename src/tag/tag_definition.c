@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -74,7 +75,9 @@ static int64 settled_part(void);
 static bool has_events(const text *event_type, int64 after, int64 up_to, bool at_end);
 static int64 history_end(void);
 static void lock_log(void);
-static bool could_lack(const TagDefinition *definition, const text *tag);
+static const text *concerning_tag(const TagDefinition *definition, const EventFilter *filter);
+static bool could_give(const TagDefinition *definition, const text *tag);
+pg_noreturn static void report_untagged(const TagDefinition *definition, const text *tag);
 
 void
 TagDefinitionInit(void)
@@ -347,10 +350,9 @@ TagDefinitionFingerprint(void)
 	return all ? all->fingerprint : "";
 }
 
-/* 55000 when events behind a position could lack the tag; see tag_definition.h. */
+/* 55000 when history of one of the types, or of any when there are none, could lack the tag. */
 void
-TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent_types,
-						   int64 after_position)
+TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent_types)
 {
 	const TagDefinitions *all = definitions_if_any();
 	int			i;
@@ -363,26 +365,77 @@ TagDefinitionRequireTagged(const text *tag, text *const *event_types, int nevent
 
 		for (j = 0; j < nevent_types && !is_asked_for; j++)
 			is_asked_for = TextEqual(definition->event_type, event_types[j]);
-		if (is_asked_for && after_position < definition->history_to && could_lack(definition, tag))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("older events of type \"%s\" may lack tag \"%s\"",
-							text_to_cstring(definition->event_type), text_to_cstring(tag)),
-					 errdetail("The tags of the type were defined when it had events already."),
-					 errhint("CALL cqrs_es.retag(%s);",
-							 quote_literal_cstr(text_to_cstring(definition->event_type)))));
+		if (is_asked_for && !definition->is_complete && could_give(definition, tag))
+			report_untagged(definition, tag);
 	}
 }
 
+/* See tag_definition.h. */
+bool
+TagDefinitionConcerns(const TagDefinition *definition, const EventFilter *filter)
+{
+	return concerning_tag(definition, filter) != NULL;
+}
+
+/* See tag_definition.h.  All of it is of one look into the registry, so the answer is of one moment. */
+uint64
+TagDefinitionAsk(const EventFilter *filter, int64 after_position)
+{
+	const TagDefinitions *all = definitions_if_any();
+	uint64		hash = 1;
+	int			i;
+
+	for (i = 0; all && i < all->n; i++)
+	{
+		const TagDefinition *definition = &all->definitions[i];
+		const text *tag = concerning_tag(definition, filter);
+
+		if (tag == NULL)
+			continue;
+		if (after_position < definition->history_to && !definition->is_complete)
+			report_untagged(definition, tag);
+		hash = hash_combine64(hash, definition->hash);
+	}
+	return Max(hash, 1);
+}
+
+/* The first tag of the filter that the definition could give to what the filter wants; NULL: none. */
+static const text *
+concerning_tag(const TagDefinition *definition, const EventFilter *filter)
+{
+	const FilterTexts *types = &filter->event_types;
+	bool		has_type = types->all;
+	int			i;
+
+	for (i = 0; i < types->n && !has_type; i++)
+		has_type = TextEqual(definition->event_type, types->texts[i]);
+	for (i = 0; i < filter->ntags && has_type; i++)
+		if (could_give(definition, filter->tags[i]))
+			return filter->tags[i];
+	return NULL;
+}
+
 static bool
-could_lack(const TagDefinition *definition, const text *tag)
+could_give(const TagDefinition *definition, const text *tag)
 {
 	int			i;
 
-	for (i = 0; !definition->is_complete && i < definition->ntemplates; i++)
+	for (i = 0; i < definition->ntemplates; i++)
 		if (TagTemplateCouldGive(&definition->templates[i], tag))
 			return true;
 	return false;
+}
+
+static void
+report_untagged(const TagDefinition *definition, const text *tag)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("older events of type \"%s\" may lack tag \"%s\"",
+					text_to_cstring(definition->event_type), text_to_cstring(tag)),
+			 errdetail("The tags of the type were defined when it had events already."),
+			 errhint("CALL cqrs_es.retag(%s);",
+					 quote_literal_cstr(text_to_cstring(definition->event_type)))));
 }
 
 /* All definitions, NULL when there are none, as in many databases: once per generation that is found out. */
@@ -428,6 +481,7 @@ load(void *entry, const text *key, MemoryContext memory)
 		QueryRow	row = InternalQueryRow(i);
 		ArrayType  *templates = DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL));
 		Datum	   *datums;
+		char	   *source;
 		int			j;
 		MemoryContext spi;
 
@@ -441,7 +495,10 @@ load(void *entry, const text *key, MemoryContext memory)
 		for (j = 0; j < definition->ntemplates; j++)
 			TagTemplateParse(&definition->templates[j], DatumGetTextPP(datums[j]));
 		MemoryContextSwitchTo(spi);
-		appendStringInfoString(&fingerprint, InternalQueryText(&row, "source"));
+		source = InternalQueryText(&row, "source");
+		definition->hash = DatumGetUInt64(hash_any_extended((const unsigned char *) source,
+															(int) strlen(source), 0));
+		appendStringInfoString(&fingerprint, source);
 	}
 	all->fingerprint = MemoryContextStrdup(memory, fingerprint.data);
 	all->n = (int) n;

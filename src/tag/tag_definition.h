@@ -7,6 +7,7 @@
 #define CQRS_ES_TAG_DEFINITION_H
 
 #include "base/compat.h"
+#include "log/event_filter.h"
 #include "tag/tag_template.h"
 
 /* What define_tags said of an event type.  Lasts as an entry of a registry's cache does. */
@@ -17,6 +18,7 @@ typedef struct TagDefinition
 	TagTemplate *templates;
 	bool		is_complete;	/* do all events of the type have these tags, */
 	int64		history_to;		/* or, if not, those behind this position? */
+	uint64		hash;			/* of all that but is_complete */
 } TagDefinition;
 
 extern void TagDefinitionInit(void);
@@ -41,10 +43,20 @@ extern bool TagDefinitionIsAny(void);
 extern const char *TagDefinitionFingerprint(void);
 
 /*
- * 55000 when events behind a position could lack this tag, because retag has not come to its
- * end: of one of these types, or of any when there are none.
+ * 55000 when history of a type could lack this tag, because retag has not come to its end: of
+ * one of these types, or of any when there are none.
  */
 extern void TagDefinitionRequireTagged(const text *tag, text *const *event_types,
-									   int nevent_types, int64 after_position);
+									   int nevent_types);
+
+/* Could it give a tag of the filter to an event of a type that the filter wants? */
+extern bool TagDefinitionConcerns(const TagDefinition *definition, const EventFilter *filter);
+
+/*
+ * 55000 when events behind a position could lack tags of the filter, because retag has not
+ * come to its end.  Returns a number, never 0, that stays the same as long as the definitions
+ * that concern the filter do.
+ */
+extern uint64 TagDefinitionAsk(const EventFilter *filter, int64 after_position);
 
 #endif							/* CQRS_ES_TAG_DEFINITION_H */

@@ -14,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "utils/snapmgr.h"
 
 #include "base/text.h"
@@ -39,7 +38,6 @@ struct TagFilterScan
 };
 
 static bool has_all(const EventFilter *filter, const Event *event);
-static uint64 ask(const EventFilter *filter, int64 after_position);
 static TagFilterScan *begin(const EventFilter *filter, int64 after_position,
 							int64 up_to_position, Snapshot snapshot);
 static bool next(TagFilterScan *scan, Event *event);
@@ -51,7 +49,7 @@ static int	sort_texts(text **texts, int n);
 static int	compare_texts(const void *a, const void *b);
 
 static const TagFilter tag_filter = {
-	.has_all = has_all,.ask = ask,.lock = EventTagsLock,.unlock = EventTagsUnlock,
+	.has_all = has_all,.ask = TagDefinitionAsk,.lock = EventTagsLock,.unlock = EventTagsUnlock,
 	.begin = begin,.next = next,.end = end
 };
 
@@ -86,21 +84,6 @@ has_all(const EventFilter *filter, const Event *event)
 	UnregisterSnapshot(snapshot);
 	EventTagsUnlock();
 	return found;
-}
-
-/* Of TagFilter: may events behind the position lack their tags yet?  55000. */
-static uint64
-ask(const EventFilter *filter, int64 after_position)
-{
-	const char *fingerprint;
-	int			i;
-
-	for (i = 0; i < filter->ntags; i++)
-		TagDefinitionRequireTagged(filter->tags[i], filter->event_types.texts,
-								   filter->event_types.all ? 0 : filter->event_types.n,
-								   after_position);
-	fingerprint = TagDefinitionFingerprint();
-	return hash_bytes_extended((const unsigned char *) fingerprint, (int) strlen(fingerprint), 0);
 }
 
 /* Of TagFilter: the events between two positions, each tenant by a search of its own. */

@@ -315,7 +315,7 @@ TagQueryRequireDefined(const TagQuery *query)
 		const TagQueryItem *item = &query->items[i];
 
 		for (j = 0; j < item->ntags; j++)
-			TagDefinitionRequireTagged(item->tags[j], item->types, item->ntypes, 0);
+			TagDefinitionRequireTagged(item->tags[j], item->types, item->ntypes);
 		for (j = 0; j < item->ntypes && item->ntags == 0; j++)
 			if (TagDefinitionOf(item->types[j]) == NULL)
 				report_unknown_type(item->types[j]);
