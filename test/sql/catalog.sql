@@ -81,8 +81,9 @@ INSERT INTO rules (rule, violations, breach) VALUES
 	('all rows of it, that is',
 		$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'cqrs_es' AND c <> '' AND c !~ '^WHERE false UNION ALL[^W]* FROM .* FROM cqrs_es\.[a-z]+ AS [a-z]$'$$,
 		$$UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'cqrs_es'$$),
-	('nobody but the owner has a right on a relation, but to see views that show each what is theirs, or monitors how everything is',
-		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner AND NOT (privilege_type = 'SELECT' AND relkind = 'v'
+	('nobody but the owner has a right on a relation, but to see views that show each what is theirs, or monitors how everything is, and how far retag is',
+		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner AND NOT (privilege_type = 'SELECT' AND relkind = 'r'
+			AND grantee = 'pg_monitor'::regrole AND relname = 'tag_definitions') AND NOT (privilege_type = 'SELECT' AND relkind = 'v'
 			AND (relname IN ('subscription_status', 'subscription_consumers', 'subscription_dead_letters', 'subscription_parked_streams')
 			OR grantee = 'pg_monitor'::regrole AND relname IN ('counters', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unsettled_transactions')))$$,
 		$$GRANT SELECT ON cqrs_es.aggregates TO PUBLIC$$),

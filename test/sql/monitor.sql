@@ -3,7 +3,7 @@
 -- What a monitor sees of the log: positions, events and streams, counted and estimated, who holds readers back, what
 -- is counted; and what it does not see. (What other sessions do: test/t/071_monitor.pl.)
 
-SELECT plan(48);
+SELECT plan(50);
 SELECT cqrs_es.create_aggregate('mo', '{}', 10) IS NULL AS x \gset
 CREATE ROLE mo_monitor IN ROLE pg_monitor;
 CREATE ROLE mo_stats IN ROLE pg_read_all_stats;
@@ -156,8 +156,9 @@ SELECT is(pg_temp.try('mo_monitor', 'SELECT events > 0 FROM cqrs_es.log_status')
 SELECT is(pg_temp.try('mo_monitor', 'SELECT count(*) FROM cqrs_es.counters, cqrs_es.projection_progress'), '0', '... the counters, and rebuilds');
 SELECT is(pg_temp.try('mo_monitor', 'SELECT count(*) FROM cqrs_es.missing_objects'), '0', '... what is missing');
 SELECT is(pg_temp.try('mo_monitor', 'SELECT count(*) FROM cqrs_es.unsettled_transactions'), '0', '... who holds readers back');
+SELECT is(pg_temp.try('mo_monitor', 'SELECT count(*) FROM cqrs_es.tag_definitions WHERE NOT is_complete'), '0', '... how far retag is');
 SELECT is(pg_temp.try('mo_monitor', 'SELECT count(*) FROM ' || relation), '42501: permission denied for ' || kind || split_part(relation, '.', 2), 'and not ' || relation)
-FROM (VALUES ('table ', 'cqrs_es.events'), ('table ', 'cqrs_es.snapshots'), ('table ', 'cqrs_es.skipped_events'), ('table ', 'cqrs_es.handlers')) AS v (kind, relation);
+FROM (VALUES ('table ', 'cqrs_es.events'), ('table ', 'cqrs_es.snapshots'), ('table ', 'cqrs_es.skipped_events'), ('table ', 'cqrs_es.handlers'), ('table ', 'cqrs_es.event_tags')) AS v (kind, relation);
 SELECT is(pg_temp.try('mo_nobody', 'SELECT count(*) FROM cqrs_es.log_status'), '42501: permission denied for view log_status', 'nobody else does');
 SELECT is(pg_temp.try('mo_nobody', 'SELECT cqrs_es.log_size()'), '42501: permission denied for function log_size', '... nor by the functions');
 
