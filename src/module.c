@@ -70,6 +70,7 @@
 #include "projection/read_model.h"
 #include "subscription/delivery_wait.h"
 #include "subscription/restored_event.h"
+#include "subscription/retagged_event.h"
 #include "subscription/subscription.h"
 #include "async/async_projection.h"
 #include "async/worker.h"
@@ -146,6 +147,7 @@ _PG_init(void)
 	SubscriptionInit();
 	DeliveryWaitInit();
 	RestoredEventInit();
+	RetaggedEventInit();
 
 	AsyncProjectionInit();
 	WorkerInit();

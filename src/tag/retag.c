@@ -59,7 +59,6 @@ static void require_defined(const text *event_type);
 static bool tag_portion(const text *event_type, int32 portion);
 static bool lock_history(const text *event_type, History *history);
 static void tag_events(History *history, int32 portion);
-static void parse_templates(ArrayType *templates, History *history);
 static void tag_event(EventTagWriter *writer, const History *history, const QueryRow *row);
 static TagList *lacking_tags(const History *history, const Event *event, Jsonb *payload);
 static void remember(const History *history);
@@ -140,24 +139,12 @@ lock_history(const text *event_type, History *history)
 		history->history_to = DatumGetInt64(InternalQueryDatum(&row, "history_to", NULL));
 		history->retagged_to = DatumGetInt64(InternalQueryDatum(&row, "retagged_to", NULL));
 		history->is_complete = false;
-		parse_templates(DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL)), history);
+		history->templates = TagTemplateParseAll(DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL)),
+												 &history->ntemplates);
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
 	return found;
-}
-
-static void
-parse_templates(ArrayType *templates, History *history)
-{
-	Datum	   *datums;
-	int			i;
-
-	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL,
-					  &history->ntemplates);
-	history->templates = palloc(Max(history->ntemplates, 1) * sizeof(TagTemplate));
-	for (i = 0; i < history->ntemplates; i++)
-		TagTemplateParse(&history->templates[i], DatumGetTextPP(datums[i]));
 }
 
 /* Give the next events their tags, and take the history forward. */

@@ -14,7 +14,9 @@
  * beyond that; history_to is the later one.  Whether any of them is of the type is looked for before,
  * beside writers, for what is settled then; behind the lock only for what has come
  * since.  If there is one, it may lack the tags, and nobody may ask for them before retag
- * has made the definition complete (retag.c).
+ * has made the definition complete (retag.c).  Those who follow the log by tags, and have passed such
+ * an event, will not get it: they are named (TagFollowers).  Where there may be some, the first
+ * event of the type is looked for beside writers, too.
  *
  * A type without templates is known all the same: whoever appends such an event locks the
  * slot of the type (tag_slot.c).
@@ -68,11 +70,14 @@ static RegistryCache definition_cache = {
 PG_FUNCTION_INFO_V1(cqrs_es_define_tags);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_tags);
 
+/* see TagDefinitionSetFollowers */
+static TagFollowers followers = NULL;
+
 static const TagDefinitions *definitions_if_any(void);
 static Datum templates_arg(NullableDatum arg);
-static bool is_empty(Datum array);
 static int64 settled_part(void);
-static bool has_events(const text *event_type, int64 after, int64 up_to, bool at_end);
+static void find_added(Datum *values, TagDefinition *added);
+static int64 find_event(const text *event_type, int64 after, int64 up_to, bool first);
 static int64 history_end(void);
 static void lock_log(void);
 static const text *concerning_tag(const TagDefinition *definition, const EventFilter *filter);
@@ -83,6 +88,13 @@ void
 TagDefinitionInit(void)
 {
 	RegistryRegister("tag_definitions");
+}
+
+/* Who is asked for those that have passed history; called by an Init only. */
+void
+TagDefinitionSetFollowers(TagFollowers by)
+{
+	followers = by;
 }
 
 /*-------------------------------------------------------------------------
@@ -99,11 +111,6 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 		" AND templates OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, TEXTARRAYOID}
 	};
-	static InternalQuery complete = {
-		.sql = "SELECT FROM cqrs_es.tag_definitions WHERE event_type OPERATOR(pg_catalog.=) $1"
-		" AND templates OPERATOR(pg_catalog.@>) $2 AND is_complete",
-		.nargs = 2,.argtypes = {TEXTOID, TEXTARRAYOID}
-	};
 	static InternalQuery define = {
 		.sql = "INSERT INTO cqrs_es.tag_definitions (event_type, templates, is_complete, history_to, retagged_to)"
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (event_type) DO UPDATE SET"
@@ -115,8 +122,10 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 	Datum		values[5];
 	int64		start = PositionOfNumber(0);
 	int64		settled;
+	int64		first = 0;		/* of the type, where it is known */
 	bool		has_history;
 	bool		lacks_some;
+	TagDefinition added;
 
 	ReadOnlyPrevent(fcinfo);
 	values[0] = PointerGetDatum(event_type);
@@ -125,22 +134,62 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 
 	settled = settled_part();
-	has_history = settled > start && has_events(event_type, start, settled, false);
+	has_history = settled > start && find_event(event_type, start, settled, false) != 0;
+	find_added(values, &added);
+	if (has_history && followers && followers(&added, start + 1, false))
+		first = find_event(event_type, start, settled, true);
 	lock_log();
-	has_history = has_history ||
-		has_events(event_type, Max(start, settled), PositionOfNumber(POSITION_MAX_NUMBER), true);
-	lacks_some = has_history && !is_empty(values[1]) && !RegistryHas(&complete, values, NULL);
+	find_added(values, &added);
+	if (!has_history)
+	{
+		first = find_event(event_type, Max(start, settled), PositionOfNumber(POSITION_MAX_NUMBER), true);
+		has_history = first != 0;
+	}
+	lacks_some = has_history && added.ntemplates > 0;
 	values[2] = BoolGetDatum(!lacks_some);
 	values[3] = Int64GetDatum(history_end());
 	values[4] = Int64GetDatum(lacks_some ? start : DatumGetInt64(values[3]));
 	(void) RegistryWrite(&define, values, NULL);
 	if (lacks_some)
+	{
 		ereport(NOTICE,
 				(errmsg("events of type \"%s\" that are in the log already lack these tags",
 						text_to_cstring(event_type)),
 				 errdetail("Until they have them, nobody can ask for these tags."),
 				 errhint("CALL cqrs_es.retag(%s);", quote_literal_cstr(text_to_cstring(event_type)))));
+		if (followers && first != 0)
+			(void) followers(&added, first, true);
+	}
 	PG_RETURN_VOID();
+}
+
+/*
+ * What a definition adds to one that is complete already: its templates that are not in
+ * that.  `values` are type and templates.
+ */
+static void
+find_added(Datum *values, TagDefinition *added)
+{
+	static InternalQuery query = {
+		.sql = "SELECT ARRAY(SELECT t.template FROM pg_catalog.unnest($2) AS t (template)"
+		" WHERE NOT EXISTS (SELECT FROM cqrs_es.tag_definitions AS d WHERE d.event_type OPERATOR(pg_catalog.=) $1"
+		" AND d.is_complete AND t.template OPERATOR(pg_catalog.=) ANY (d.templates))) AS added",
+		.nargs = 2,.argtypes = {TEXTOID, TEXTARRAYOID}
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	QueryRow	row;
+
+	memset(added, 0, sizeof(TagDefinition));
+	added->event_type = DatumGetTextPP(values[0]);
+	SPI_connect();
+	(void) RegistryRead(&query, values);
+	row = InternalQueryRow(0);
+	spi = MemoryContextSwitchTo(caller);
+	added->templates = TagTemplateParseAll(DatumGetArrayTypeP(InternalQueryDatum(&row, "added", NULL)),
+										   &added->ntemplates);
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
 }
 
 /* The argument templates, checked: each must be a template.  22004, 22023, 2202E. */
@@ -176,12 +225,6 @@ templates_arg(NullableDatum arg)
 		TagTemplateParse(&template, DatumGetTextPP(datums[i]));
 	}
 	return PointerGetDatum(array);
-}
-
-static bool
-is_empty(Datum array)
-{
-	return ARR_NDIM(DatumGetArrayTypeP(array)) == 0;
 }
 
 /* SQL: drop_tags(event_type, if_exists) */
@@ -225,36 +268,41 @@ settled_part(void)
 }
 
 /*
- * Has the log events of the type between two positions, of any tenant?  In the newest
- * snapshot.  `at_end`: these are likely to be few.  42501 where row security is forced on an
- * owner of the log who is not above it.
+ * The position of an event of the type between two, of any tenant; 0 when there is none.  In
+ * the newest snapshot.  `first`: the first one, also quick when there are few behind the first of the two.  42501
+ * where row security is forced on an owner of the log who is not above it.
  */
-static bool
-has_events(const text *event_type, int64 after, int64 up_to, bool at_end)
+static int64
+find_event(const text *event_type, int64 after, int64 up_to, bool first)
 {
-	static InternalQuery anywhere = {
-		.sql = "SELECT FROM cqrs_es.events WHERE event_type OPERATOR(pg_catalog.=) $1"
+	static InternalQuery any_of_them = {
+		.sql = "SELECT global_position FROM cqrs_es.events WHERE event_type OPERATOR(pg_catalog.=) $1"
 		" AND global_position OPERATOR(pg_catalog.>) $2"
 		" AND global_position OPERATOR(pg_catalog.<=) $3 LIMIT 1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, INT8OID}
 	};
-	static InternalQuery from_there = {
+	static InternalQuery first_of_them = {
 		.sql = "SELECT global_position FROM cqrs_es.events WHERE event_type OPERATOR(pg_catalog.=) $1"
 		" AND global_position OPERATOR(pg_catalog.>) $2"
 		" AND global_position OPERATOR(pg_catalog.<=) $3 ORDER BY global_position LIMIT 1",
 		.nargs = 3,.argtypes = {TEXTOID, INT8OID, INT8OID}
 	};
 	Datum		values[3] = {PointerGetDatum(event_type), Int64GetDatum(after), Int64GetDatum(up_to)};
+	int64		position = 0;
 	RoleSwitch	saved;
-	uint64		n;
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("events");
 	RoleSwitchRequireAllRows();
-	n = InternalQueryRead(at_end ? &from_there : &anywhere, values, NULL, GetLatestSnapshot());
+	if (InternalQueryRead(first ? &first_of_them : &any_of_them, values, NULL, GetLatestSnapshot()) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		position = DatumGetInt64(InternalQueryDatum(&row, "global_position", NULL));
+	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
-	return n > 0;
+	return position;
 }
 
 /*
@@ -480,20 +528,14 @@ load(void *entry, const text *key, MemoryContext memory)
 		TagDefinition *definition = &all->definitions[i];
 		QueryRow	row = InternalQueryRow(i);
 		ArrayType  *templates = DatumGetArrayTypeP(InternalQueryDatum(&row, "templates", NULL));
-		Datum	   *datums;
 		char	   *source;
-		int			j;
 		MemoryContext spi;
 
-		deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL,
-						  &definition->ntemplates);
 		definition->is_complete = DatumGetBool(InternalQueryDatum(&row, "is_complete", NULL));
 		definition->history_to = DatumGetInt64(InternalQueryDatum(&row, "history_to", NULL));
 		spi = MemoryContextSwitchTo(memory);
 		definition->event_type = cstring_to_text(InternalQueryText(&row, "event_type"));
-		definition->templates = palloc(Max(definition->ntemplates, 1) * sizeof(TagTemplate));
-		for (j = 0; j < definition->ntemplates; j++)
-			TagTemplateParse(&definition->templates[j], DatumGetTextPP(datums[j]));
+		definition->templates = TagTemplateParseAll(templates, &definition->ntemplates);
 		MemoryContextSwitchTo(spi);
 		source = InternalQueryText(&row, "source");
 		definition->hash = DatumGetUInt64(hash_any_extended((const unsigned char *) source,

@@ -21,7 +21,15 @@ typedef struct TagDefinition
 	uint64		hash;			/* of all that but is_complete */
 } TagDefinition;
 
+/*
+ * Has somebody who wants events of its type with tags that a definition gives passed a
+ * position?  `tell`: a WARNING names them; then it is where the first event is that lacks such
+ * tags.
+ */
+typedef bool (*TagFollowers) (const TagDefinition *definition, int64 position, bool tell);
+
 extern void TagDefinitionInit(void);
+extern void TagDefinitionSetFollowers(TagFollowers by);
 
 /*
  * What is defined for an event type, NULL when nothing is (with no templates it is known all

@@ -14,8 +14,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -93,6 +95,21 @@ TagTemplateParse(TagTemplate *result, const text *source)
 		refuse_template(result->source,
 						psprintf("It is longer than %d bytes, as long as a tag can be.", EVENT_TAG_MAX_BYTES));
 	pfree(literal.data);
+}
+
+/* So all of an array; see tag_template.h. */
+TagTemplate *
+TagTemplateParseAll(ArrayType *templates, int *n)
+{
+	TagTemplate *result;
+	Datum	   *sources;
+	int			i;
+
+	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT, &sources, NULL, n);
+	result = palloc(Max(*n, 1) * sizeof(TagTemplate));
+	for (i = 0; i < *n; i++)
+		TagTemplateParse(&result[i], DatumGetTextPP(sources[i]));
+	return result;
 }
 
 /* Add the characters that have come together, if any, and begin anew. */

@@ -6,6 +6,7 @@
 #ifndef CQRS_ES_TAG_TEMPLATE_H
 #define CQRS_ES_TAG_TEMPLATE_H
 
+#include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
@@ -33,6 +34,9 @@ typedef struct TagTemplate
  * one that is none, 22001 for one whose literals alone are too long for a tag.
  */
 extern void TagTemplateParse(TagTemplate *result, const text *source);
+
+/* So all of an array without nulls; palloc'd. */
+extern TagTemplate *TagTemplateParseAll(ArrayType *templates, int *n);
 
 /*
  * Add the tags that a template gives for a payload, or for what keys a command brings: none
