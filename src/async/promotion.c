@@ -314,7 +314,7 @@ catch_up(Promotion *promotion, Replay *replay)
 		return;
 	replay->projection = promoted->projection;
 	replay->old_to = promoted->rebuilt_to;
-	replay->tags = promoted->rebuilt_to > 0 ? promoted->rebuilt_tags : 0;
+	replay->tags = LockedProjectionRebuiltTags(promoted);
 	run(promotion, replay, promoted);
 	replay->old_to = 0;			/* all that a rebuild was to replay has been */
 	LockedProjectionAwaitAppends(promoted);

@@ -188,6 +188,16 @@ LockedProjectionHandlesVisible(LockedProjection *locked)
 }
 
 /*
+ * What EventFilterAsk returned when the rebuild began of which it lacks the rest; 0 when it
+ * lacks nothing of that, or has no tags.
+ */
+uint64
+LockedProjectionRebuiltTags(const LockedProjection *locked)
+{
+	return CoverageFirstMissing(&locked->handled) <= locked->rebuilt_to ? locked->rebuilt_tags : 0;
+}
+
+/*
  * Write how it is now: its mode, whether it is paused, what it has handled, and the rebuild
  * that is not at its end.  One that handles events as they are appended, and is not
  * paused, has handled all.

@@ -28,6 +28,7 @@ extern void LockedProjectionRequireReadCommitted(const char *function);
 extern void LockedProjectionAwaitAppends(const LockedProjection *locked);
 extern void LockedProjectionHoldStill(LockedProjection *locked);
 extern void LockedProjectionHandlesVisible(LockedProjection *locked);
+extern uint64 LockedProjectionRebuiltTags(const LockedProjection *locked);
 extern void LockedProjectionSave(const LockedProjection *locked);
 
 #endif							/* CQRS_ES_LOCKED_PROJECTION_H */

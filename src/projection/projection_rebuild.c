@@ -342,7 +342,7 @@ static void
 refuse_other_tags(Replay *replay, const LockedProjection *locked)
 {
 	replay->projection = locked->projection;
-	replay->tags = locked->rebuilt_to > 0 ? locked->rebuilt_tags : 0;
+	replay->tags = LockedProjectionRebuiltTags(locked);
 	if (replay->tags != 0)
 		(void) ReplayAsk(replay, CoverageFirstMissing(&locked->handled) - 1);
 }
@@ -540,14 +540,15 @@ handle_portion(const text *name, Replay *replay, int32 portion, const char *func
 	LockedProjectionRequireReadCommitted(function);
 	portions->there = false;
 	locked = LockedProjectionArg(name, function);
-	/* such a one is not gone on with */
-	refuse_other_tags(replay, &locked);
-	note_portions(portions, &locked);
+	replay->projection = locked.projection;
 	if (!locked.projection->paused)
 	{
 		report_live(locked.projection);
 		return true;
 	}
+	/* such a one is not gone on with */
+	refuse_other_tags(replay, &locked);
+	note_portions(portions, &locked);
 	held = DispatchHold();
 	begin_replay(replay, &locked);
 	at_end = ReplayRun(replay, &locked.handled, portion);

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Projections for the events that have certain tags, rebuilt in portions; and tags that are defined when a
 -- rebuild has passed events that get them.
-SELECT plan(29);
+SELECT plan(33);
 SET client_min_messages = error;
 CREATE FUNCTION pg_temp.make(called text, options text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -94,6 +94,21 @@ SELECT is(pg_temp.state_of($$SELECT cqrs_es.resume_projection('rt_sync')$$), '55
 SELECT is(cqrs_es.rebuild_projection('rt_sync'), 7::bigint, 'a rebuild in one transaction begins again, too');
 SELECT is(pg_temp.has('rt_sync'), '1 3 5 50 51 53 54', '... events have the tags that they had');
 SELECT is(pg_temp.is_now('rt_sync'), 'live f', '... nothing is remembered');
+
+-- half of it, the rest by itself, and then tags are defined: the rebuild is over
+SELECT cqrs_es.alter_projection('rt_async', mode => 'async'), pg_temp.break('rt_async') \g /dev/null
+\set statements 'CALL cqrs_es.rebuild_in_portions(\'rt_async\', 1);'
+\i test/include/session.sql
+SELECT pg_temp.mend('rt_async'), cqrs_es.resume_projection('rt_async') \g /dev/null
+SELECT is(pg_temp.has('rt_async'), '1 3 5', 'a part of it is done, and it goes on by itself');
+CALL cqrs_es.run_projections('{rt_async}') \g /dev/null
+SELECT is(pg_temp.has('rt_async'), '1 3 5 50 51 53 54', '... with the rest');
+SELECT cqrs_es.define_tags('rt: plain', 'rt:red') IS NULL AS x \gset
+CALL cqrs_es.retag();
+SELECT cqrs_es.pause_projection('rt_async') IS NULL AS x \gset
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.resume_projection('rt_async')$$), 'none', 'tags that are defined then are none of its business');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.alter_projection('rt_async', mode => 'sync')$$), 'none', '... in whatever mode');
+SELECT cqrs_es.drop_tags('rt: plain') IS NULL AS x \gset
 
 -- one without tags does not ask
 SELECT is(pg_temp.state_of($$UPDATE cqrs_es.projections SET rebuilt_to = 1, rebuilt_tags = 1, paused = true, handled_position = 0, tags = NULL WHERE name = 'rt_sync'$$), '23514', 'nobody else remembers tags');
