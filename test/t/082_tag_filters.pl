@@ -22,6 +22,7 @@ $node->safe_psql('postgres', q{
 	CREATE EXTENSION cqrs_es;
 	CREATE TABLE model (id text, at bigint);
 	CREATE TABLE later (id text, at bigint);
+	CREATE TABLE half (id text, at bigint);
 	SET client_min_messages = error;
 	SELECT cqrs_es.define_tags('Numbered', 'n:{/n}', 'red');
 	SELECT cqrs_es.create_subscription('red', tags => '{red}');
@@ -29,11 +30,17 @@ $node->safe_psql('postgres', q{
 	SELECT cqrs_es.define_handler('model', '*', 'INSERT INTO public.model VALUES (event.aggregate_id, event.global_position)');
 	SELECT cqrs_es.create_projection('later', read_models => '{later}', tags => '{red}', mode => 'async');
 	SELECT cqrs_es.define_handler('later', '*', 'INSERT INTO public.later VALUES (event.aggregate_id, event.global_position)');
+	SELECT cqrs_es.create_projection('half', read_models => '{half}', tags => '{red}', backfill => true);
+	SELECT cqrs_es.define_handler('half', '*', 'INSERT INTO public.half VALUES (event.aggregate_id, event.global_position)');
+	SELECT cqrs_es.define_handler('half', 'Numbered', 'INSERT INTO public.half VALUES (event.aggregate_id, 1 / (event.sequence - event.sequence))');
 	SELECT cqrs_es.append_event('f', 'a', 'Plain', '{}', tags => '{red}');
 	SELECT cqrs_es.append_event('f', 'b', 'Plain', '{}', tags => '{blue}');
 	SELECT cqrs_es.append_event('f', 'c', 'Numbered', '{"n": 1}');});
 is($node->safe_psql('postgres', $take), 'a c', 'a subscription has its events in hand');
 $node->safe_psql('postgres', q{SELECT cqrs_es.append_event('f', 'd', 'Numbered', '{"n": 2}')});
+# half a rebuild, for an event that fails
+my ($half, $half_out, $half_err) = $node->psql('postgres', q{CALL cqrs_es.rebuild_in_portions('half', 1)});
+like($half_err, qr/division by zero/, 'a rebuild in portions is interrupted');
 
 # a dump has tags before the events, which are there before positions of readers
 my $dump = $node->basedir . '/dump';
@@ -45,8 +52,10 @@ $node->safe_psql('postgres', 'CREATE DATABASE restored');
 command_ok([ 'pg_restore', '-d', $node->connstr('restored'), $dump ], 'restored');
 is($node->safe_psql('restored', $read), 'a c d', 'the restored log is read by tags');
 is($node->safe_psql('restored', $take), 'd', 'the subscription goes on, with its tags');
-is($node->safe_psql('restored', q{SELECT string_agg(name || tags::text, ' ' ORDER BY name) FROM cqrs_es.projection_status}), 'later{red} model{red}', 'projections have theirs');
+is($node->safe_psql('restored', q{SELECT string_agg(name || tags::text, ' ' ORDER BY name) FROM cqrs_es.projection_status}), 'half{red} later{red} model{red}', 'projections have theirs');
 is($node->safe_psql('restored', $rows), 'a c d', 'a read model is as it was');
+$node->safe_psql('restored', q{SELECT cqrs_es.drop_handler('half', 'Numbered'); CALL cqrs_es.resume_in_portions('half', 1)});
+is($node->safe_psql('restored', q{SELECT string_agg(id, ' ' ORDER BY at) FROM half}), 'a c d', 'half a rebuild goes on: the tags are defined as they were');
 $node->safe_psql('restored', q{SELECT cqrs_es.append_event('f', 'e', 'Plain', '{}'), cqrs_es.append_event('f', 'g', 'Numbered', '{"n": 3}')});
 is($node->safe_psql('restored', $rows), 'a c d g', '... and goes on');
 $node->safe_psql('restored', 'CALL cqrs_es.run_projections()');
@@ -90,10 +99,16 @@ $node->safe_psql('postgres', q{
 my $waiter = $node->background_psql('postgres', on_error_stop => 0);
 $waiter->query_until(qr/begun/, qq{\\echo begun\nCALL cqrs_es.wait_for_events('waits', timeout => '30 s');\n\\echo ended\n});
 $node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query ~ '^CALL cqrs_es.wait' AND wait_event_type = 'Extension'}) or die 'nobody waits';
-# it must not look before retag has ended, for then it would be refused
+# it must not look before retag has ended, for then it would be refused: shares are locked as soon as
+# define_tags, which looks at them, is committed
+my $definer = $node->background_psql('postgres');
+$definer->query_safe(q{SET client_min_messages = error; BEGIN; SELECT cqrs_es.define_tags('Waits', 'waits')});
 my $lock = $node->background_psql('postgres');
-$lock->query_safe('BEGIN; LOCK TABLE cqrs_es.shares IN ACCESS EXCLUSIVE MODE');
-$node->safe_psql('postgres', q{SET client_min_messages = error; SELECT cqrs_es.define_tags('Waits', 'waits')});
+$lock->query_until(qr/locking/, qq{\\echo locking\nBEGIN; LOCK TABLE cqrs_es.shares IN ACCESS EXCLUSIVE MODE;\n\\echo locked\n});
+$node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'cqrs_es.shares'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted}) or die 'nobody locks';
+$definer->query_safe('COMMIT');
+$definer->quit;
+$lock->query_until(qr/locked/, "\n");
 $node->safe_psql('postgres', q{CALL cqrs_es.retag('Waits')});
 $lock->query_safe('COMMIT');
 $lock->quit;
