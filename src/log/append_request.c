@@ -115,6 +115,7 @@ AppendRequestOfArrays(AppendRequest *append, FunctionCallInfo fcinfo)
 		(void) array_elements(ARG(8), JSONBOID, "tags", n, &tags);
 
 	begin_request(append, fcinfo, n, 4);
+	append->origin = place.origin;
 	error_context_stack = &context;
 	for (i = 0; i < n; i++)
 	{
@@ -228,6 +229,8 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 	append->stamp = NULL;
 	append->tags = NULL;
 	append->nevents = nevents;
+	append->origin = NULL;
+	append->numbers = NULL;
 	append->events = MemoryContextAllocHuge(CurrentMemoryContext,
 											(Size) nevents * sizeof(Event));
 	append->has_id = palloc(nevents * sizeof(bool));
@@ -248,6 +251,7 @@ AppendRequestParse(AppendRequest *append, Jsonb *events, const char *origin)
 		.previous = error_context_stack,.callback = AppendRequestDescribe,.arg = &place
 	};
 
+	append->origin = origin;
 	error_context_stack = &context;
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 	{

@@ -34,6 +34,9 @@ typedef struct AppendRequest
 	ArrayType **tags;			/* that were given with each event, text[] without nulls,
 								 * empty or overlong ones; NULL: with none */
 	int			nevents;		/* at least 1 */
+	const char *origin;			/* of what it was parsed, for errors, as in "event 3 of
+								 * the batch"; NULL: the event came alone */
+	int		   *numbers;		/* of the events there; NULL: as they stand, from 1 */
 } AppendRequest;
 
 /* Which event of several is being looked at, for an error context. */

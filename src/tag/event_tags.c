@@ -78,6 +78,13 @@ struct Tagging
 	TaggedEvent *events;
 };
 
+/* Of which event an error is, for its context. */
+typedef struct EventPlace
+{
+	const Event *event;
+	const AppendRequest *append;	/* NULL: it came as a row */
+} EventPlace;
+
 /* The table, open to write; see EventTagsWriterOpen. */
 struct EventTagWriter
 {
@@ -135,7 +142,10 @@ static const Tagger tagger = {
 static void at_transaction_end(XactEvent event, void *arg);
 static void invalidate_relid(Oid relid);
 static Oid	table_relid(void);
-static bool collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *set);
+static bool collect(TaggedEvent *tagged, const Event *event, const AppendRequest *append,
+					TagSlotSet *set);
+static bool add_tags(TaggedEvent *tagged, ArrayType *given, TagSlotSet *set);
+static void describe_event(void *arg);
 static bool may_be_changed(Relation rel);
 static bool is_as_admitted(int64 position, const TagSlotSet *set);
 static uint64 hash_slots(const TagSlotSet *set);
@@ -209,7 +219,7 @@ EventTagsAddSlots(const AppendRequest *append, TagSlotSet *set)
 		TaggedEvent tagged;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) collect(&tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
+		(void) collect(&tagged, &append->events[i], append, set);
 	}
 }
 
@@ -259,7 +269,7 @@ collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set)
 		TaggedEvent *tagged = &tagging->events[tagging->n];
 
 		CHECK_FOR_INTERRUPTS();
-		(void) collect(tagged, &append->events[i], append->tags ? append->tags[i] : NULL, set);
+		(void) collect(tagged, &append->events[i], append, set);
 		if (tagged->defined.n + tagged->given.n > 0)
 			tagging->n++;
 	}
@@ -267,18 +277,54 @@ collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set)
 
 /*
  * Find out the tags of an event, those that are defined for its type, and those it was
- * given beside; and add to the set the slots that it has.  False when it has none.
+ * given beside, in a request; and add to the set the slots that it has.  False when it has
+ * none.  Of an error the context says with which event.
  */
 static bool
-collect(TaggedEvent *tagged, const Event *event, ArrayType *given, TagSlotSet *set)
+collect(TaggedEvent *tagged, const Event *event, const AppendRequest *append, TagSlotSet *set)
 {
+	EventPlace	place = {.event = event,.append = append};
+	ErrorContextCallback context = {
+		.previous = error_context_stack,.callback = describe_event,.arg = &place
+	};
+	bool		any;
+
+	memset(tagged, 0, sizeof(TaggedEvent));
+	tagged->event = event;
+	error_context_stack = &context;
+	any = add_tags(tagged, append && append->tags ? append->tags[event - append->events] : NULL, set);
+	error_context_stack = context.previous;
+	return any;
+}
+
+static void
+describe_event(void *arg)
+{
+	const EventPlace *place = arg;
+	const AppendRequest *append = place->append;
+	int			i;
+	StreamKey	key;
+
+	EventKey(place->event, &key);
+	if (append == NULL || append->origin == NULL)
+	{
+		errcontext("event for stream \"%s\"", StreamKeyName(&key));
+		return;
+	}
+	i = (int) (place->event - append->events);
+	errcontext("event %d of %s, for stream \"%s\"", append->numbers ? append->numbers[i] : i + 1,
+			   append->origin, StreamKeyName(&key));
+}
+
+static bool
+add_tags(TaggedEvent *tagged, ArrayType *given, TagSlotSet *set)
+{
+	const Event *event = tagged->event;
 	text	   *event_type = EventText(event, EVENT_EVENT_TYPE);
 	text	   *tenant_id = EventText(event, EVENT_TENANT_ID);
 	const TagDefinition *definition = TagDefinitionOf(event_type);
 	int			i;
 
-	memset(tagged, 0, sizeof(TaggedEvent));
-	tagged->event = event;
 	if (definition && definition->ntemplates > 0)
 	{
 		Jsonb	   *payload = DatumGetJsonbP(event->values[EVENT_PAYLOAD]);

@@ -53,7 +53,7 @@ static text *text_member(JsonbContainer *object, const char *member);
 static bool get_member(JsonbContainer *object, const char *member, JsonbValue *value);
 static int64 expected_member(const JsonbValue *value);
 static void group_elements(StreamsAppend *append, StreamElement *elements, int nelements,
-						   Jsonb *metadata, Jsonb *stamp);
+						   const char *origin, Jsonb *metadata, Jsonb *stamp);
 static int64 expected_of(const StreamElement *elements, int n);
 static int	compare_elements(const void *a, const void *b);
 static void put_rows(FunctionCallInfo fcinfo, const StreamsAppend *append);
@@ -198,7 +198,7 @@ StreamsAppendParse(Jsonb *events, const char *origin, Jsonb *metadata, Jsonb *st
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there must be at least one event to append")));
 	elements = parse_elements(events, origin);
-	group_elements(append, elements, JB_ROOT_COUNT(events), metadata, stamp);
+	group_elements(append, elements, JB_ROOT_COUNT(events), origin, metadata, stamp);
 
 	error_context_stack = &context;
 	iterator = JsonbIteratorInit(&events->root);
@@ -354,9 +354,10 @@ expected_member(const JsonbValue *value)
  */
 static void
 group_elements(StreamsAppend *append, StreamElement *elements, int nelements,
-			   Jsonb *metadata, Jsonb *stamp)
+			   const char *origin, Jsonb *metadata, Jsonb *stamp)
 {
 	AppendCall *call = &append->call;
+	int		   *numbers = palloc(nelements * sizeof(int));
 	StreamElement *sorted = palloc(nelements * sizeof(StreamElement));
 	int			begin;
 	int			end;
@@ -379,8 +380,11 @@ group_elements(StreamsAppend *append, StreamElement *elements, int nelements,
 		{
 			append->request_of[sorted[end].number] = call->nrequests;
 			append->place_of[sorted[end].number] = end - begin;
+			numbers[end] = sorted[end].number + 1;
 		}
 		AppendRequestInit(request, key, expected_of(sorted + begin, end - begin), end - begin);
+		request->origin = origin;
+		request->numbers = numbers + begin;
 		request->metadata = metadata;
 		request->stamp = stamp;
 		call->nrequests++;
