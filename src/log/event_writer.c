@@ -127,7 +127,8 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
  * Insert events with consecutive sequences that follow the stream's end, at the
  * positions that were drawn for them.  They are LOST when somebody else took the first
  * sequence (or holds it, in a transaction that is still running): then the caller looks
- * at the stream again, and draws anew.
+ * at the stream again, and draws anew, unless events of other streams are written already.
+ * (Then these here must be at the version they were drawn behind, or are not written at all.)
  *
  * By SQL, other unique indexes and triggers can keep the row out, too.  A caller that
  * finds the stream where it was asks for it `plainly`: then it goes in, or an error

@@ -4,11 +4,15 @@
  *
  * An event has the tags that it was appended with, and those that define_tags makes of its
  * payload.  Each is a row of event_tags, written below the executor by whoever writes the
- * event, in the same (sub)transaction: of what append.c inserts straight, behind the rows;
- * of every other row, by the triggers of the log: the one before it locks the
- * slots of the tags (tag_slot.c), the one behind it writes them.  The tags that an append
- * function was given do not reach those triggers: append.c has them locked before it
- * inserts by SQL, and written behind.
+ * event: of what append.c inserts straight, behind the rows; of every other row, by the
+ * triggers of the log: the one before it locks the slots of the tags (tag_slot.c), the one
+ * behind it writes them.  The tags that an append function was given do not reach those
+ * triggers: append.c has them locked before it inserts by SQL, and written behind.
+ *
+ * Neither stays without the other.  What triggers write is of the (sub)transaction of the
+ * row.  What append.c writes may be of the one around it: it inserts into several streams in a
+ * subtransaction of its own, which has ended well before the tags are written, and so goes only
+ * with that one.
  *
  * A trigger of users that comes between the two may change the row.  So where the table has
  * one, it is remembered which slots a row was admitted with, by its position, and whether these

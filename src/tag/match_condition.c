@@ -46,8 +46,8 @@ static bool find_match(MatchCondition *condition, bool newest);
 static void report_failed(AppendCondition *condition);
 
 /*
- * Fill in a condition for AppendCall; query and tenant stay the caller's.  The position has
- * been checked (MatchingCheckPosition).
+ * Fill in a condition for AppendCall; query and tenant stay the caller's, who checks the
+ * position as well before it appends (MatchingCheckPosition).
  */
 void
 MatchConditionInit(MatchCondition *condition, const TagQuery *query, text *tenant_id,
