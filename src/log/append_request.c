@@ -432,12 +432,25 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 		event->values[EVENT_EVENT_ID] = event_id.value;
 }
 
-/*
- * The tags that an event is given beside those of its type: each must be a text that can be
- * one.  Raises 22004, 22023, 22001, 2202E.
- */
+/* The tags that an event is given beside those of its type; see AppendRequestCheckTags. */
 static void
 set_tags(AppendRequest *append, int i, ArrayType *tags)
+{
+	if (AppendRequestCheckTags(tags) == 0)
+		return;
+	if (append->tags == NULL)
+		append->tags = MemoryContextAllocExtended(CurrentMemoryContext,
+												  (Size) append->nevents * sizeof(ArrayType *),
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	append->tags[i] = tags;
+}
+
+/*
+ * Each of the tags that an event is given must be a text that can be one.  Returns how many there
+ * are.  Raises 22004, 22023, 22001, 2202E.
+ */
+int
+AppendRequestCheckTags(ArrayType *tags)
 {
 	Datum	   *datums;
 	bool	   *nulls;
@@ -455,13 +468,7 @@ set_tags(AppendRequest *append, int i, ArrayType *tags)
 
 		(void) TextArgument(one, "tag", EVENT_TAG_MAX_BYTES);
 	}
-	if (n == 0)
-		return;
-	if (append->tags == NULL)
-		append->tags = MemoryContextAllocExtended(CurrentMemoryContext,
-												  (Size) append->nevents * sizeof(ArrayType *),
-												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	append->tags[i] = tags;
+	return n;
 }
 
 /* The member "tags" of an event as text[]; 22023. */

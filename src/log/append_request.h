@@ -64,6 +64,7 @@ extern void AppendRequestParse(AppendRequest *append, Jsonb *events, const char 
 extern void AppendRequestParseEvent(AppendRequest *append, int i, const JsonbValue *element,
 									bool names_stream);
 extern JsonbContainer *AppendRequestEventObject(const JsonbValue *element);
+extern int	AppendRequestCheckTags(ArrayType *tags);
 extern void AppendRequestDescribe(void *arg);
 
 #endif							/* CQRS_ES_APPEND_REQUEST_H */

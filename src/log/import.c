@@ -15,6 +15,7 @@
  *	- an event without an id gets one that is made of its old place, so that
  *	  a second run makes the same ones.  What is in the log already is passed over,
  *	  known by its id, and anything else in its place is an error.
+ *	- tags, which are no column of the log, are put aside for its triggers (import_tags.c).
  *	- at the end the source is read again and compared with the log.
  *
  * The statements are put together from the columns that the source has, and run
@@ -31,6 +32,7 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "nodes/value.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_func.h"
@@ -47,7 +49,9 @@
 #include "base/role_switch.h"
 #include "log/append.h"
 #include "log/import.h"
+#include "log/import_tags.h"
 #include "log/log_end.h"
+#include "log/tagging.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_import_events);
 
@@ -72,6 +76,7 @@ static const SourceColumn source_columns[] = {
 	{"metadata", "jsonb", JSONBOID, "'{}'"},
 	{"event_id", "uuid", UUIDOID, "NULL"},
 	{"created_at", "timestamptz", TIMESTAMPTZOID, "NULL"},
+	{"tags", "text[]", TEXTARRAYOID, "'{}'"},
 };
 
 /* Which of them a source has, and the SQL by which they are read. */
@@ -80,14 +85,25 @@ typedef struct Source
 	bool		has[lengthof(source_columns)];
 	bool		has_sequence;
 	bool		has_position;
+	bool		has_tags;
 	char	   *name;
 	char	   *events;			/* of a WITH: the events that they become */
 } Source;
+
+/* Looks at the tags of events, one row after the other. */
+typedef struct TagsCheck
+{
+	DestReceiver receiver;
+	MemoryContext memory;		/* of one row */
+} TagsCheck;
 
 /* The numbered rows are joined with the log by this. */
 #define SAME_PLACE \
 	"e.aggregate_type = n.aggregate_type AND e.aggregate_id = n.aggregate_id" \
 	" AND e.tenant_id = n.tenant_id AND e.sequence = n.number"
+
+/* Those that an import brings. */
+#define NOT_THERE "NOT EXISTS (SELECT FROM cqrs_es.events AS e WHERE " SAME_PLACE ")"
 
 /*
  * The order in which events are appended: by position, and by time where a whole stream
@@ -110,9 +126,15 @@ static char *events_of(const Source *source, const char *name);
 static void check_source(const Source *source);
 pg_noreturn static void report_problem(const QueryRow *row);
 static uint64 insert_events(const Source *source);
+static uint64 insert_tagged(const Source *source);
 static void check_log(const Source *source, int64 before, Datum *values, bool *nulls);
+static void check_tags(const Source *source);
+static void begin_check(DestReceiver * receiver, int operation, TupleDesc desc);
+static void end_check(DestReceiver * receiver);
+static bool check_tags_of(TupleTableSlot *slot, DestReceiver * receiver);
 static QueryRow query_row(const Source *source, const char *sql, int64 argument);
-static int	run(const Source *source, const char *sql, const int64 *argument);
+static int	run(const Source *source, const char *sql, const int64 *argument,
+				DestReceiver * receiver);
 static void name_source(ErrorData *error, const Source *source, const char *sql);
 
 /*
@@ -144,8 +166,10 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 	saved = fix_search_path();
 	check_source(&source);
 	before = LogEnd(PG_INT64_MAX, false, NULL);
-	imported = insert_events(&source);
+	imported = source.has_tags ? insert_tagged(&source) : insert_events(&source);
 	check_log(&source, before, values, nulls);
+	if (source.has_tags)
+		check_tags(&source);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 
@@ -225,7 +249,7 @@ note_columns(Relation rel, Source *source)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of \"%s\" is none of an event", name,
 							RelationGetRelationName(rel)),
-					 errhint("The columns are aggregate_type, aggregate_id, event_type and payload, sequence or position or both, and, if you like, created_at, event_id, event_version, metadata and tenant_id. Make a view that has them.")));
+					 errhint("The columns are aggregate_type, aggregate_id, event_type and payload, sequence or position or both, and, if you like, created_at, event_id, event_version, metadata, tags and tenant_id. Make a view that has them.")));
 		if (!can_coerce_type(1, &type, &source_columns[column].oid, COERCION_EXPLICIT))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -235,6 +259,7 @@ note_columns(Relation rel, Source *source)
 		source->has[column] = true;
 		source->has_sequence |= strcmp(name, "sequence") == 0;
 		source->has_position |= strcmp(name, "position") == 0;
+		source->has_tags |= strcmp(name, "tags") == 0;
 	}
 	for (column = 0; column < lengthof(source_columns); column++)
 		if (!source->has[column] && source_columns[column].otherwise == NULL)
@@ -279,7 +304,7 @@ events_of(const Source *source, const char *name)
 	}
 	appendStringInfo(&sql, " FROM %s AS s),"
 					 " n AS MATERIALIZED (SELECT tenant_id, aggregate_type, aggregate_id, sequence, \"position\","
-					 " event_type, event_version, payload, metadata, created_at,"
+					 " event_type, event_version, payload, metadata, created_at, tags,"
 					 " coalesce(event_id, CAST(md5(CAST(jsonb_build_array(tenant_id, aggregate_type, aggregate_id, %s) AS text)) AS uuid)) AS event_id,"
 					 " row_number() OVER stream AS number,"
 					 " lag(sequence) OVER stream AS sequence_before,"
@@ -308,7 +333,7 @@ check_source(const Source *source)
 							   source->has_sequence ? "sequence" : "\"position\"",
 							   source->has_sequence ? "sequence" : "\"position\"");
 
-	if (run(source, sql, NULL) != SPI_OK_SELECT)
+	if (run(source, sql, NULL, NULL) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the source of an import");
 	if (SPI_processed > 0)
 	{
@@ -356,13 +381,36 @@ insert_events(const Source *source)
 							   " CASE WHEN n.sequence <> n.number"
 							   " THEN n.metadata || jsonb_build_object('imported_sequence', n.sequence) ELSE n.metadata END,"
 							   " n.event_id, n.created_at"
-							   " FROM n WHERE NOT EXISTS (SELECT FROM cqrs_es.events AS e WHERE " SAME_PLACE ")"
-							   " ORDER BY " IN_ORDER,
+							   " FROM n WHERE " NOT_THERE " ORDER BY " IN_ORDER,
 							   source->events);
 
-	if (run(source, sql, NULL) != SPI_OK_INSERT)
+	if (run(source, sql, NULL, NULL) != SPI_OK_INSERT)
 		elog(ERROR, "could not import events");
 	return SPI_processed;
+}
+
+/* The same, with the tags that the source has. */
+static uint64
+insert_tagged(const Source *source)
+{
+	char	   *sql = psprintf("%s SELECT " IMPORT_TAGS_COLUMNS
+							   " FROM n WHERE n.tags <> '{}' AND " NOT_THERE " ORDER BY " IN_ORDER,
+							   source->events);
+	ImportTags *tags = ImportTagsBegin();
+	volatile uint64 imported = 0;
+
+	PG_TRY();
+	{
+		if (run(source, sql, NULL, ImportTagsReceiver(tags)) != SPI_OK_SELECT)
+			elog(ERROR, "could not read the tags of an import");
+		imported = insert_events(source);
+	}
+	PG_FINALLY();
+	{
+		ImportTagsEnd(tags);
+	}
+	PG_END_TRY();
+	return imported;
 }
 
 /*
@@ -402,29 +450,86 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 	values[3] = InternalQueryDatum(&row, "last_position", &nulls[3]);
 }
 
+/* Has each event of the source the tags that it says, those as well that were there before? */
+static void
+check_tags(const Source *source)
+{
+	char	   *sql = psprintf("%s SELECT n.tenant_id, e.global_position, n.tags,"
+							   " n.number, concat(n.aggregate_type, '/', n.aggregate_id)"
+							   " FROM n JOIN cqrs_es.events AS e ON " SAME_PLACE " WHERE n.tags <> '{}'",
+							   source->events);
+	TagsCheck	check = {
+		.receiver = {.receiveSlot = check_tags_of,.rStartup = begin_check,.rShutdown = end_check,
+		.rDestroy = end_check,.mydest = DestNone},
+		.memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es import", ALLOCSET_DEFAULT_SIZES)
+	};
+
+	(void) run(source, sql, NULL, &check.receiver);
+	MemoryContextDelete(check.memory);
+}
+
+static void
+begin_check(DestReceiver * receiver, int operation, TupleDesc desc)
+{
+}
+
+static void
+end_check(DestReceiver * receiver)
+{
+}
+
+static bool
+check_tags_of(TupleTableSlot *slot, DestReceiver * receiver)
+{
+	TagsCheck  *check = (TagsCheck *) receiver;
+	MemoryContext caller = MemoryContextSwitchTo(check->memory);
+
+	slot_getallattrs(slot);
+	if (!TaggingHas(DatumGetTextPP(slot->tts_values[0]), DatumGetInt64(slot->tts_values[1]),
+					DatumGetArrayTypeP(slot->tts_values[2])))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log is not what the source says"),
+				 errdetail("Event %lld of stream \"%s\" lacks tags.",
+						   (long long) DatumGetInt64(slot->tts_values[3]),
+						   TextDatumGetCString(slot->tts_values[4])),
+				 errhint("Nothing was imported. An event that is in the log already gets no other tags, but by define_tags() and retag().")));
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(check->memory);
+	return true;
+}
+
 static QueryRow
 query_row(const Source *source, const char *sql, int64 argument)
 {
-	if (run(source, sql, &argument) != SPI_OK_SELECT || SPI_processed != 1)
+	if (run(source, sql, &argument, NULL) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not compare the source of an import with the log");
 	return InternalQueryRow(0);
 }
 
 /*
- * Run a statement, with one argument or none.  Its errors say what is imported, where
- * they would show the statement, of which whoever calls knows nothing.
+ * Run a statement, with one argument or none; its rows go to the receiver, if there is one.
+ * Its errors say what is imported, where they would show the statement, of which whoever
+ * calls knows nothing.
  */
 static int
-run(const Source *source, const char *sql, const int64 *argument)
+run(const Source *source, const char *sql, const int64 *argument, DestReceiver * receiver)
 {
-	Oid			type = INT8OID;
-	Datum		value = argument ? Int64GetDatum(*argument) : (Datum) 0;
+	ParamListInfo params = argument ? makeParamList(1) : NULL;
+	SPIExecuteOptions options = {.params = params,.dest = receiver};
 	MemoryContext caller = CurrentMemoryContext;
 	volatile int result = 0;
 
+	if (argument)
+	{
+		params->params[0].value = Int64GetDatum(*argument);
+		params->params[0].isnull = false;
+		params->params[0].pflags = PARAM_FLAG_CONST;
+		params->params[0].ptype = INT8OID;
+	}
 	PG_TRY();
 	{
-		result = SPI_execute_with_args(sql, argument ? 1 : 0, &type, &value, NULL, false, 0);
+		result = SPI_execute_extended(sql, &options);
 	}
 	PG_CATCH();
 	{

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "log/import_tags.h"
 #include "log/tagging.h"
 
 static const Tagger *tagger = NULL;
@@ -39,7 +40,7 @@ void
 TaggingAdmit(Relation rel, const Event *event)
 {
 	if (tagger)
-		tagger->admit(rel, event);
+		tagger->admit(rel, event, ImportTagsOf(event, IMPORT_TAGS_ADMIT));
 }
 
 void
@@ -53,5 +54,11 @@ void
 TaggingRowWritten(Relation rel, const Event *event)
 {
 	if (tagger)
-		tagger->row_written(rel, event);
+		tagger->row_written(rel, event, ImportTagsOf(event, IMPORT_TAGS_WRITE));
+}
+
+bool
+TaggingHas(const text *tenant_id, int64 position, ArrayType *tags)
+{
+	return tagger && tagger->has(tenant_id, position, tags);
 }

@@ -34,16 +34,25 @@ typedef struct Tagger
 	void		(*write) (const Tagging *tagging, bool by_triggers);
 
 	/*
-	 * The same as `begin` for a row that is about to be inserted into a table; sequence
-	 * and time may be lacking.
+	 * The same as `begin` for a row that is about to be inserted into a table, with the
+	 * tags that it brings, or NULL; sequence and time may be lacking.
 	 */
-	void		(*admit) (Relation rel, const Event *event);
+	void		(*admit) (Relation rel, const Event *event, ArrayType *given);
 
 	/* That row has been admitted, at this position; triggers of users may follow. */
 	void		(*admitted) (Relation rel, int64 position);
 
-	/* A row is in the log whose position this transaction drew: write its tags. */
-	void		(*row_written) (Relation rel, const Event *event);
+	/*
+	 * A row is in the log whose position this transaction drew: write its tags, and
+	 * those that it brings, or NULL.
+	 */
+	void		(*row_written) (Relation rel, const Event *event, ArrayType *given);
+
+	/*
+	 * Has the event at a position, of a tenant, all these tags, as this transaction sees
+	 * it?
+	 */
+	bool		(*has) (const text *tenant_id, int64 position, ArrayType *tags);
 } Tagger;
 
 extern void TaggingSetTagger(const Tagger *by);
@@ -53,5 +62,6 @@ extern void TaggingWrite(const Tagging *tagging, bool by_triggers);
 extern void TaggingAdmit(Relation rel, const Event *event);
 extern void TaggingAdmitted(Relation rel, int64 position);
 extern void TaggingRowWritten(Relation rel, const Event *event);
+extern bool TaggingHas(const text *tenant_id, int64 position, ArrayType *tags);
 
 #endif							/* CQRS_ES_TAGGING_H */

@@ -44,6 +44,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/reltrigger.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/errors.h"
@@ -123,30 +124,35 @@ typedef struct AdmittedRow
 static Oid	event_tags_relid = InvalidOid;	/* cache, see table_relid */
 static uint64 relid_invalidations = 0;
 
-/* rows that were admitted and have not arrived, and the slots of the one that is about to be */
+/* rows that were admitted and have not arrived; the slots of the one that is about to be, if any */
 static HTAB *admitted_rows = NULL;
 static uint64 admitted_slots = 0;
+static bool admitted_any = false;
 
 static Tagging *begin(const AppendRequest *requests, int nrequests, const TagSlotSet *asks);
 static Tagging *tag_requests(const AppendRequest *requests, int nrequests,
 							 const TagSlotSet *asks);
 static void collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set);
 static void write_tags(const Tagging *tagging, bool by_triggers);
-static void lock_row(const Event *event);
-static void tag_row(Relation rel, const Event *event);
-static void admit(Relation rel, const Event *event);
+static void lock_row(const Event *event, ArrayType *given);
+static void tag_row(Relation rel, const Event *event, ArrayType *given);
+static void admit(Relation rel, const Event *event, ArrayType *given);
 static void admitted(Relation rel, int64 position);
-static void row_written(Relation rel, const Event *event);
+static void row_written(Relation rel, const Event *event, ArrayType *given);
+static bool has(const text *tenant_id, int64 position, ArrayType *tags);
+static void add_array(TagList *list, ArrayType *tags);
 
 static const Tagger tagger = {
 	.begin = begin,.write = write_tags,.admit = admit,.admitted = admitted,
-	.row_written = row_written
+	.row_written = row_written,.has = has
 };
 
 static void at_transaction_end(XactEvent event, void *arg);
 static void invalidate_relid(Oid relid);
 static Oid	table_relid(void);
-static bool collect(TaggedEvent *tagged, const Event *event, const AppendRequest *append,
+static bool collect_of_request(TaggedEvent *tagged, const AppendRequest *append, int i,
+							   TagSlotSet *set);
+static bool collect(TaggedEvent *tagged, const EventPlace *place, ArrayType *given,
 					TagSlotSet *set);
 static bool add_tags(TaggedEvent *tagged, ArrayType *given, TagSlotSet *set);
 static void describe_event(void *arg);
@@ -223,7 +229,7 @@ EventTagsAddSlots(const AppendRequest *append, TagSlotSet *set)
 		TaggedEvent tagged;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) collect(&tagged, &append->events[i], append, set);
+		(void) collect_of_request(&tagged, append, i, set);
 	}
 }
 
@@ -273,30 +279,38 @@ collect_request(const AppendRequest *append, Tagging *tagging, TagSlotSet *set)
 		TaggedEvent *tagged = &tagging->events[tagging->n];
 
 		CHECK_FOR_INTERRUPTS();
-		(void) collect(tagged, &append->events[i], append, set);
+		(void) collect_of_request(tagged, append, i, set);
 		if (tagged->defined.n + tagged->given.n > 0)
 			tagging->n++;
 	}
 }
 
+static bool
+collect_of_request(TaggedEvent *tagged, const AppendRequest *append, int i, TagSlotSet *set)
+{
+	EventPlace	place = {.event = &append->events[i],.append = append};
+
+	return collect(tagged, &place, append->tags ? append->tags[i] : NULL, set);
+}
+
 /*
  * Find out the tags of an event, those that are defined for its type, and those it was
- * given beside, in a request; and add to the set the slots that it has.  False when it has
- * none.  Of an error the context says with which event.
+ * given beside, or NULL; and add to the set the slots that it has.  False when it has none.
+ * Of an error the context says with which event.
  */
 static bool
-collect(TaggedEvent *tagged, const Event *event, const AppendRequest *append, TagSlotSet *set)
+collect(TaggedEvent *tagged, const EventPlace *place, ArrayType *given, TagSlotSet *set)
 {
-	EventPlace	place = {.event = event,.append = append};
 	ErrorContextCallback context = {
-		.previous = error_context_stack,.callback = describe_event,.arg = &place
+		.previous = error_context_stack,.callback = describe_event,
+		.arg = unconstify(EventPlace *, place)
 	};
 	bool		any;
 
 	memset(tagged, 0, sizeof(TaggedEvent));
-	tagged->event = event;
+	tagged->event = place->event;
 	error_context_stack = &context;
-	any = add_tags(tagged, append && append->tags ? append->tags[event - append->events] : NULL, set);
+	any = add_tags(tagged, given, set);
 	error_context_stack = context.previous;
 	return any;
 }
@@ -392,19 +406,21 @@ write_tags(const Tagging *tagging, bool by_triggers)
 
 /* Of Tagger: lock the slots of a row that is about to be inserted. */
 static void
-admit(Relation rel, const Event *event)
+admit(Relation rel, const Event *event, ArrayType *given)
 {
-	if (TagDefinitionIsAny())
-		lock_row(event);
+	admitted_any = given || TagDefinitionIsAny();
+	if (admitted_any)
+		lock_row(event, given);
 }
 
 static void
-lock_row(const Event *event)
+lock_row(const Event *event, ArrayType *given)
 {
+	EventPlace	place = {.event = event};
 	TaggedEvent tagged;
 	TagSlotSet	set = {{0}, {0}};
 
-	(void) collect(&tagged, event, NULL, &set);
+	(void) collect(&tagged, &place, given, &set);
 	admitted_slots = hash_slots(&set);
 	TagSlotsAcquire(&set);
 }
@@ -418,7 +434,7 @@ admitted(Relation rel, int64 position)
 	};
 	AdmittedRow *row;
 
-	if (!TagDefinitionIsAny() || !may_be_changed(rel))
+	if (!admitted_any || !may_be_changed(rel))
 		return;
 	if (admitted_rows == NULL)
 		admitted_rows = hash_create("cqrs_es admitted rows", 64, &control,
@@ -427,22 +443,23 @@ admitted(Relation rel, int64 position)
 	row->slots = admitted_slots;
 }
 
-/* Of Tagger: write the defined tags of a row; 09000 when they are not those it was admitted with. */
+/* Of Tagger: write the tags of a row; 09000 when they are not those it was admitted with. */
 static void
-row_written(Relation rel, const Event *event)
+row_written(Relation rel, const Event *event, ArrayType *given)
 {
-	if (TagDefinitionIsAny())
-		tag_row(rel, event);
+	if (given || TagDefinitionIsAny())
+		tag_row(rel, event, given);
 }
 
 static void
-tag_row(Relation rel, const Event *event)
+tag_row(Relation rel, const Event *event, ArrayType *given)
 {
+	EventPlace	place = {.event = event};
 	TaggedEvent tagged;
 	TagSlotSet	set = {{0}, {0}};
 	EventTagWriter *writer;
 
-	(void) collect(&tagged, event, NULL, &set);
+	(void) collect(&tagged, &place, given, &set);
 	if (!TagSlotsAreHeld(&set) ||
 		(may_be_changed(rel) && !is_as_admitted(EventGlobalPosition(event), &set)))
 		ereport(ERROR,
@@ -450,11 +467,44 @@ tag_row(Relation rel, const Event *event)
 				 errmsg("the tags of an event have changed after it was admitted"),
 				 errdetail("Readers of its tags would not have waited for it."),
 				 errhint("Give a trigger that changes events a name that comes before \"admit_event\", and define tags in a statement of its own.")));
-	if (tagged.defined.n == 0)
+	if (tagged.defined.n + tagged.given.n == 0)
 		return;
 	writer = EventTagsWriterOpen();
 	EventTagsWriterAdd(writer, event, &tagged.defined);
+	EventTagsWriterAdd(writer, event, &tagged.given);
 	EventTagsWriterClose(writer);
+}
+
+/* Of Tagger: are all these tags written? */
+static bool
+has(const text *tenant_id, int64 position, ArrayType *tags)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TagList		written = {0};
+	Datum	   *datums;
+	int			n;
+	int			i;
+
+	add_array(&written, DatumGetArrayTypeP(EventTagsOf(tenant_id, position, snapshot)));
+	UnregisterSnapshot(snapshot);
+	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &n);
+	for (i = 0; i < n; i++)
+		if (!TagListHas(&written, DatumGetTextPP(datums[i])))
+			return false;
+	return true;
+}
+
+static void
+add_array(TagList *list, ArrayType *tags)
+{
+	Datum	   *datums;
+	int			n;
+	int			i;
+
+	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &n);
+	for (i = 0; i < n; i++)
+		TagListAdd(list, DatumGetTextPP(datums[i]));
+	pfree(datums);
 }
 
 /*
