@@ -32,6 +32,21 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         WHERE a.last_sequence > 0 AND NOT EXISTS (SELECT FROM cqrs_es.events AS e
             WHERE (e.aggregate_type, e.aggregate_id, e.tenant_id, e.sequence)
                 = (a.aggregate_type, a.aggregate_id, a.tenant_id, a.last_sequence))
+    ), ahead_of_boundaries AS (
+        -- each is of events up to one that is in the log
+        SELECT count(*) AS n, min(b.boundary) AS boundary
+        FROM cqrs_es.boundary_snapshots AS b
+        WHERE b.last_position > 0 AND NOT EXISTS (SELECT FROM cqrs_es.events AS e
+            WHERE (e.global_position, e.tenant_id) = (b.last_position, b.tenant_id))
+    ), untagged AS (
+        -- of types whose definition says that all have them
+        SELECT count(*) AS n, min(e.global_position) AS first
+        FROM cqrs_es.events AS e
+        JOIN cqrs_es.tag_definitions AS d ON d.event_type = e.event_type AND d.is_complete AND d.templates <> '{}'
+        LEFT JOIN (SELECT t.global_position, t.tenant_id, t.event_type, array_agg(t.tag) AS tags
+            FROM cqrs_es.event_tags AS t GROUP BY 1, 2, 3) AS w
+            ON (w.global_position, w.tenant_id, w.event_type) = (e.global_position, e.tenant_id, e.event_type)
+        WHERE (cqrs_es.derived_tags(e.payload, VARIADIC d.templates) <@ coalesce(w.tags, '{}')) IS NOT TRUE
     ), tags AS (
         SELECT (SELECT count(*) FROM cqrs_es.event_tags) AS n, count(*) AS lost, min(t.global_position) AS first
         FROM cqrs_es.event_tags AS t
@@ -88,10 +103,14 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN format('two events share a position, %s for instance', t.first) END FROM ties AS t
     UNION ALL SELECT 'tags', t.n, CASE WHEN t.lost > 0
         THEN format('%s are of events that are not there, at position %s for instance', t.lost, t.first) END FROM tags AS t
+    UNION ALL SELECT 'events without tags that are defined', u.n, CASE WHEN u.n > 0
+        THEN format('decisions overlook them, that at position %s for instance', u.first) END FROM untagged AS u
     UNION ALL SELECT 'last position drawn', d.n, CASE WHEN d.n < l.last_number
         THEN 'the sequence is behind the log; positions are drawn above it nevertheless' END FROM log AS l, drawn AS d
     UNION ALL SELECT 'snapshots of events that are not there', a.n, CASE WHEN a.n > 0
         THEN format('events are missing, at the end of stream "%s" for instance', a.stream) END FROM ahead AS a
+    UNION ALL SELECT 'snapshots of boundaries beyond their events', a.n, CASE WHEN a.n > 0
+        THEN format('the last event of the state is missing, of boundary "%s" for instance', a.boundary) END FROM ahead_of_boundaries AS a
     UNION ALL SELECT 'guards of the log', g.n, CASE WHEN g.n < 5
         THEN 'triggers of cqrs_es.events are missing or disabled' END FROM guards AS g
     UNION ALL SELECT 'unique indexes of streams', k.n, CASE WHEN k.n = 0

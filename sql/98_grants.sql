@@ -30,7 +30,7 @@ GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.a
     cqrs_es.read_stream, cqrs_es.read_all, cqrs_es.read_page, cqrs_es.read_matching, cqrs_es.stream_version,
     cqrs_es.settled_position, cqrs_es.wait_for_position, cqrs_es.log_id, cqrs_es.current_tenant,
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
-    cqrs_es.execute_command, cqrs_es.reject, cqrs_es.execute_boundary, cqrs_es.boundary_state, cqrs_es.boundary_query, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,
+    cqrs_es.execute_command, cqrs_es.reject, cqrs_es.execute_boundary, cqrs_es.boundary_state, cqrs_es.boundary_query, cqrs_es.derived_tags, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,
     cqrs_es.receive_events, cqrs_es.ack_events, cqrs_es.nack_event, cqrs_es.extend_lease, cqrs_es.release_batch,
     cqrs_es.receive_message
     TO PUBLIC;

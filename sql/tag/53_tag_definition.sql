@@ -31,3 +31,9 @@ CREATE FUNCTION cqrs_es.drop_tags(event_type text, if_exists boolean DEFAULT fal
 COMMENT ON FUNCTION cqrs_es.drop_tags(text, boolean) IS
     'events of a type get no more tags by themselves; those that have some keep them; waits for open transactions that have appended; if_exists: a notice when nothing was defined';
 REVOKE EXECUTE ON FUNCTION cqrs_es.drop_tags(text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cqrs_es.derived_tags(payload jsonb, VARIADIC templates text[] DEFAULT '{}') RETURNS text[]
+    LANGUAGE C IMMUTABLE PARALLEL SAFE STRICT
+    AS 'MODULE_PATHNAME', 'cqrs_es_derived_tags';
+COMMENT ON FUNCTION cqrs_es.derived_tags(jsonb, text[]) IS
+    'the tags that define_tags with these templates would give an event with this payload; NULL when it would be refused, as it has no value for one';

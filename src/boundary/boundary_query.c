@@ -157,7 +157,7 @@ fill_item(Filling *filling, const BoundaryQueryItem *item, Jsonb *keys)
 
 	for (i = 0; i < item->ntags; i++)
 	{
-		TagTemplateApply(&item->tags[i], keys, &choices[i], of);
+		(void) TagTemplateApply(&item->tags[i], keys, &choices[i], of);
 		if (choices[i].n == 0)
 			return;
 	}

@@ -350,7 +350,7 @@ add_tags(TaggedEvent *tagged, ArrayType *given, TagSlotSet *set)
 		char	   *of = psprintf("an event of type \"%s\"", name);
 
 		for (i = 0; i < definition->ntemplates; i++)
-			TagTemplateApply(&definition->templates[i], payload, &tagged->defined, of);
+			(void) TagTemplateApply(&definition->templates[i], payload, &tagged->defined, of);
 		pfree(of);
 		pfree(name);
 	}

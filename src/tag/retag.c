@@ -225,7 +225,7 @@ lacking_tags(const History *history, const Event *event, Jsonb *payload)
 	for (i = 0; i < n; i++)
 		TagListAdd(&there, DatumGetTextPP(datums[i]));
 	for (i = 0; i < history->ntemplates; i++)
-		TagTemplateApply(&history->templates[i], payload, &defined, of);
+		(void) TagTemplateApply(&history->templates[i], payload, &defined, of);
 	for (i = 0; i < defined.n; i++)
 		if (!TagListHas(&there, defined.tags[i]))
 			TagListAdd(lacking, defined.tags[i]);

@@ -40,16 +40,17 @@ static const char *parse_value(TagTemplate *result, const char *begin);
 static void split_pointer(TagTemplatePart *part);
 static char *unescape(TagTemplatePart *part, const char *begin, const char *end);
 pg_noreturn static void refuse_template(const char *source, const char *detail);
-static bool values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values);
+static bool values_at(const TagTemplatePart *part, Jsonb *payload, bool raise, int *nvalues,
+					  char ***values);
 static void free_values(char **values, int nvalues);
 static void free_texts(const Texts *texts);
 static bool is_there(const TagTemplatePart *part, Jsonb *payload);
 static bool find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value);
 static JsonbValue *array_element(JsonbContainer *array, const char *key);
-static bool elements_of(JsonbContainer *array, int *nvalues, char ***values);
+static bool elements_of(JsonbContainer *array, bool raise, int *nvalues, char ***values);
 static char *scalar_text(const JsonbValue *value);
-static void append_to_all(Texts *texts, char *const *values, int nvalues);
-static void add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of);
+static bool append_to_all(Texts *texts, char *const *values, int nvalues);
+static bool add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of);
 pg_noreturn static void report_missing(const TagTemplate *template, const char *of,
 									   const char *detail, const char *hint);
 pg_noreturn static void report_no_value(const TagTemplate *template, const TagTemplatePart *part,
@@ -214,32 +215,40 @@ refuse_template(const char *source, const char *detail)
  */
 
 /* Add the tags that a template gives; see tag_template.h.  Raises QE502, 22001, 54000. */
-void
+bool
 TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags, const char *of)
 {
 	Texts		texts = {.n = 1,.texts = palloc(sizeof(StringInfoData))};
 	bool		has_value = true;
+	bool		done = true;
 	int			i;
 
 	initStringInfo(&texts.texts[0]);
-	for (i = 0; i < template->nparts && has_value; i++)
+	for (i = 0; i < template->nparts && has_value && done; i++)
 	{
 		const TagTemplatePart *part = &template->parts[i];
 		char	  **values = (char **) &part->literal;
 		int			nvalues = 1;
 
 		if (part->literal == NULL)
-			has_value = values_at(part, payload, &nvalues, &values);
+			has_value = values_at(part, payload, of != NULL, &nvalues, &values);
 		if (!has_value && (!part->is_optional || is_there(part, payload)))
-			report_no_value(template, part, is_there(part, payload), of);
+		{
+			if (of)
+				report_no_value(template, part, is_there(part, payload), of);
+			done = false;
+		}
 		if (has_value)
-			append_to_all(&texts, values, nvalues);
+			done = append_to_all(&texts, values, nvalues);
+		if (!done && of)
+			TagListReportTooMany();
 		if (part->literal == NULL)
 			free_values(values, nvalues);
 	}
-	if (has_value)
-		add_tags(template, &texts, tags, of);
+	if (has_value && done)
+		done = add_tags(template, &texts, tags, of);
 	free_texts(&texts);
+	return done;
 }
 
 static void
@@ -264,9 +273,12 @@ free_texts(const Texts *texts)
 	pfree(texts->texts);
 }
 
-/* The values at the part's pointer as texts, to be freed in any case; false when there is none. */
+/*
+ * The values at the part's pointer as texts, to be freed in any case; false when there is none, or
+ * unless to `raise` that, when there are too many.
+ */
 static bool
-values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***values)
+values_at(const TagTemplatePart *part, Jsonb *payload, bool raise, int *nvalues, char ***values)
 {
 	JsonbValue	value = {.type = jbvNull};
 
@@ -276,7 +288,7 @@ values_at(const TagTemplatePart *part, Jsonb *payload, int *nvalues, char ***val
 		return false;
 	if (value.type == jbvBinary)
 		return JsonContainerIsArray(value.val.binary.data) &&
-			elements_of(value.val.binary.data, nvalues, values);
+			elements_of(value.val.binary.data, raise, nvalues, values);
 	*nvalues = 1;
 	*values = palloc(sizeof(char *));
 	(*values)[0] = scalar_text(&value);
@@ -329,15 +341,19 @@ array_element(JsonbContainer *array, const char *key)
 	return getIthJsonbValueFromContainer(array, (uint32) strtoul(key, NULL, 10));
 }
 
-/* All elements as texts; false when one of them is no value. */
+/* All elements as texts; false when one of them is no value, or there are too many. */
 static bool
-elements_of(JsonbContainer *array, int *nvalues, char ***values)
+elements_of(JsonbContainer *array, bool raise, int *nvalues, char ***values)
 {
 	int			i;
 
+	if (JsonContainerSize(array) > TAG_LIST_MAX)
+	{
+		if (raise)
+			TagListReportTooMany();
+		return false;
+	}
 	*nvalues = JsonContainerSize(array);
-	if (*nvalues > TAG_LIST_MAX)
-		TagListReportTooMany();
 	*values = palloc0(Max(*nvalues, 1) * sizeof(char *));
 	for (i = 0; i < *nvalues; i++)
 	{
@@ -369,8 +385,8 @@ scalar_text(const JsonbValue *value)
 	}
 }
 
-/* Each of the texts with each of the values behind it. */
-static void
+/* Each of the texts with each of the values behind it; false when these are too many. */
+static bool
 append_to_all(Texts *texts, char *const *values, int nvalues)
 {
 	Texts		longer = {.n = texts->n * nvalues};
@@ -378,12 +394,12 @@ append_to_all(Texts *texts, char *const *values, int nvalues)
 	int			j;
 
 	if (longer.n > TAG_LIST_MAX)
-		TagListReportTooMany();
+		return false;
 	if (nvalues == 1)
 	{
 		for (i = 0; i < texts->n; i++)
 			appendStringInfoString(&texts->texts[i], values[0]);
-		return;
+		return true;
 	}
 	longer.texts = palloc(Max(longer.n, 1) * sizeof(StringInfoData));
 	for (i = 0; i < texts->n; i++)
@@ -396,15 +412,19 @@ append_to_all(Texts *texts, char *const *values, int nvalues)
 		}
 	free_texts(texts);
 	*texts = longer;
+	return true;
 }
 
-static void
+static bool
 add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const char *of)
 {
 	int			i;
 
 	for (i = 0; i < texts->n; i++)
 	{
+		if (of == NULL && (texts->texts[i].len == 0 || texts->texts[i].len > EVENT_TAG_MAX_BYTES ||
+						   tags->n == TAG_LIST_MAX))
+			return false;
 		if (texts->texts[i].len == 0)
 			report_missing(template, of,
 						   psprintf("At %s there is an empty text, and a tag has at least one character.",
@@ -417,6 +437,7 @@ add_tags(const TagTemplate *template, const Texts *texts, TagList *tags, const c
 							   texts->texts[i].len, EVENT_TAG_MAX_BYTES)));
 		TagListAdd(tags, cstring_to_text_with_len(texts->texts[i].data, texts->texts[i].len));
 	}
+	return true;
 }
 
 /* QE502 for a part that gives no text. */

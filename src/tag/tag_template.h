@@ -42,9 +42,9 @@ extern TagTemplate *TagTemplateParseAll(ArrayType *templates, int *n);
  * Add the tags that a template gives for a payload, or for what keys a command brings: none
  * when an optional value is lacking, several where a value is an array.  Raises QE502 when
  * a value is lacking, or what is there is none (`of` says of what, for the message), 22001,
- * 54000.
+ * 54000.  Where `of` is NULL it is false instead.
  */
-extern void TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags,
+extern bool TagTemplateApply(const TagTemplate *template, Jsonb *payload, TagList *tags,
 							 const char *of);
 
 /* Could the template give this tag? */

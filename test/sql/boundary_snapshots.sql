@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Snapshots of boundaries: when one is taken, when it is used, and when not.
 BEGIN;
-SELECT plan(35);
+SELECT plan(37);
 
 -- A state that was changed behind our back shows whether the snapshot is used.
 CREATE FUNCTION pg_temp.falsify() RETURNS void LANGUAGE sql AS $$UPDATE cqrs_es.boundary_snapshots SET payload = payload || '{"false": true}'$$;
@@ -41,6 +41,19 @@ SELECT is(pg_temp.state_of($$SELECT pg_temp.add('a', command => 'Refused')$$), '
 SELECT is(pg_temp.snapshots(), 'counted key:a 6, counted key:b 3', '... takes none either');
 SELECT is(pg_temp.add('a', command => 'Nothing'), '{"n": 11}', 'one from which nothing follows');
 SELECT is(pg_temp.snapshots(), 'counted key:a 11, counted key:b 3', '... does');
+
+-- a decider that changes how it is folded leaves a state that nothing stands for
+CREATE FUNCTION redefine(state jsonb, command jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM cqrs_es.define_reducer('counted', 'Later', '[{"op": "increment", "path": "/n"}]');
+	RETURN '[]';
+END $$;
+SELECT cqrs_es.define_command('counted', 'Redefine', 'redefine') IS NULL AS x \gset
+SAVEPOINT redefined;
+SELECT count(cqrs_es.append_event('x', 'x', 'Added', '{"key": "a"}')) AS x FROM generate_series(1, 5) \gset
+SELECT is(pg_temp.add('a', command => 'Redefine'), '{"n": 16}', 'one whose decider changes the declarations');
+SELECT is(pg_temp.snapshots(), 'counted key:a 11, counted key:b 3', '... takes none');
+ROLLBACK TO redefined;
 
 -- when it is used
 

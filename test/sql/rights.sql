@@ -106,6 +106,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{}', $$SELECT cqrs_es.current_tenant()$$),
 	('{}', $$SELECT cqrs_es.new_event_id()$$),
 	('{}', $$SELECT cqrs_es.id_from_text('a')$$),
+	('{}', $$SELECT cqrs_es.derived_tags('{}', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.read_stream('rights', 'a')$$),
 	('{SELECT}', $$SELECT cqrs_es.read_all()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_page()$$),

@@ -2,7 +2,7 @@
 -- verify_log() counts, and finds what is wrong with a log; and what dumps do not have
 -- of the other tables is refused or told.
 BEGIN;
-SELECT plan(36);
+SELECT plan(46);
 
 -- what other files have left, too
 CREATE FUNCTION pg_temp.problems() RETURNS SETOF text LANGUAGE sql AS $$
@@ -15,6 +15,8 @@ SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
 DELETE FROM cqrs_es.event_tags;
 DELETE FROM cqrs_es.snapshots;
+DELETE FROM cqrs_es.boundary_snapshots;
+DELETE FROM cqrs_es.tag_definitions;
 SET LOCAL session_replication_role = origin;
 
 SELECT setval('cqrs_es.events_global_position_seq', 1000) > 0 AS set \gset
@@ -69,6 +71,25 @@ SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events ADD COLUMN unseen int
 -- (which no rollback undoes)
 SELECT is(pg_temp.found_after($$SELECT setval('cqrs_es.events_global_position_seq', 1)$$), 'last position drawn 1', 'a sequence that is behind');
 SELECT setval('cqrs_es.events_global_position_seq', 2000) > 0 AS set \gset
+
+-- tags that are defined, and states of boundaries
+SELECT cqrs_es.define_tags('derived', 'a:{/a}', 'b:{/b?}') IS NULL AS x \gset
+SELECT cqrs_es.append_event('derived', '1', 'derived', '{"a": [1, 2], "b": 3}', tags => '{more}') IS NULL AS x \gset
+INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('derived', '1', 'derived', '{"a": 4}');
+SELECT cqrs_es.create_boundary('verified boundary', '[{"tags": ["a:{/a}"]}]', snapshot_every => 1) IS NULL AS x \gset
+SELECT cqrs_es.define_command('verified boundary', 'Do', $$jsonb_build_object('type', 'derived', 'payload', command)$$) IS NULL AS x \gset
+SELECT state AS x FROM cqrs_es.execute_boundary('verified boundary', 'Do', '{"a": 5}') \gset
+SELECT is_empty('SELECT * FROM pg_temp.problems()', 'nothing is wrong with them');
+SELECT is(count(*), 1::bigint, 'there is a state') FROM cqrs_es.boundary_snapshots;
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.event_tags WHERE tag = 'b:3'$$), 'events without tags that are defined 1', 'a tag that is lacking');
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.event_tags WHERE tag LIKE 'a:%'$$), 'events without tags that are defined 3', 'of several events');
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.event_tags WHERE tag = 'more'$$), NULL, 'one that was given is not known of');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET payload = '{}' WHERE aggregate_type = 'derived' AND sequence = 1$$), 'events without tags that are defined 1', 'an event that cannot have them');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.tag_definitions SET is_complete = false; DELETE FROM cqrs_es.event_tags$$), NULL, 'what retag has not come to is no problem');
+SELECT is(pg_temp.found_after($$DELETE FROM cqrs_es.events WHERE event_type = 'derived' AND payload->>'a' = '5'; DELETE FROM cqrs_es.event_tags WHERE tag = 'a:5'$$),
+	'snapshots of boundaries beyond their events 1', 'the last event of a state');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.boundary_snapshots SET tenant_id = 'other'$$), 'snapshots of boundaries beyond their events 1', 'a state of another tenant''s events');
+SELECT is(pg_temp.found_after($$UPDATE cqrs_es.boundary_snapshots SET last_position = 0$$), NULL, 'one of no events');
 
 CREATE ROLE cqrs_es_verifier;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_verifier;

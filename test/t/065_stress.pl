@@ -209,7 +209,7 @@ my @read = (
 	q{SELECT * FROM cqrs_es.read_all(<0|10>, 20, <NULL|'{t}'>, <NULL|'{e}'>, all_tenants => <true|false>)},
 	q{SELECT * FROM cqrs_es.read_page(<0|10>, 20)},
 	q{SELECT * FROM cqrs_es.read_matching('<[{"tags": ["a", "c"]}, {"types": ["e"], "tags": ["b"]}]|[{"types": ["f", "g"]}]|[{}]>', <0|5>, <NULL|1>, <true|false>)},
-	q{SELECT cqrs_es.boundary_state('<u|bounded>', '{"more": "x"}'), cqrs_es.boundary_query('<u|bounded>', '{}')},
+	q{SELECT cqrs_es.boundary_state('<u|bounded>', '{"more": "x"}'), cqrs_es.boundary_query('<u|bounded>', '{}'), cqrs_es.derived_tags('{"c": 1}', 'c:{/c}')},
 	q{SELECT * FROM cqrs_es.<log_status|unsettled_transactions|counters>},
 	q{SELECT cqrs_es.stream_version('<t|u>', 's1'), cqrs_es.settled_position(), cqrs_es.log_id(), cqrs_es.last_position(), cqrs_es.current_tenant(), cqrs_es.new_event_id(), cqrs_es.id_from_text('a')},
 	q{SELECT cqrs_es.wait_for_position(1, '10 ms'), cqrs_es.publish_settled()},
