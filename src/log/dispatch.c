@@ -59,6 +59,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/reltrigger.h"
 
 #include "base/definer.h"
 #include "base/errors.h"
@@ -144,6 +145,7 @@ static int	cqrs_es_max_handler_depth = 16;
 PG_FUNCTION_INFO_V1(cqrs_es_dispatch_event);
 
 static void dispatch_row(TriggerData *trigdata);
+static bool statement_ends(const TriggerData *trigdata);
 static void check_allowed(void);
 static void ask_guards(const Event *events, int nevents);
 static bool deferred_triggers_wait(void);
@@ -402,8 +404,12 @@ cqrs_es_dispatch_event(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		dispatch_row(trigdata);
-	else if (!dlist_is_empty(&current.queue))
-		DispatchRelease(DispatchHold());
+	else
+	{
+		TaggingStatementEnded();
+		if (!dlist_is_empty(&current.queue))
+			DispatchRelease(DispatchHold());
+	}
 	return PointerGetDatum(NULL);
 }
 
@@ -425,7 +431,7 @@ dispatch_row(TriggerData *trigdata)
 		return;
 
 	check_allowed();
-	TaggingRowWritten(trigdata->tg_relation, &event);
+	TaggingRowWritten(trigdata->tg_relation, &event, statement_ends(trigdata));
 	/* let observers see the rows of the INSERT that fired us */
 	CommandCounterIncrement();
 	if (trigdata->tg_relation->rd_rel->relispartition)
@@ -442,6 +448,30 @@ dispatch_row(TriggerData *trigdata)
 		tell(&event, NULL);
 		current.busy.on = false;
 	}
+}
+
+/*
+ * Will this function be called at the end of the statement that brought the row?  Not for a
+ * partition that it names, nor where somebody has disabled that trigger.
+ */
+static bool
+statement_ends(const TriggerData *trigdata)
+{
+	const TriggerDesc *triggers = trigdata->tg_relation->trigdesc;
+	char		enabled = SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ?
+		TRIGGER_FIRES_ON_REPLICA : TRIGGER_FIRES_ON_ORIGIN;
+	int			i;
+
+	for (i = triggers ? triggers->numtriggers - 1 : -1; i >= 0; i--)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (trigger->tgfoid == trigdata->tg_trigger->tgfoid && TRIGGER_FOR_INSERT(trigger->tgtype) &&
+			!TRIGGER_FOR_ROW(trigger->tgtype) && TRIGGER_FOR_AFTER(trigger->tgtype) &&
+			(trigger->tgenabled == enabled || trigger->tgenabled == TRIGGER_FIRES_ALWAYS))
+			return trigger->tgqual == NULL;
+	}
+	return false;
 }
 
 /*-------------------------------------------------------------------------

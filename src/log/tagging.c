@@ -51,10 +51,17 @@ TaggingAdmitted(Relation rel, int64 position)
 }
 
 void
-TaggingRowWritten(Relation rel, const Event *event)
+TaggingRowWritten(Relation rel, const Event *event, bool ends)
 {
 	if (tagger)
-		tagger->row_written(rel, event, ImportTagsOf(event, IMPORT_TAGS_WRITE));
+		tagger->row_written(rel, event, ImportTagsOf(event, IMPORT_TAGS_WRITE), ends);
+}
+
+void
+TaggingStatementEnded(void)
+{
+	if (tagger)
+		tagger->statement_ended();
 }
 
 bool

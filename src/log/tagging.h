@@ -44,9 +44,11 @@ typedef struct Tagger
 
 	/*
 	 * A row is in the log whose position this transaction drew: write its tags, and
-	 * those that it brings, or NULL.
+	 * those that it brings, or NULL.  If it `ends`, its statement's end is told behind
+	 * all its rows.
 	 */
-	void		(*row_written) (Relation rel, const Event *event, ArrayType *given);
+	void		(*row_written) (Relation rel, const Event *event, ArrayType *given, bool ends);
+	void		(*statement_ended) (void);
 
 	/*
 	 * Has the event at a position, of a tenant, all these tags, as this transaction sees
@@ -61,7 +63,8 @@ extern Tagging *TaggingBegin(const AppendRequest *requests, int nrequests,
 extern void TaggingWrite(const Tagging *tagging, bool by_triggers);
 extern void TaggingAdmit(Relation rel, const Event *event);
 extern void TaggingAdmitted(Relation rel, int64 position);
-extern void TaggingRowWritten(Relation rel, const Event *event);
+extern void TaggingRowWritten(Relation rel, const Event *event, bool ends);
+extern void TaggingStatementEnded(void);
 extern bool TaggingHas(const text *tenant_id, int64 position, ArrayType *tags);
 
 #endif							/* CQRS_ES_TAGGING_H */

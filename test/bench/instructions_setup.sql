@@ -75,5 +75,9 @@ BEGIN
 END
 $$;
 
+-- appends to one stream and to fifty in turn
+CREATE TABLE bench.batches AS SELECT streams, (SELECT jsonb_agg(jsonb_build_object('aggregate_type', 'batch', 'aggregate_id', 's' || n % streams, 'type', 'Deposited', 'payload', '{}') ORDER BY n)
+	FROM generate_series(1, 1000) AS n) AS events FROM unnest('{1,50}'::int[]) AS streams;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bench TO bench_writer;
 VACUUM ANALYZE;
