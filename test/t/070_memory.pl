@@ -231,6 +231,72 @@ SKIP:
 	cmp_ok($left, '<', 4096, 'and it is given back');
 }
 
+# --- tags, conditions and boundaries; what stands above has no types with tags
+
+$node->safe_psql('postgres', q{
+	SELECT cqrs_es.define_tags('Tagged', 'half:{/half}', 'of:{/of}');
+	SELECT cqrs_es.create_boundary('halves', '[{"types": ["Tagged"], "tags": ["half:{/half}"]}]', '{"n": 0}', snapshot_every => 20);
+	SELECT cqrs_es.define_reducer('halves', 'Tagged', '[{"op": "increment", "path": "/n"}]');
+	SELECT cqrs_es.define_command('halves', 'Take', $$jsonb_build_object('type', 'Tagged', 'payload', command)$$);
+	SELECT cqrs_es.define_command('halves', 'Refuse', $$cqrs_es.reject('never', 'never')$$);
+});
+my $tagged = q{SELECT FROM cqrs_es.append_event('tagged', 's:stream', 'Tagged', '{"half": ":stream", "of": [":n", "all"]}', tags => '{given,given:n}')};
+my $condition = q{SELECT FROM cqrs_es.append_to_streams('[{"type": "Tagged", "payload": {"half": ":stream", "of": ":n"}, "aggregate_type": "tagged", "aggregate_id": "c:stream"}, {"type": "Own", "tags": ["own:n"]}]',
+	'[{"types": ["Tagged"], "tags": ["half::stream", "of::n"]}, {"tags": ["own:n"]}]')};
+stays('appends with tags', $is_long ? 200_000 : 3_000, each_by_itself($tagged));
+stays('appends with tags through SQL', $is_long ? 100_000 : 2_000, each_by_itself($tagged), before => $generic);
+stays('rows with tags', $is_long ? 50_000 : 1_000, each_by_itself(q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT 'tagged', 'r:stream', 'Tagged', jsonb_build_object('half', ':stream', 'of', n) FROM generate_series(1, 3) AS n}));
+stays('conditional appends', $is_long ? 100_000 : 2_000, each_by_itself($condition));
+stays('conditional appends through SQL', $is_long ? 50_000 : 1_500, each_by_itself($condition), before => $generic);
+stays('conditions that fail', $is_long ? 50_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.append_to_streams('[{"type": "Own", "tags": ["own:n"]}]', '[{"tags": ["given"]}]')}, 'QE005'));
+stays('conditions on everything', $is_long ? 20_000 : 1_000, each_by_itself(q{SELECT FROM cqrs_es.append_to_streams('[{"type": "Own"}]', '[{}]')}, 'QE005'));
+stays('commands of boundaries', $is_long ? 50_000 : 1_500, each_by_itself(q{SELECT FROM cqrs_es.execute_boundary('halves', 'Take', '{"half": "b:stream", "of": ":n"}', command_id => cqrs_es.new_event_id())}));
+stays('commands of boundaries that are refused', $is_long ? 50_000 : 1_500, each_by_itself(q{SELECT FROM cqrs_es.execute_boundary('halves', 'Refuse', '{"half": "b:stream"}')}, 'QE301'));
+stays('reads by tags', $is_long ? 50_000 : 1_500, each_by_itself(q{SELECT count(*) FROM cqrs_es.read_matching('[{"tags": ["half:b:stream"]}]', max_count => 3); SELECT cqrs_es.boundary_state('halves', '{"half": "b:stream"}')}));
+stays('tags that are defined anew', $is_long ? 2_000 : 150, each_by_itself(q{SELECT cqrs_es.define_tags('Anew', 'x:n:{/x?}'); SELECT cqrs_es.drop_tags('Anew')}), warm => 50);
+
+stays('batches to many streams under a condition', $is_long ? 400 : 40, each_by_itself(q{SELECT count(*) FROM cqrs_es.append_to_streams((SELECT jsonb_agg(jsonb_build_object('type', 'Tagged', 'payload', jsonb_build_object('half', i % 50, 'of', i % 30),
+	'aggregate_type', 'tagged', 'aggregate_id', 'b' || i % 100)) FROM generate_series(1, 500) AS i), '[{"tags": ["own:n"]}]')}), warm => 20);
+stays('tagged appends in one transaction', $is_long ? 100_000 : 4_000,
+	in_a_block(q{PERFORM cqrs_es.append_event('tagged', 't' || n % 50, 'Tagged', jsonb_build_object('half', n % 20, 'of', n % 30), tags => ARRAY['given' || n % 10]);}), @in_transaction);
+stays('tagged rows in one transaction', $is_long ? 50_000 : 3_000,
+	in_a_block(q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT 'tagged', 'u' || n % 50, 'Tagged', jsonb_build_object('half', n % 20, 'of', i) FROM generate_series(1, 2) AS i;}), @in_transaction);
+stays('conditional appends in one transaction', $is_long ? 50_000 : 3_000,
+	in_a_block(q{PERFORM FROM cqrs_es.append_to_streams(jsonb_build_array(jsonb_build_object('type', 'Tagged', 'payload', jsonb_build_object('half', n % 20, 'of', n % 30))),
+		jsonb_build_array(jsonb_build_object('types', jsonb_build_array('Never'), 'tags', jsonb_build_array('half:' || n % 20))));}), @in_transaction);
+stays('commands of boundaries in one transaction', $is_long ? 50_000 : 3_000,
+	in_a_block(q{PERFORM cqrs_es.execute_boundary('halves', 'Take', jsonb_build_object('half', 'm' || n % 20, 'of', n % 30));}), @in_transaction, each => NUMBERS, process_bound => $is_long ? 32_768 : 4096);
+stays('conditions that fail, caught', $refusals, in_a_block(q{PERFORM FROM cqrs_es.append_to_streams('[{"type": "Own"}]', '[{"tags": ["given"]}]');}, 'QE005'), @in_transaction);
+stays('tags without a value, caught', $refusals, in_a_block(q{PERFORM cqrs_es.append_event('tagged', 's1', 'Tagged', '{"half": 1}');}, 'QE502'), @in_transaction);
+stays('rows without a value, caught', $refusals,
+	in_a_block(q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('tagged', 's1', 'Tagged', '{"half": 1, "of": 1}'), ('tagged', 's1', 'Tagged', '{"half": 1}');}, 'QE502'), @in_transaction);
+
+SKIP:
+{
+	skip 'no /proc', 5 if !$has_proc;
+	skip 'one batch: not asked for', 5 if 'one batch' !~ /$parts/;
+	my $events = $is_long ? 500_000 : 20_000;
+	my $array = sub {
+		my ($times, $stream) = @_;
+		return qq{(SELECT ('[' || string_agg('{"type": "Tagged", "payload": {"half": ' || n % 500 || ', "of": [1, 2]}$stream}', ',') || ']')::jsonb FROM generate_series(1, $times) AS n)};
+	};
+	my ($array_alone) = peak("SELECT jsonb_array_length(${\$array->($events, '')})");
+	my ($half) = peak("SELECT version FROM cqrs_es.append_events('bare', 'tagged half', ${\$array->($events / 2, '')})");
+	my ($peak, $left) = peak("SELECT version FROM cqrs_es.append_events('bare', 'tagged batch', ${\$array->($events, '')})");
+	note("a batch of $events with three tags each: $peak kB at its peak, $array_alone of which the array alone takes; half of it: $half kB; $left kB are left");
+	cmp_ok(($peak - $array_alone) * 1024 / $events, '<', 2048, 'a batch takes less than 2 kB for an event with three tags above its array');
+	cmp_ok($peak, '<', 2.2 * $half + 4096, 'twice as many take twice as much');
+	cmp_ok($left, '<', 4096, 'and it is given back');
+	my $streams = q(, "aggregate_type": "bare", "aggregate_id": "several' || n % 100 || '");
+	($peak, $left) = peak("SELECT count(*) FROM cqrs_es.append_to_streams(${\$array->($events, $streams)}, '[{\"tags\": [\"nobody\"]}]')");
+	note("the same to a hundred streams, under a condition: $peak kB at its peak, $left kB are left");
+	# what is left is malloc's: see "batches to many streams"
+	cmp_ok(($peak - $array_alone) * 1024 / $events, '<', 4096, 'to many streams under a condition, less than 4 kB');
+	($peak, $left) = peak(qq{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT 'bare', 'tagged rows', 'Tagged', '{"half": 1, "of": [1, 2]}' FROM generate_series(1, $events)});
+	note("an INSERT of $events rows with three tags: $peak kB at its peak, $left kB are left");
+	cmp_ok($peak * 1024 / $events, '<', 128 + 8_000_000 / $events, 'rows of one INSERT with tags take no more than those without');
+}
+
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL}), '0', 'the log is sound');
 $node->stop;
 done_testing();
