@@ -454,7 +454,7 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 static void
 check_tags(const Source *source)
 {
-	char	   *sql = psprintf("%s SELECT n.tenant_id, e.global_position, n.tags,"
+	char	   *sql = psprintf("%s SELECT n.tenant_id, e.global_position, e.event_type, n.tags,"
 							   " n.number, concat(n.aggregate_type, '/', n.aggregate_id)"
 							   " FROM n JOIN cqrs_es.events AS e ON " SAME_PLACE " WHERE n.tags <> '{}'",
 							   source->events);
@@ -486,13 +486,13 @@ check_tags_of(TupleTableSlot *slot, DestReceiver * receiver)
 
 	slot_getallattrs(slot);
 	if (!TaggingHas(DatumGetTextPP(slot->tts_values[0]), DatumGetInt64(slot->tts_values[1]),
-					DatumGetArrayTypeP(slot->tts_values[2])))
+					DatumGetTextPP(slot->tts_values[2]), DatumGetArrayTypeP(slot->tts_values[3])))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the log is not what the source says"),
 				 errdetail("Event %lld of stream \"%s\" lacks tags.",
-						   (long long) DatumGetInt64(slot->tts_values[3]),
-						   TextDatumGetCString(slot->tts_values[4])),
+						   (long long) DatumGetInt64(slot->tts_values[4]),
+						   TextDatumGetCString(slot->tts_values[5])),
 				 errhint("Nothing was imported. An event that is in the log already gets no other tags, but by define_tags() and retag().")));
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(check->memory);

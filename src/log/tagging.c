@@ -65,7 +65,7 @@ TaggingStatementEnded(void)
 }
 
 bool
-TaggingHas(const text *tenant_id, int64 position, ArrayType *tags)
+TaggingHas(const text *tenant_id, int64 position, const text *event_type, ArrayType *tags)
 {
-	return tagger && tagger->has(tenant_id, position, tags);
+	return tagger && tagger->has(tenant_id, position, event_type, tags);
 }

@@ -54,7 +54,8 @@ typedef struct Tagger
 	 * Has the event at a position, of a tenant, all these tags, as this transaction sees
 	 * it?
 	 */
-	bool		(*has) (const text *tenant_id, int64 position, ArrayType *tags);
+	bool		(*has) (const text *tenant_id, int64 position, const text *event_type,
+						ArrayType *tags);
 } Tagger;
 
 extern void TaggingSetTagger(const Tagger *by);
@@ -65,6 +66,6 @@ extern void TaggingAdmit(Relation rel, const Event *event);
 extern void TaggingAdmitted(Relation rel, int64 position);
 extern void TaggingRowWritten(Relation rel, const Event *event, bool ends);
 extern void TaggingStatementEnded(void);
-extern bool TaggingHas(const text *tenant_id, int64 position, ArrayType *tags);
+extern bool TaggingHas(const text *tenant_id, int64 position, const text *event_type, ArrayType *tags);
 
 #endif							/* CQRS_ES_TAGGING_H */

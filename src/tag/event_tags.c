@@ -161,7 +161,7 @@ static void admit(Relation rel, const Event *event, ArrayType *given);
 static void admitted(Relation rel, int64 position);
 static void row_written(Relation rel, const Event *event, ArrayType *given, bool ends);
 static void statement_ended(void);
-static bool has(const text *tenant_id, int64 position, ArrayType *tags);
+static bool has(const text *tenant_id, int64 position, const text *event_type, ArrayType *tags);
 static void add_array(TagList *list, ArrayType *tags);
 
 static const Tagger tagger = {
@@ -574,7 +574,7 @@ trigger_depth(void)
 
 /* Of Tagger: are all these tags written? */
 static bool
-has(const text *tenant_id, int64 position, ArrayType *tags)
+has(const text *tenant_id, int64 position, const text *event_type, ArrayType *tags)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TagList		written = {0};
@@ -582,7 +582,7 @@ has(const text *tenant_id, int64 position, ArrayType *tags)
 	int			n;
 	int			i;
 
-	add_array(&written, DatumGetArrayTypeP(EventTagsOf(tenant_id, position, snapshot)));
+	add_array(&written, DatumGetArrayTypeP(EventTagsOf(tenant_id, position, event_type, snapshot)));
 	UnregisterSnapshot(snapshot);
 	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &n);
 	for (i = 0; i < n; i++)
@@ -789,10 +789,8 @@ EventTagsScanSeek(EventTagScan *scan, int64 position, ScanDirection direction,
 	scan->sought = position;
 	if (!scan->at_end)
 	{
-		bool		isnull;
-
 		*found = scan->found;
-		*event_type = DatumGetTextPP(slot_getattr(scan->slot, TAG_EVENT_TYPE, &isnull));
+		*event_type = EventTagsScanType(scan);
 	}
 	return !scan->at_end;
 }
@@ -802,16 +800,40 @@ bool
 EventTagsScanNextTied(EventTagScan *scan, text **event_type)
 {
 	int64		position = scan->found;
-	bool		isnull;
 
 	scan->at_end = !next_entry(scan);
 	if (!scan->at_end && scan->found == position)
 	{
-		*event_type = DatumGetTextPP(slot_getattr(scan->slot, TAG_EVENT_TYPE, &isnull));
+		*event_type = EventTagsScanType(scan);
 		return true;
 	}
 	scan->sought = position + (ScanDirectionIsForward(scan->direction) ? 1 : -1);
 	return false;
+}
+
+text *
+EventTagsScanType(EventTagScan *scan)
+{
+	bool		isnull;
+
+	return DatumGetTextPP(slot_getattr(scan->slot, TAG_EVENT_TYPE, &isnull));
+}
+
+/* Is there an entry for just this?  See event_tags.h. */
+bool
+EventTagsHas(const text *tenant_id, const text *tag, int64 position, const text *event_type,
+			 Snapshot snapshot)
+{
+	EventTagScan *scan = EventTagsScanBegin(tenant_id, tag, snapshot);
+	text	   *found_type;
+	int64		found;
+	bool		has = EventTagsScanSeek(scan, position, ForwardScanDirection, &found, &found_type) &&
+		found == position;
+
+	while (has && !TextEqual(found_type, event_type))
+		has = EventTagsScanNextTied(scan, &found_type);
+	EventTagsScanEnd(scan);
+	return has;
 }
 
 void
@@ -897,7 +919,7 @@ EventTagsUnlock(void)
 
 /* The tags of an event of a tenant as text[]; see event_tags.h. */
 Datum
-EventTagsOf(const text *tenant_id, int64 position, Snapshot snapshot)
+EventTagsOf(const text *tenant_id, int64 position, const text *event_type, Snapshot snapshot)
 {
 	Relation	heap = table_open(table_relid(), AccessShareLock);
 	Relation	index = index_open(ExtensionRelid("event_tags_global_position_idx"), AccessShareLock);
@@ -915,7 +937,8 @@ EventTagsOf(const text *tenant_id, int64 position, Snapshot snapshot)
 	{
 		bool		isnull;
 
-		if (TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_TENANT, &isnull)), tenant_id))
+		if (TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_TENANT, &isnull)), tenant_id) &&
+			TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_EVENT_TYPE, &isnull)), event_type))
 			tags = lappend(tags, DatumGetTextPCopy(slot_getattr(slot, TAG_TAG, &isnull)));
 	}
 	index_endscan(scan);

@@ -61,7 +61,14 @@ extern bool EventTagsScanSeek(EventTagScan *scan, int64 position, ScanDirection 
  */
 extern bool EventTagsScanNextTied(EventTagScan *scan, text **event_type);
 
+/* The type of the entry that was found last; good until the next call. */
+extern text *EventTagsScanType(EventTagScan *scan);
+
 extern void EventTagsScanEnd(EventTagScan *scan);
+
+/* Has the event of a type at a position the tag?  Below the executor, as above. */
+extern bool EventTagsHas(const text *tenant_id, const text *tag, int64 position,
+						 const text *event_type, Snapshot snapshot);
 
 /*
  * The first tenant behind another one, NULL for the first of all, that has events with
@@ -75,8 +82,10 @@ extern void EventTagsUnlock(void);
 
 /*
  * The tags of an event of a tenant as a value of type text[], in their order as texts;
- * '{}' when it has none.  Below the executor, as above; palloc'd.
+ * '{}' when it has none.  Of events at one position, those of its type.  Below the executor, as
+ * above; palloc'd.
  */
-extern Datum EventTagsOf(const text *tenant_id, int64 position, Snapshot snapshot);
+extern Datum EventTagsOf(const text *tenant_id, int64 position, const text *event_type,
+						 Snapshot snapshot);
 
 #endif							/* CQRS_ES_EVENT_TAGS_H */

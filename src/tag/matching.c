@@ -129,7 +129,8 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, Snapshot sn
 	Datum		values[MATCHING_NCOLUMNS];
 
 	values[MATCHING_TAGS] = EventTagsOf(EventText(event, EVENT_TENANT_ID),
-										EventGlobalPosition(event), snapshot);
+										EventGlobalPosition(event),
+										EventText(event, EVENT_EVENT_TYPE), snapshot);
 	UpcastEvent(event, calls);
 	memcpy(values, event->values, sizeof(event->values));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, (bool *) nulls);

@@ -215,7 +215,8 @@ lacking_tags(const History *history, const Event *event, Jsonb *payload)
 	TagList    *lacking = palloc0(sizeof(TagList));
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ArrayType  *tags = DatumGetArrayTypeP(EventTagsOf(EventText(event, EVENT_TENANT_ID),
-													  EventGlobalPosition(event), snapshot));
+													  EventGlobalPosition(event),
+													  EventText(event, EVENT_EVENT_TYPE), snapshot));
 	Datum	   *datums;
 	int			n;
 	int			i;

@@ -72,15 +72,8 @@ has_all(const EventFilter *filter, const Event *event)
 	EventTagsLock();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (i = 0; i < filter->ntags && found; i++)
-	{
-		EventTagScan *scan = EventTagsScanBegin(tenant_id, filter->tags[i], snapshot);
-		int64		at;
-		text	   *event_type;
-
-		found = EventTagsScanSeek(scan, position, ForwardScanDirection, &at, &event_type) &&
-			at == position;
-		EventTagsScanEnd(scan);
-	}
+		found = EventTagsHas(tenant_id, filter->tags[i], position,
+							 EventText(event, EVENT_EVENT_TYPE), snapshot);
 	UnregisterSnapshot(snapshot);
 	EventTagsUnlock();
 	return found;

@@ -36,7 +36,8 @@ typedef struct ItemSearch
 	const TagQueryItem *item;
 	EventTagScan **scans;		/* one for each of its tags */
 	bool		ended;
-	int64		at;				/* else the next event that has them, and the type */
+	int64		at;				/* else where the next event is that has them, and ... */
+	text	   *event_type;		/* ... its type; NULL: several events are there */
 } ItemSearch;
 
 struct TagSearch
@@ -80,6 +81,8 @@ static void begin_fetch(TagSearch *search, int64 position);
 static bool fetch(TagSearch *search, Event *event);
 static void end_fetch(TagSearch *search);
 static bool matches(const TagSearch *search, const Event *event);
+static text *type_of_all(ItemSearch *items);
+static bool has_tags(const TagSearch *search, const ItemSearch *items, const Event *event);
 
 /*
  * Begin to look for the events of a tenant that match, of this node, above after_position
@@ -227,6 +230,20 @@ seek_item(TagSearch *search, ItemSearch *items, int64 position)
 	}
 	items->ended = false;
 	items->at = position;
+	items->event_type = type_of_all(items);
+}
+
+/* The type of the entries at which all tags have met; NULL when it is not the same of all. */
+static text *
+type_of_all(ItemSearch *items)
+{
+	text	   *event_type = EventTagsScanType(items->scans[0]);
+	int			i;
+
+	for (i = 1; i < items->item->ntags; i++)
+		if (!TextEqual(EventTagsScanType(items->scans[i]), event_type))
+			return NULL;
+	return event_type;
 }
 
 /*-------------------------------------------------------------------------
@@ -418,7 +435,27 @@ matches(const TagSearch *search, const Event *event)
 		return false;
 	for (i = 0; i < search->nitems; i++)
 		if (!search->items[i].ended && search->items[i].at == search->position &&
-			TagQueryItemHasType(search->items[i].item, EventText(event, EVENT_EVENT_TYPE)))
+			TagQueryItemHasType(search->items[i].item, EventText(event, EVENT_EVENT_TYPE)) &&
+			has_tags(search, &search->items[i], event))
 			return true;
 	return search->walks && EventFilterMatches(&search->filter, event);
+}
+
+/*
+ * An event where all tags of an item have met has them, unless several events are there,
+ * as of logs that were brought together.  These are told apart by their types.
+ */
+static bool
+has_tags(const TagSearch *search, const ItemSearch *items, const Event *event)
+{
+	const text *event_type = EventText(event, EVENT_EVENT_TYPE);
+	int			i;
+
+	if (items->event_type && TextEqual(items->event_type, event_type))
+		return true;
+	for (i = 0; i < items->item->ntags; i++)
+		if (!EventTagsHas(search->tenant_id, items->item->tags[i], search->position, event_type,
+						  search->snapshot))
+			return false;
+	return true;
 }

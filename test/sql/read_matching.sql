@@ -76,7 +76,7 @@ SELECT is(pg_temp.state_of($$SELECT * FROM cqrs_es.read_matching('[{}]', max_cou
 
 -- tenants
 
-SET LOCAL cqrs_es.tenant_id = 'other';
+SET LOCAL cqrs_es.tenant_id = 'read_matching other';
 SELECT is(pg_temp.read('[{"tags": ["seven:3"]}, {"types": ["Odd"]}]'), '', 'another tenant has none of it');
 SELECT count(*) FROM cqrs_es.append_to_streams('[{"type": "e", "payload": {"n": "theirs"}, "tags": ["seven:3"]}]') \gset
 SELECT is(pg_temp.read('[{"tags": ["seven:3"]}]'), 'theirs', 'but its own');
