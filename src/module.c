@@ -45,11 +45,11 @@
 #include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "base/wakeup.h"
-#include "log/append_retry.h"
 #include "log/context.h"
 #include "log/dispatch.h"
 #include "log/events.h"
 #include "log/horizon.h"
+#include "log/id_search.h"
 #include "log/log_history.h"
 #include "log/position.h"
 #include "log/stream_index.h"
@@ -84,6 +84,7 @@ static const EarlySetting early_settings[] = {
 	{"cqrs_es.command_retries", false, NULL},
 	{"cqrs_es.context", false, ContextIsValid},
 	{"cqrs_es.force_generic_path", false, NULL},
+	{"cqrs_es.idempotency_window", false, NULL},
 	{"cqrs_es.max_handler_depth", false, NULL},
 	{"cqrs_es.node_id", true, PositionNodeIsValid},
 	{"cqrs_es.projection_worker", true, EarlySettingIsBool},
@@ -118,7 +119,7 @@ _PG_init(void)
 	StreamIndexInit();
 	EventsInit();
 	DispatchInit();
-	AppendRetryInit();
+	IdSearchInit();
 	LogHistoryInit();
 	HorizonInit();
 	UpcastInit();

@@ -4,8 +4,8 @@
  *
  * The events carry the command's id ("command_id", "causation_id") and a
  * correlation id, that of the context or else the command's.  A command that is
- * sent again with its id is recognized by the events it left in the stream, for
- * as long as the stream is there; it returns its first result and does nothing.
+ * sent again with its id is recognized by the events it left in the stream, within
+ * the window of id_search.c; it returns its first result and does nothing.
  * That it is the same command shows a digest of type and payload, which they
  * carry as well.  A command that was rejected, or that nothing followed from, left
  * no trace and is decided anew.
@@ -48,6 +48,7 @@
 #include "log/event_id.h"
 #include "log/event_scan.h"
 #include "log/event_writer.h"
+#include "log/id_search.h"
 #include "command/command_id.h"
 
 /* advisory locks of users have 1 or 2 in the fourth field of their tag */
@@ -59,7 +60,14 @@ static void make_digest(const text *type, Jsonb *payload, char *digest);
 static void append_canonical(StringInfo text, JsonbContainer *json);
 static bool fits(const CommandIdentity *identity, Jsonb *metadata);
 static bool is_string(JsonbContainer *object, const char *key, const char *value);
+static void require_same_command(const CommandIdentity *identity, int64 sequence,
+								 int64 *global_position, Snapshot snapshot);
+static uint64 hash_text(const char *id, int len);
+static bool hash_command_id(const Event *event, uint64 *hash);
+static bool has_command_id(const Event *event, const IdSearch *search);
 pg_noreturn static void report_other_command(const CommandIdentity *identity, int64 sequence);
+
+static const IdKind command_ids = {.hash = hash_command_id,.is_wanted = has_command_id};
 
 /*
  * The identity of a command for a stream, by the id that the caller gives, or a new
@@ -230,9 +238,9 @@ is_string(JsonbContainer *object, const char *key, const char *value)
 
 /*
  * The version after this command's events, which the stream got already, and the
- * position of the last in *global_position; 0 when it did not get them.  Looks from
- * the end of the stream, since a repetition usually comes soon, down to where it has
- * been searched.  After that *searched is its end, or `loaded` when that is behind it.
+ * position of the last in *global_position; 0 when it did not get them.  Looks where it
+ * has not been searched yet, as far as id_search.c does.  After that *searched is its
+ * end, or `loaded` when that is behind it.
  * A command without an id of its own is no repetition.  QE002 when they are another
  * command's that had the same id.
  */
@@ -241,37 +249,72 @@ CommandIdFind(const CommandIdentity *identity, int64 loaded, int64 *searched,
 			  int64 *global_position)
 {
 	LogSnapshot snapshot;
-	EventScan  *scan;
 	char	   *id;
-	int64		last = Max(*searched, loaded);
-	int64		version = 0;
-	Event		event;
+	uint64		hash;
+	IdSearch	search = {.kind = &command_ids,.key = identity->key,.nids = 1,.hashes = &hash};
+	int64		version;
 
 	if (!identity->is_given)
 		return 0;
-	snapshot = EventsSnapshotTake(false);
-	scan = EventScanStream(identity->key, PG_INT64_MAX, BackwardScanDirection, snapshot.snapshot);
 	id = EventIdText(&identity->id);
-	while (version == 0 && EventScanNext(scan, &event) && EventSequence(&event) > *searched)
-	{
-		Jsonb	   *metadata = DatumGetJsonbP(event.values[EVENT_METADATA]);
-
-		last = Max(last, EventSequence(&event));
-		if (is_string(&metadata->root, "command_id", id))
-		{
-			version = EventSequence(&event);
-			*global_position = EventGlobalPosition(&event);
-
-			if (!fits(identity, metadata))
-				report_other_command(identity, version);
-		}
-		if ((Pointer) metadata != DatumGetPointer(event.values[EVENT_METADATA]))
-			pfree(metadata);
-	}
-	EventScanEnd(scan);
+	hash = hash_text(id, strlen(id));
+	search.of = id;
+	snapshot = EventsSnapshotTake(false);
+	version = IdSearchLast(&search, searched, 0, snapshot.snapshot);
+	if (version > 0)
+		require_same_command(identity, version, global_position, snapshot.snapshot);
 	EventsSnapshotRelease(snapshot);
-	*searched = last;
+	*searched = Max(*searched, loaded);
 	return version;
+}
+
+/* The event with this sequence, which has the command's id: its position.  QE002 as above. */
+static void
+require_same_command(const CommandIdentity *identity, int64 sequence, int64 *global_position,
+					 Snapshot snapshot)
+{
+	EventScan  *scan = EventScanStream(identity->key, sequence, ForwardScanDirection, snapshot);
+	Event		event;
+
+	if (!EventScanNext(scan, &event))	/* not reached: the same snapshot has seen it */
+		elog(ERROR, "event %lld of a command is gone", (long long) sequence);
+	*global_position = EventGlobalPosition(&event);
+	if (!fits(identity, DatumGetJsonbP(event.values[EVENT_METADATA])))
+		report_other_command(identity, sequence);
+	EventScanEnd(scan);
+}
+
+static uint64
+hash_text(const char *id, int len)
+{
+	return hash_bytes_extended((const unsigned char *) id, len, 0);
+}
+
+static bool
+hash_command_id(const Event *event, uint64 *hash)
+{
+	Jsonb	   *metadata = DatumGetJsonbP(event->values[EVENT_METADATA]);
+	JsonbValue	member;
+	bool		found = getKeyJsonValueFromContainer(&metadata->root, "command_id",
+													 strlen("command_id"), &member) != NULL &&
+		member.type == jbvString;
+
+	if (found)
+		*hash = hash_text(member.val.string.val, member.val.string.len);
+	if ((Pointer) metadata != DatumGetPointer(event->values[EVENT_METADATA]))
+		pfree(metadata);
+	return found;
+}
+
+static bool
+has_command_id(const Event *event, const IdSearch *search)
+{
+	Jsonb	   *metadata = DatumGetJsonbP(event->values[EVENT_METADATA]);
+	bool		found = is_string(&metadata->root, "command_id", search->of);
+
+	if ((Pointer) metadata != DatumGetPointer(event->values[EVENT_METADATA]))
+		pfree(metadata);
+	return found;
 }
 
 /*

@@ -7,12 +7,13 @@
  * append again: the first result is returned and nothing is written.
  *
  * Where to look depends on the expected version.  With one that is not the
- * stream's any more the place is known.  With "any" (and "it exists") the stream
- * is searched from its end, all of it: exact, but a cost that grows with the
- * stream.  With the version that the stream is at (a client that loads again
+ * stream's any more the place is known, however long ago that was.  With "any" (and "it
+ * exists") the stream is searched from its end for as long as a retry may take
+ * (id_search.c).  With the version that the stream is at (a client that loads again
  * before it sends again) it is searched, too, but no further than
  * cqrs_es.retry_window events: most appends are no retries, and all pay for the
- * look.  Appends without ids look at nothing.
+ * look.  Appends without ids look at nothing.  Where an index has the ids, all of them
+ * are found.
  *
  * The position behind which a condition asks (append_to_streams) says nothing of where to look:
  * who reads again before sending again names that of the very events that are looked for.
@@ -24,9 +25,9 @@
 #include "postgres.h"
 
 #include "access/sdir.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
@@ -40,24 +41,18 @@
 #include "log/append_retry.h"
 #include "log/event_id.h"
 #include "log/event_scan.h"
-
-static int	cqrs_es_retry_window = 100;
+#include "log/id_search.h"
 
 static int	compare_ids(const void *a, const void *b);
-static int64 last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id);
+static int64 last_use(AppendRetry *retry, int64 after, pg_uuid_t *found_id);
+static pg_uuid_t *id_at(const StreamKey *key, int64 sequence, Snapshot snapshot);
+static bool hash_id(const Event *event, uint64 *hash);
+static bool is_wanted(const Event *event, const IdSearch *search);
 static bool same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result);
 pg_noreturn static void report_id_conflict(const AppendRequest *append, const pg_uuid_t *id,
 										   int64 sequence);
 
-void
-AppendRetryInit(void)
-{
-	DefineCustomIntVariable("cqrs_es.retry_window",
-							"How many events of the stream are searched for an append's event ids when its expected version fits.",
-							"0 searches none.",
-							&cqrs_es_retry_window, 100, 0, INT_MAX,
-							PGC_USERSET, 0, NULL, NULL, NULL);
-}
+static const IdKind event_ids = {.of_events = true,.hash = hash_id,.is_wanted = is_wanted};
 
 /* Begin with a request that stays where it is.  Raises 22023 when an id stands in it twice. */
 void
@@ -80,6 +75,9 @@ AppendRetryBegin(AppendRetry *retry, const AppendRequest *append)
 							EventIdText(ids[i]))));
 	retry->append = append;
 	retry->ids = ids;
+	retry->hashes = palloc(sizeof(uint64) * n);
+	for (i = 0; i < n; i++)
+		retry->hashes[i] = hash_bytes_extended(ids[i]->data, UUID_LEN, 0);
 	retry->nids = n;
 	retry->searched_to = 0;
 }
@@ -95,8 +93,8 @@ compare_ids(const void *a, const void *b)
  * result of the append that wrote them.  (An append that does not give all of its
  * events ids cannot be recognized, but must not use an id again.)  Looks where they
  * would be: behind the expected version when that check fails; else from the
- * stream's end down to where an earlier call has looked, and no further than
- * cqrs_es.retry_window events when the expected version is the stream's.
+ * stream's end back through the window, or down to where an earlier call has looked, and no
+ * further than cqrs_es.retry_window events when the expected version is the stream's.
  *
  * The caller may read the log.  Raises QE002 when an id stands there with other
  * content.
@@ -105,8 +103,8 @@ bool
 AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result)
 {
 	const AppendRequest *append = retry->append;
-	int64		searched_to = retry->searched_to;
-	int64		found;
+	int64		after = 0;
+	int64		found = 0;
 	pg_uuid_t	found_id;
 
 	if (retry->nids == 0)
@@ -115,8 +113,10 @@ AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result)
 		return retry->nids == append->nevents && tip->version > append->expected_version &&
 			same_append_at(append, append->expected_version + 1, result);
 	if (append->expected_version >= 0)
-		searched_to = Max(searched_to, tip->version - cqrs_es_retry_window);
-	found = tip->version > searched_to ? last_use(retry, searched_to, &found_id) : 0;
+		after = Max(0, tip->version - IdSearchRun());
+	if (tip->version > retry->searched_to &&
+		(append->expected_version < 0 || IdSearchRun() > 0))
+		found = last_use(retry, after, &found_id);
 	retry->searched_to = tip->version;
 	if (found == 0)
 		return false;
@@ -143,37 +143,51 @@ AppendRetryReportPart(const AppendRetry *retry, const AppendResult *found)
 }
 
 /*
- * Where the stream holds one of the ids for the last time, behind searched_to: its
- * sequence, or 0.  Including the end, wherever that is by now: SERIALIZABLE has then seen it
- * read.  A part of a stream is read forward, since from its end the index would look at
- * much more than that.
+ * Where the stream holds one of the ids for the last time, behind what has been searched, and
+ * behind `after` where it is not searched by an index: its sequence, or 0.
  */
 static int64
-last_use(const AppendRetry *retry, int64 searched_to, pg_uuid_t *found_id)
+last_use(AppendRetry *retry, int64 after, pg_uuid_t *found_id)
 {
-	ScanDirection direction = searched_to > 0 ? ForwardScanDirection : BackwardScanDirection;
+	IdSearch	search = {.kind = &event_ids,.key = &retry->append->key,
+		.ids = retry->ids,.nids = retry->nids,.hashes = retry->hashes};
 	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	EventScan  *scan = EventScanStream(&retry->append->key,
-									   ScanDirectionIsForward(direction) ? searched_to + 1 : PG_INT64_MAX,
-									   direction, snapshot);
-	int64		found = 0;
-	Event		event;
+	int64		searched_to = retry->searched_to;
+	int64		found = IdSearchLast(&search, &searched_to, after, snapshot);
 
-	while ((found == 0 || ScanDirectionIsForward(direction)) && EventScanNext(scan, &event))
-	{
-		pg_uuid_t  *id = DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
-
-		if (EventSequence(&event) <= searched_to)
-			break;
-		if (bsearch(&id, retry->ids, retry->nids, sizeof(pg_uuid_t *), compare_ids) != NULL)
-		{
-			found = EventSequence(&event);
-			*found_id = *id;
-		}
-	}
-	EventScanEnd(scan);
+	if (found > 0)
+		*found_id = *id_at(&retry->append->key, found, snapshot);
 	UnregisterSnapshot(snapshot);
 	return found;
+}
+
+/* The id of an event that is there, palloc'd. */
+static pg_uuid_t *
+id_at(const StreamKey *key, int64 sequence, Snapshot snapshot)
+{
+	EventScan  *scan = EventScanStream(key, sequence, ForwardScanDirection, snapshot);
+	pg_uuid_t  *id = palloc0(sizeof(pg_uuid_t));
+	Event		event;
+
+	if (EventScanNext(scan, &event))
+		*id = *DatumGetUUIDP(event.values[EVENT_EVENT_ID]);
+	EventScanEnd(scan);
+	return id;
+}
+
+static bool
+hash_id(const Event *event, uint64 *hash)
+{
+	*hash = hash_bytes_extended(DatumGetUUIDP(event->values[EVENT_EVENT_ID])->data, UUID_LEN, 0);
+	return true;
+}
+
+static bool
+is_wanted(const Event *event, const IdSearch *search)
+{
+	pg_uuid_t  *id = DatumGetUUIDP(event->values[EVENT_EVENT_ID]);
+
+	return bsearch(&id, search->ids, search->nids, sizeof(pg_uuid_t *), compare_ids) != NULL;
 }
 
 /*

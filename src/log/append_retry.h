@@ -14,11 +14,11 @@ typedef struct AppendRetry
 {
 	const AppendRequest *append;
 	pg_uuid_t **ids;			/* that were given, in order */
+	uint64	   *hashes;			/* of these */
 	int			nids;
 	int64		searched_to;	/* the stream has none of them up to here */
 } AppendRetry;
 
-extern void AppendRetryInit(void);
 extern void AppendRetryBegin(AppendRetry *retry, const AppendRequest *append);
 extern bool AppendRetryFind(AppendRetry *retry, const StreamTip *tip, AppendResult *result);
 pg_noreturn extern void AppendRetryReportPart(const AppendRetry *retry,

@@ -88,6 +88,7 @@ static EventScan *scan_begin(Relation heap, Relation index, const EventColumns *
 							 ScanDirection direction, Snapshot snapshot);
 static EventScan *scan_stream(const StreamKey *key, int64 from_sequence,
 							  ScanDirection direction, Snapshot snapshot, bool as_caller);
+static EventScan *scan_at(int64 position, Snapshot snapshot, bool as_caller);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
 									 Snapshot snapshot, bool as_caller);
 static RoleSwitch switch_for_scan(const EventScan *scan);
@@ -396,6 +397,46 @@ scan_stream(const StreamKey *key, int64 from_sequence,
 }
 
 /*
+ * The stream's events with this id, by the index that has ids; events of other streams may be
+ * among them.  As EventScanStream else.
+ */
+EventScan *
+EventScanId(const StreamKey *key, const pg_uuid_t *id, Snapshot snapshot)
+{
+	static InternalQuery query = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND event_id OPERATOR(pg_catalog.=) $4",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, UUIDOID}
+	};
+	EventsTable table;
+	Relation	heap = EventsOpenStraight(&table);
+	Datum		values[4] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id),
+		PointerGetDatum(key->tenant_id),
+		UUIDPGetDatum(id)};
+	ScanKeyData keys[4];
+	Relation	index;
+	int			i;
+
+	/* it may have been dropped since the caller asked */
+	if (heap && !OidIsValid(table.id_index))
+	{
+		table_close(heap, AccessShareLock);
+		heap = NULL;
+	}
+	if (heap == NULL)
+		return scan_begin_generic(&query, values, snapshot, EventsRowSecurity());
+	index = index_open(table.id_index, AccessShareLock);
+	for (i = 0; index->rd_index->indkey.values[i] != table.columns.attno[EVENT_EVENT_ID]; i++)
+		text_scan_key(&keys[i], index, i, stream_key_value(index, i, &table.columns, key));
+	ScanKeyInit(&keys[i], i + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	return scan_begin(heap, index, &table.columns, keys, i + 1, ForwardScanDirection, snapshot);
+}
+
+/*
  * The stream's last event as the snapshot sees it, in so far as a StreamTip
  * tells of it; waits for nobody.  The caller has checked the right to read.
  */
@@ -506,6 +547,19 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 EventScan *
 EventScanAt(int64 position, Snapshot snapshot)
 {
+	return scan_at(position, snapshot, EventsRowSecurity());
+}
+
+/* The same whatever row security would show the caller; see EventScanWholeStream. */
+EventScan *
+EventScanWholeAt(int64 position, Snapshot snapshot)
+{
+	return scan_at(position, snapshot, false);
+}
+
+static EventScan *
+scan_at(int64 position, Snapshot snapshot, bool as_caller)
+{
 	static InternalQuery query = {
 		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
 		" WHERE global_position OPERATOR(pg_catalog.=) $1",
@@ -515,7 +569,7 @@ EventScanAt(int64 position, Snapshot snapshot)
 	Datum		value = Int64GetDatum(position);
 
 	if (scan == NULL)
-		return scan_begin_generic(&query, &value, snapshot, EventsRowSecurity());
+		return scan_begin_generic(&query, &value, snapshot, as_caller);
 	EventScanSeek(scan, position);
 	return scan;
 }

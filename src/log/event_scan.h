@@ -34,12 +34,14 @@ extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence
 									   ScanDirection direction, Snapshot snapshot);
 extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								  ScanDirection direction, Snapshot snapshot);
+extern EventScan *EventScanId(const StreamKey *key, const pg_uuid_t *id, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
 extern char *EventScanAggregateId(const text *aggregate_type);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,
 							   Snapshot snapshot);
 extern EventScan *EventScanAt(int64 position, Snapshot snapshot);
+extern EventScan *EventScanWholeAt(int64 position, Snapshot snapshot);
 extern EventScan *EventScanPositions(Snapshot snapshot);
 extern void EventScanSeek(EventScan *scan, int64 position);
 extern EventScan *EventScanIndex(Relation heap, Oid index, text *const *values, int nvalues,

@@ -30,8 +30,10 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace_d.h"
+#include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -69,6 +71,8 @@ static uint64 event_type_invalidations = 0;
 static void tell_watchers(bool writes);
 static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
+static Oid	find_id_index(Relation rel, const EventColumns *columns);
+static bool finds_ids(Relation index, const EventColumns *columns, Oid uuid_family);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
 static Oid	trigger_function(char *name);
@@ -120,6 +124,7 @@ EventsTableGet(void)
 	fresh.stream_index = indexes.guard;
 	fresh.deferrable = indexes.deferrable;
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
+	fresh.id_index = find_id_index(rel, &fresh.columns);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.local = is_plain_heap(rel) &&
@@ -347,6 +352,57 @@ find_position_index(Relation rel, AttrNumber position)
 	}
 	list_free(indexes);
 	return found;
+}
+
+/*
+ * An index that leads from a stream and an event's id to the event: a user's, by event_id alone, or
+ * with columns of the stream's key before it.
+ */
+static Oid
+find_id_index(Relation rel, const EventColumns *columns)
+{
+	Oid			uuid_family = get_opclass_family(GetDefaultOpClass(UUIDOID, BTREE_AM_OID));
+	List	   *indexes = RelationGetIndexList(rel);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (finds_ids(index, columns, uuid_family))
+			found = RelationGetRelid(index);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(found))
+			break;
+	}
+	list_free(indexes);
+	return found;
+}
+
+static bool
+finds_ids(Relation index, const EventColumns *columns, Oid uuid_family)
+{
+	Form_pg_index form = index->rd_index;
+	int			i;
+
+	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || form->indcheckxmin ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (i = 0; i < form->indnkeyatts; i++)
+	{
+		AttrNumber	attno = form->indkey.values[i];
+
+		if (attno == columns->attno[EVENT_EVENT_ID])
+			return index->rd_opfamily[i] == uuid_family;
+		if ((attno != columns->attno[EVENT_AGGREGATE_TYPE] &&
+			 attno != columns->attno[EVENT_AGGREGATE_ID] &&
+			 attno != columns->attno[EVENT_TENANT_ID]) ||
+			index->rd_opfamily[i] != TEXT_BTREE_FAM_OID ||
+			!get_collation_isdeterministic(index->rd_indcollation[i]))
+			return false;
+	}
+	return false;
 }
 
 /* All rows in this one heap? */

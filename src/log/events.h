@@ -47,6 +47,7 @@ typedef struct EventsTable
 	Oid			relid;
 	Oid			stream_index;	/* guards the streams; InvalidOid: none does */
 	Oid			position_index;
+	Oid			id_index;		/* finds an event of a stream by its id; InvalidOid: none */
 	bool		local;			/* all rows in one heap, positions in one index? */
 	bool		deferrable;		/* a unique or exclusion constraint checked later? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
