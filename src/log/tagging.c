@@ -6,10 +6,14 @@
  * lock on the log, the locks of its tags, the end of its stream, its positions, and writes
  * its rows and their tags (src/tag/tag_slot.c says why).  Tags are written where the row is, and not
  * when observers are told, for events of handlers wait in a queue until then.
+ *
+ * Nothing of what is declared is kept from one of these calls to the next, so what it was
+ * read into goes when it is old (registry.c), also in the middle of a transaction.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "base/registry.h"
 #include "log/import_tags.h"
 #include "log/tagging.h"
 
@@ -26,7 +30,14 @@ TaggingSetTagger(const Tagger *by)
 Tagging *
 TaggingBegin(const AppendRequest *requests, int nrequests, const struct TagSlotSet *asks)
 {
-	return tagger ? tagger->begin(requests, nrequests, asks) : NULL;
+	Tagging    *tagging;
+
+	if (tagger == NULL)
+		return NULL;
+	RegistryEnter();
+	tagging = tagger->begin(requests, nrequests, asks);
+	RegistryLeave();
+	return tagging;
 }
 
 void
@@ -39,22 +50,31 @@ TaggingWrite(const Tagging *tagging, bool by_triggers)
 void
 TaggingAdmit(Relation rel, const Event *event)
 {
-	if (tagger)
-		tagger->admit(rel, event, ImportTagsOf(event, IMPORT_TAGS_ADMIT));
+	if (tagger == NULL)
+		return;
+	RegistryEnter();
+	tagger->admit(rel, event, ImportTagsOf(event, IMPORT_TAGS_ADMIT));
+	RegistryLeave();
 }
 
 void
 TaggingAdmitted(Relation rel, int64 position)
 {
-	if (tagger)
-		tagger->admitted(rel, position);
+	if (tagger == NULL)
+		return;
+	RegistryEnter();
+	tagger->admitted(rel, position);
+	RegistryLeave();
 }
 
 void
 TaggingRowWritten(Relation rel, const Event *event, bool ends)
 {
-	if (tagger)
-		tagger->row_written(rel, event, ImportTagsOf(event, IMPORT_TAGS_WRITE), ends);
+	if (tagger == NULL)
+		return;
+	RegistryEnter();
+	tagger->row_written(rel, event, ImportTagsOf(event, IMPORT_TAGS_WRITE), ends);
+	RegistryLeave();
 }
 
 void
