@@ -17,7 +17,9 @@
  * append returns that began it all; after a plain INSERT of many rows, by the
  * trigger at the end of the statement, since only then all its rows are through.
  * (On a partitioned log it is emptied after each row, for rows that are inserted
- * into a partition by its own name have no such end.)
+ * into a partition by its own name have no such end.)  It may become long; so only the first
+ * events in it are copies, and of the others it notes where they are in the log, to be read
+ * again when it is their turn.
  *
  * A queued event knows who appended it.  Where that role has not the rights of whoever
  * appended the first event, observers are told of it as that role: upcasters and reducers of
@@ -60,14 +62,18 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/reltrigger.h"
+#include "utils/snapmgr.h"
 
+#include "base/compat.h"
 #include "base/definer.h"
 #include "base/errors.h"
 #include "base/fixed_settings.h"
+#include "base/internal_query.h"
 #include "base/lent_session.h"
 #include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "log/dispatch.h"
+#include "log/event_scan.h"
 #include "log/position.h"
 #include "log/tagging.h"
 
@@ -87,13 +93,19 @@ typedef struct Cause
 typedef struct QueuedEvent
 {
 	dlist_node	node;
-	Event	   *event;
+	int64		position;
+	int64		sequence;
+	int64		append_version;
+	Event	   *event;			/* a copy; NULL: it is to be read again */
+	MemoryContext memory;		/* of the copy */
 	const Cause *cause;
 	Oid			appended_by;
 	int			security_context;	/* in which it was appended */
 	int			nest_level;		/* of the transaction that appended it */
-	MemoryContext memory;		/* of all this */
 } QueuedEvent;
+
+/* so many of those that wait are copies */
+#define MAX_COPIES	64
 
 /* A state that the end of the (sub)transaction which brought it about ends. */
 typedef struct Until
@@ -107,7 +119,10 @@ typedef struct Dispatch
 {
 	/* events that wait; the memory goes when none is left */
 	dlist_head	queue;
-	MemoryContext queue_memory;
+	MemoryContext queue_memory; /* of causes, and above that of items */
+	MemoryContext item_memory;
+	int			ncopies;		/* in the queue */
+	const Cause *last_cause;	/* that was made */
 	dlist_node *queue_looked_at;	/* see DispatchIsQueued */
 	QueuedEvent *queued_last;	/* see place_in_queue */
 
@@ -151,6 +166,8 @@ static void ask_guards(const Event *events, int nevents);
 static bool deferred_triggers_wait(void);
 static void tell(const Event *event, const Cause *cause);
 static void empty_queue(void);
+static void take_out(QueuedEvent *item);
+static Event *read_again(const QueuedEvent *item);
 static void tell_queued(const QueuedEvent *item);
 static void enqueue(const Event *event);
 static void put_in_queue(QueuedEvent *item);
@@ -334,14 +351,13 @@ DispatchIsQueued(int64 position)
 
 	if (dlist_is_empty(&current.queue))
 		return false;
-	if (node == NULL ||
-		EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) > position)
+	if (node == NULL || dlist_container(QueuedEvent, node, node)->position > position)
 		node = dlist_head_node(&current.queue);
-	while (EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) < position &&
+	while (dlist_container(QueuedEvent, node, node)->position < position &&
 		   dlist_has_next(&current.queue, node))
 		node = dlist_next_node(&current.queue, node);
 	current.queue_looked_at = node;
-	return EventGlobalPosition(dlist_container(QueuedEvent, node, node)->event) == position;
+	return dlist_container(QueuedEvent, node, node)->position == position;
 }
 
 /*
@@ -500,23 +516,68 @@ static void
 empty_queue(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext work = NULL;
 
 	while (!dlist_is_empty(&current.queue))
 	{
-		QueuedEvent *item = dlist_container(QueuedEvent, node, dlist_pop_head_node(&current.queue));
+		QueuedEvent item = *dlist_head_element(QueuedEvent, node, &current.queue);
 
-		current.queue_looked_at = NULL;
-		if (current.queued_last == item)
-			current.queued_last = NULL;
 		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(item->memory);
-		tell_queued(item);
+		if (work == NULL)
+			work = AllocSetContextCreate(caller, "cqrs_es queued event", ALLOCSET_SMALL_SIZES);
+		MemoryContextSwitchTo(work);
+		item.event = item.event ? EventCopy(item.event) : read_again(&item);
+		item.event->append_version = item.append_version;
+		take_out(dlist_head_element(QueuedEvent, node, &current.queue));
+		tell_queued(&item);
 		MemoryContextSwitchTo(caller);
-		MemoryContextDelete(item->memory);
+		MemoryContextReset(work);
 	}
+	if (work)
+		MemoryContextDelete(work);
 	if (current.queue_memory)
 		MemoryContextDelete(current.queue_memory);
 	current.queue_memory = NULL;
+	current.item_memory = NULL;
+	current.last_cause = NULL;
+}
+
+/* Out of the queue; the item and its copy are gone. */
+static void
+take_out(QueuedEvent *item)
+{
+	current.queue_looked_at = NULL;
+	if (current.queued_last == item)
+		current.queued_last = NULL;
+	dlist_delete(&item->node);
+	if (item->memory)
+	{
+		MemoryContextDelete(item->memory);
+		current.ncopies--;
+	}
+	pfree(item);
+}
+
+/* The event from the log, palloc'd; XX001 when it is not there any more. */
+static Event *
+read_again(const QueuedEvent *item)
+{
+	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
+	EventScan  *scan = EventScanWholeAt(item->position, snapshot);
+	Event	   *copy = NULL;
+	Event		event;
+
+	while (copy == NULL && EventScanNext(scan, &event))
+		if (EventSequence(&event) == item->sequence)
+			copy = EventCopy(&event);
+	EventScanEnd(scan);
+	UnregisterSnapshot(snapshot);
+	if (copy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the event at position %lld is gone", (long long) item->position),
+				 errdetail("It was appended by a handler of this transaction.")));
+	return copy;
 }
 
 /*
@@ -550,29 +611,41 @@ tell_queued(const QueuedEvent *item)
 	current.audience = InvalidOid;
 }
 
-/* Put a copy of the event into the queue. */
+/* Put the event into the queue. */
 static void
 enqueue(const Event *event)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext memory;
 	QueuedEvent *item;
 
 	if (current.queue_memory == NULL)
-		current.queue_memory = AllocSetContextCreate(TopTransactionContext,
-													 "cqrs_es event queue",
+	{
+		MemoryContext memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es event queue",
 													 ALLOCSET_SMALL_SIZES);
-	memory = AllocSetContextCreate(current.queue_memory, "cqrs_es queued event",
-								   ALLOCSET_SMALL_SIZES);
-	MemoryContextSwitchTo(memory);
-	item = palloc(sizeof(QueuedEvent));
-	item->event = EventCopy(event);
+
+		current.item_memory = SlabContextCreate(memory, "cqrs_es event queue items",
+												SLAB_DEFAULT_BLOCK_SIZE, sizeof(QueuedEvent));
+		current.queue_memory = memory;
+		current.ncopies = 0;
+	}
+	item = MemoryContextAllocZero(current.item_memory, sizeof(QueuedEvent));
+	item->position = EventGlobalPosition(event);
+	item->sequence = EventSequence(event);
+	item->append_version = event->append_version;
 	item->cause = cause_of_append();
 	GetUserIdAndSecContext(&item->appended_by, &item->security_context);
 	item->nest_level = GetCurrentTransactionNestLevel();
-	item->memory = memory;
+	if (current.ncopies < MAX_COPIES)
+	{
+		MemoryContext caller;
+
+		item->memory = AllocSetContextCreate(current.queue_memory, "cqrs_es copy of an event",
+											 ALLOCSET_SMALL_SIZES);
+		caller = MemoryContextSwitchTo(item->memory);
+		item->event = EventCopy(event);
+		MemoryContextSwitchTo(caller);
+		current.ncopies++;
+	}
 	put_in_queue(item);
-	MemoryContextSwitchTo(caller);
 }
 
 /*
@@ -616,30 +689,37 @@ stays_in_front(dlist_node *node, const QueuedEvent *item)
 {
 	QueuedEvent *other = dlist_container(QueuedEvent, node, node);
 
-	return other->nest_level < item->nest_level ||
-		EventGlobalPosition(other->event) <= EventGlobalPosition(item->event);
+	return other->nest_level < item->nest_level || other->position <= item->position;
 }
 
 /*
  * What makes an event be appended now; in the queue's memory, since events that
- * follow from this one will refer to it.
+ * follow from this one will refer to it.  Many that come one after the other share one.
  */
 static const Cause *
 cause_of_append(void)
 {
+	const char *projection = current.projection ? current.projection : "snapshot";
+	const Cause *last = current.last_cause;
 	Cause	   *cause;
 	text	   *event_type;
+	int			type_len;
 
 	if (current.event == NULL)
 		return NULL;
-	cause = MemoryContextAlloc(current.queue_memory, sizeof(Cause));
 	event_type = EventText(current.event, EVENT_EVENT_TYPE);
+	type_len = VARSIZE_ANY_EXHDR(event_type);
+	if (last && last->parent == current.cause && strcmp(last->projection, projection) == 0 &&
+		(int) strlen(last->event_type) == type_len &&
+		memcmp(last->event_type, VARDATA_ANY(event_type), type_len) == 0)
+		return last;
+	cause = MemoryContextAlloc(current.queue_memory, sizeof(Cause));
 	cause->parent = current.cause;
 	cause->depth = current.cause ? current.cause->depth + 1 : 1;
-	cause->projection = MemoryContextStrdup(current.queue_memory,
-											current.projection ? current.projection :
-											"snapshot");
-	cause->event_type = MemoryContextStrdup(current.queue_memory, text_to_cstring(event_type));
+	cause->projection = MemoryContextStrdup(current.queue_memory, projection);
+	cause->event_type = MemoryContextAlloc(current.queue_memory, type_len + 1);
+	text_to_cstring_buffer(event_type, cause->event_type, type_len + 1);
+	current.last_cause = cause;
 	if (cause->depth > cqrs_es_max_handler_depth)
 		report_depth(cause);
 	return cause;
@@ -714,6 +794,8 @@ at_transaction_end(XactEvent event, void *arg)
 	current.queue_looked_at = NULL;
 	current.queued_last = NULL;
 	current.queue_memory = NULL;	/* goes with the transaction */
+	current.item_memory = NULL;
+	current.last_cause = NULL;
 }
 
 /*
@@ -766,10 +848,6 @@ drop_queued(int level)
 
 		if (item->nest_level < level)
 			break;
-		current.queue_looked_at = NULL;
-		if (current.queued_last == item)
-			current.queued_last = NULL;
-		dlist_delete(&item->node);
-		MemoryContextDelete(item->memory);
+		take_out(item);
 	}
 }
