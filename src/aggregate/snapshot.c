@@ -7,11 +7,18 @@
  * itself (fold.c) and saves the result (snapshot_store.c).  They commit or roll
  * back with the event, so a snapshot never speaks of events that are not there.  A
  * reducer that fails leaves no snapshot, and a warning.
+ *
+ * Each snapshot of a stream that a transaction takes leaves the row of the one before, which nobody
+ * can clean up before that transaction ends, and meets all of them.  So where it takes many it takes
+ * fewer and fewer: after MANY of them every second one that is due, after twice as many every third, and
+ * so on.  Of n events it takes some multiple of the root of n, so what they meet altogether grows as n does.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -33,8 +40,21 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
 
+#define MANY 64
+
+/*
+ * How many snapshots of a stream this transaction has taken; of those with one hash together, so
+ * there may be fewer snapshots than need be.
+ */
+#define TAKEN_SLOTS 1024
+static uint16 taken[TAKEN_SLOTS];
+static bool any_taken = false;
+
 static void snapshot_if_due(const Event *event);
 static bool is_due(const Aggregate *aggregate, const Event *event);
+static uint16 *taken_of(const StreamKey *key);
+static void count_taken(const StreamKey *key);
+static void at_transaction_end(XactEvent event, void *arg);
 static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
 					 FoldedState *folded);
 static void save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded);
@@ -43,6 +63,7 @@ void
 SnapshotInit(void)
 {
 	DispatchRegister(snapshot_if_due);
+	RegisterXactCallback(at_transaction_end, NULL);
 }
 
 /*
@@ -86,7 +107,8 @@ snapshot_if_due(const Event *event)
 	RegistryEnter();
 	EventKey(event, &key);
 	aggregate = AggregateGet(key.aggregate_type);
-	if (!is_due(aggregate, event))
+	if (!is_due(aggregate, event) ||
+		EventSequence(event) / aggregate->snapshot_every % (1 + *taken_of(&key) / MANY) != 0)
 	{
 		RegistryLeave();
 		return;
@@ -96,6 +118,7 @@ snapshot_if_due(const Event *event)
 	caller = MemoryContextSwitchTo(work);
 	if (try_fold(aggregate, &key, EventSequence(event), &folded))
 		save(&key, aggregate, &folded);
+	count_taken(&key);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 	RegistryLeave();
@@ -112,6 +135,36 @@ is_due(const Aggregate *aggregate, const Event *event)
 		return false;
 	later = event->append_version / aggregate->snapshot_every - sequence / aggregate->snapshot_every;
 	return later < aggregate->keep_snapshots;
+}
+
+static uint16 *
+taken_of(const StreamKey *key)
+{
+	uint32		hash = hash_combine(hash_bytes((const unsigned char *) VARDATA_ANY(key->aggregate_id),
+											   VARSIZE_ANY_EXHDR(key->aggregate_id)),
+									hash_bytes((const unsigned char *) VARDATA_ANY(key->tenant_id),
+											   VARSIZE_ANY_EXHDR(key->tenant_id)));
+
+	return &taken[hash % TAKEN_SLOTS];
+}
+
+static void
+count_taken(const StreamKey *key)
+{
+	uint16	   *n = taken_of(key);
+
+	*n = Min(*n + 1, PG_UINT16_MAX);
+	any_taken = true;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (!any_taken || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	memset(taken, 0, sizeof(taken));
+	any_taken = false;
 }
 
 /*
