@@ -40,7 +40,7 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_take_snapshot);
 
-#define MANY 64
+#define MANY 256
 
 /*
  * How many snapshots of a stream this transaction has taken; of those with one hash together, so
@@ -140,11 +140,13 @@ is_due(const Aggregate *aggregate, const Event *event)
 static uint16 *
 taken_of(const StreamKey *key)
 {
-	uint32		hash = hash_combine(hash_bytes((const unsigned char *) VARDATA_ANY(key->aggregate_id),
-											   VARSIZE_ANY_EXHDR(key->aggregate_id)),
-									hash_bytes((const unsigned char *) VARDATA_ANY(key->tenant_id),
-											   VARSIZE_ANY_EXHDR(key->tenant_id)));
+	const text *parts[] = {key->aggregate_type, key->aggregate_id, key->tenant_id};
+	uint32		hash = 0;
+	size_t		i;
 
+	for (i = 0; i < lengthof(parts); i++)
+		hash = hash_combine(hash, hash_bytes((const unsigned char *) VARDATA_ANY(parts[i]),
+											 VARSIZE_ANY_EXHDR(parts[i])));
 	return &taken[hash % TAKEN_SLOTS];
 }
 

@@ -27,6 +27,7 @@
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/internal_query.h"
@@ -37,6 +38,11 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 
+/* where so many are kept, that of a time is found by bisection */
+#define BISECT_FROM 1000
+
+static int64 last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time,
+						Snapshot snapshot);
 static void drop_snapshots(const text *aggregate_type);
 
 void
@@ -84,6 +90,10 @@ cqrs_es_snapshot_updated(PG_FUNCTION_ARGS)
  * The stream's newest usable snapshot that is not beyond up_to_sequence, and none
  * of whose events was created after up_to_time, as `snapshot` sees it.  The state is
  * palloc'd in the current memory context.
+ *
+ * With a time all that are newer are passed on the way, unless many are kept: then the
+ * place is found by bisection.  What a snapshot says of the time is the greatest of all its
+ * events, so it rises from one to the next, also where times of events do not.
  */
 bool
 SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_sequence,
@@ -112,6 +122,8 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 
 	SPI_connect();
 	saved = RoleSwitchToOwner("snapshots");
+	if (up_to_time != DT_NOEND && aggregate->keep_snapshots >= BISECT_FROM)
+		values[4] = Int64GetDatum(last_until(values, up_to_sequence, up_to_time, snapshot));
 	found = InternalQueryRead(&query, values, NULL, snapshot) > 0;
 	RoleSwitchBack(&saved);
 	if (found)
@@ -126,6 +138,57 @@ SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate, int64 up_to_
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
+	return found;
+}
+
+/*
+ * The sequence of the stream's newest usable snapshot as above, 0 when there is none; of whose
+ * values are the stream and the fingerprint.  Between SPI_connect and SPI_finish.
+ */
+static int64
+last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time, Snapshot snapshot)
+{
+	static InternalQuery query = {
+		.sql = "SELECT last_sequence, last_event_at FROM cqrs_es.snapshots"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
+		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3"
+		" AND fingerprint OPERATOR(pg_catalog.=) $4"
+		" AND last_sequence OPERATOR(pg_catalog.>) $5"
+		" AND last_sequence OPERATOR(pg_catalog.<=) $6"
+		" ORDER BY last_sequence DESC LIMIT 1",
+		.nargs = 6,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, INT8OID}
+	};
+	int64		found = 0;
+	int64		after = 0;		/* up to there: found, or none that is newer than that */
+	int64		up_to = up_to_sequence;
+	int64		middle = up_to_sequence;
+
+	/* the newest of all comes first; that tells how many there can be */
+	while (after < up_to)
+	{
+		Datum		values[6] = {of_whose[0], of_whose[1], of_whose[2], of_whose[3],
+			Int64GetDatum(after), Int64GetDatum(middle)};
+		bool		any = InternalQueryRead(&query, values, NULL, snapshot) > 0;
+
+		if (any)
+		{
+			QueryRow	row = InternalQueryRow(0);
+			int64		sequence = DatumGetInt64(InternalQueryDatum(&row, "last_sequence", NULL));
+
+			if (DatumGetTimestampTz(InternalQueryDatum(&row, "last_event_at", NULL)) > up_to_time)
+				up_to = sequence - 1;
+			else
+			{
+				found = sequence;
+				after = middle;
+			}
+		}
+		else
+			after = middle;
+		SPI_freetuptable(SPI_tuptable);
+		middle = after + (up_to - after + 1) / 2;
+	}
 	return found;
 }
 

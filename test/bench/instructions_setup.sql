@@ -79,5 +79,9 @@ $$;
 CREATE TABLE bench.batches AS SELECT streams, (SELECT jsonb_agg(jsonb_build_object('aggregate_type', 'batch', 'aggregate_id', 's' || n % streams, 'type', 'Deposited', 'payload', '{}') ORDER BY n)
 	FROM generate_series(1, 1000) AS n) AS events FROM unnest('{1,50}'::int[]) AS streams;
 
+-- a stream that is longer than the others
+SELECT cqrs_es.append_events('account', 'long',
+	(SELECT jsonb_agg('{"type": "Deposited", "payload": {"amount": 1.25}}'::jsonb) FROM generate_series(1, 20000))) \g /dev/null
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bench TO bench_writer;
 VACUUM ANALYZE;
