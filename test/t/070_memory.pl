@@ -135,10 +135,15 @@ sub each_by_itself
 
 my $append = q{SELECT FROM cqrs_es.append_event('account', 's:stream', 'Put', '{"amount": 1}', event_id => cqrs_es.new_event_id())};
 my $generic = ['SET cqrs_es.force_generic_path = on'];
-stays('appends', $is_long ? 1_000_000 : 8_000, each_by_itself($append));
-stays('appends through SQL', $is_long ? 200_000 : 4_000, each_by_itself($append), before => $generic);
+# what a session remembers of long streams, while they become long, takes up to work_mem
+my $nothing = 'SET cqrs_es.idempotency_window = 0';
+stays('appends', $is_long ? 1_000_000 : 8_000, each_by_itself($append), before => [$nothing]);
+stays('appends through SQL', $is_long ? 200_000 : 4_000, each_by_itself($append), before => [$nothing, @$generic]);
+stays('appends to long streams', $is_long ? 20_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.append_event('long', 's:stream', 'e', '{}', event_id => cqrs_es.new_event_id())}),
+	before => [q{SET work_mem = '64kB'}, q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload)
+		SELECT 'long', 's' || n % 50, 'e', '{}' FROM generate_series(1, 110000) AS n}]);
 stays('plain INSERT', $is_long ? 200_000 : 3_000, each_by_itself(q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('account', 's:stream', 'Put', '{"amount": 1}')}));
-stays('commands', $is_long ? 100_000 : 4_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'c:stream', 'Put', '{"amount": 1}', command_id => cqrs_es.new_event_id())}));
+stays('commands', $is_long ? 100_000 : 4_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'c:stream', 'Put', '{"amount": 1}', command_id => cqrs_es.new_event_id())}), before => [$nothing]);
 stays('commands that are refused', $is_long ? 50_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'c:stream', 'Refuse')}, 'QE301'));
 stays('appends that are refused', $is_long ? 50_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.append_event('account', 's:stream', 'Put', '{"amount": 1}', expected_version => 1)}, 'QE001'));
 stays('rebuilds', $is_long ? 1_000 : 60, each_by_itself(q{SET client_min_messages = error; SELECT cqrs_es.rebuild_projection('small')}), warm => 20);
@@ -174,7 +179,7 @@ stays('events that follow from others', $is_long ? 100_000 : 4_000, in_a_block(q
 stays('events of a strict aggregate', $is_long ? 100_000 : 4_000, in_a_block(q{PERFORM cqrs_es.append_event('strict', 's' || n % 50, 'Known', '{"amount": 1}');}),
 	@in_transaction, each => PAIRS / 20, process_bound => $is_long ? 32_768 : 4096);	# one snapshot in twenty events
 stays('commands in one transaction', $is_long ? 100_000 : 4_000, in_a_block(q{PERFORM cqrs_es.execute_command('account', 'd' || n % 50, 'Put', '{"amount": 1}', command_id => cqrs_es.new_event_id());}),
-	@in_transaction, each => NUMBERS, process_bound => $is_long ? 32_768 : 4096);
+	@in_transaction, each => NUMBERS, process_bound => $is_long ? 32_768 : 4096, before => [$nothing]);
 
 # refusals that are caught
 my $refusals = $is_long ? 100_000 : 4_000;
