@@ -124,7 +124,7 @@ IdSearchInit(void)
 							&cqrs_es_idempotency_window, 7 * SECS_PER_DAY, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("cqrs_es.retry_window",
-							"How many events of a stream are searched for ids in any case, and when an append's expected version fits no more.",
+							"How many of a stream's events are searched for ids whatever their age; no others where an append's expected version fits.",
 							"0 searches none for such an append.",
 							&cqrs_es_retry_window, 100, 0, INT_MAX,
 							PGC_USERSET, 0, NULL, NULL, NULL);
