@@ -299,7 +299,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 		run->moved_to = appended.version;
 		return false;
 	}
-	run->appended = appended.version == run->folded.version + append.nevents;
+	run->appended = !appended.was_there;
 	if (run->appended)
 		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents, NULL);
 	else

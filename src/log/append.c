@@ -338,6 +338,7 @@ prepare_streams(const AppendCall *call, StreamAppend *streams, int from)
 		const StreamTip *tip = &streams[i].tip;
 
 		call->results[i].version = tip->version;
+		call->results[i].was_there = false;
 		if (!AppendVersionFits(append->expected_version, tip->version))
 			return i;
 		EventScanRequireRoom(&append->key, tip, append->nevents);

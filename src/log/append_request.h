@@ -51,6 +51,8 @@ typedef struct AppendResult
 {
 	int64		version;
 	int64		global_position;	/* of the last event */
+	bool		was_there;		/* nothing was written: an earlier append of the same ids
+								 * did */
 } AppendResult;
 
 extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo);

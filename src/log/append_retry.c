@@ -218,6 +218,7 @@ same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result
 			report_id_conflict(append, id, EventSequence(&event));
 		result->version = EventSequence(&event);
 		result->global_position = EventGlobalPosition(&event);
+		result->was_there = true;
 		i++;
 	}
 	EventScanEnd(scan);
