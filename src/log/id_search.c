@@ -332,7 +332,8 @@ surely_has_none(Remembered *known, const IdSearch *search, int64 *last, Snapshot
 {
 	EventScan  *scan = EventScanStream(search->key, known->sequence, ForwardScanDirection, snapshot);
 	Event		event;
-	bool		holds = EventScanNext(scan, &event) && is_last(known, &event);
+	uint64		used_at = known->used_at;
+	bool		holds = EventScanNext(scan, &event) && known->used_at == used_at && is_last(known, &event);
 	int			i;
 
 	*last = known->sequence;
@@ -340,7 +341,8 @@ surely_has_none(Remembered *known, const IdSearch *search, int64 *last, Snapshot
 	{
 		uint64		hash;
 
-		holds = EventSequence(&event) == known->sequence + 1;
+		/* policies of users may run anything, which may have looked here, too */
+		holds = known->used_at == used_at && EventSequence(&event) == known->sequence + 1;
 		if (!holds)
 			break;
 		/* its id first: an error in between does no harm */
@@ -350,11 +352,14 @@ surely_has_none(Remembered *known, const IdSearch *search, int64 *last, Snapshot
 		*last = known->sequence;
 	}
 	EventScanEnd(scan);
-	if (holds)
+	if (known->used_at != used_at)
+		holds = false;
+	else if (holds)
 		make_room(known);
+	else
+		forget(known);
 	if (!holds || known->kind == NULL)
 	{
-		forget(known);
 		*last = 0;
 		return false;
 	}
