@@ -318,23 +318,30 @@ scan_by_tags(const EventFilter *filter, int64 after_position, int64 up_to_positi
 bool
 EventFilterNext(FilterScan *scan, Event *event)
 {
-	int			first = -1;
-	int			i;
-
 	if (scan->by_tags)
 		return tag_filter->next(scan->by_tags, event);
 	if (scan->handed_out >= 0)
 		scan->has_next[scan->handed_out] = EventScanNext(scan->scans[scan->handed_out],
 														 &scan->next[scan->handed_out]);
-	for (i = 0; i < scan->nscans; i++)
-		if (scan->has_next[i] &&
-			(first < 0 || EventGlobalPosition(&scan->next[i]) < EventGlobalPosition(&scan->next[first])))
-			first = i;
-	scan->handed_out = first;
-	if (first < 0)
+	scan->handed_out = EventFilterFirst(scan->next, scan->has_next, scan->nscans);
+	if (scan->handed_out < 0)
 		return false;
-	*event = scan->next[first];
+	*event = scan->next[scan->handed_out];
 	return true;
+}
+
+/* Of the next events of n scans, those that have one: which is first by position; -1: none. */
+int
+EventFilterFirst(const Event *next, const bool *has_next, int n)
+{
+	int			first = -1;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (has_next[i] &&
+			(first < 0 || EventGlobalPosition(&next[i]) < EventGlobalPosition(&next[first])))
+			first = i;
+	return first;
 }
 
 void

@@ -78,6 +78,7 @@ extern void EventFilterUnlock(const EventFilter *filter);
 extern FilterScan *EventFilterScan(const EventFilter *filter, int64 after_position,
 								   int64 up_to_position, Snapshot snapshot);
 extern bool EventFilterNext(FilterScan *scan, Event *event);
+extern int	EventFilterFirst(const Event *next, const bool *has_next, int n);
 extern void EventFilterEnd(FilterScan *scan);
 
 #endif							/* CQRS_ES_EVENT_FILTER_H */

@@ -112,20 +112,13 @@ begin(const EventFilter *filter, int64 after_position, int64 up_to_position,
 static bool
 next(TagFilterScan *scan, Event *event)
 {
-	int			first = -1;
-	int			i;
-
 	if (scan->handed_out >= 0)
 		scan->has_next[scan->handed_out] = TagSearchNext(scan->searches[scan->handed_out],
 														 &scan->next[scan->handed_out]);
-	for (i = 0; i < scan->nsearches; i++)
-		if (scan->has_next[i] &&
-			(first < 0 || EventGlobalPosition(&scan->next[i]) < EventGlobalPosition(&scan->next[first])))
-			first = i;
-	scan->handed_out = first;
-	if (first < 0)
+	scan->handed_out = EventFilterFirst(scan->next, scan->has_next, scan->nsearches);
+	if (scan->handed_out < 0)
 		return false;
-	*event = scan->next[first];
+	*event = scan->next[scan->handed_out];
 	return true;
 }
 

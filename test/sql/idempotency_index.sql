@@ -6,13 +6,7 @@ CREATE FUNCTION pg_temp.id(n integer) RETURNS uuid LANGUAGE sql AS $$
 	SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid $$;
 CREATE FUNCTION pg_temp.again(id text, event integer, expected bigint DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
 	SELECT version FROM cqrs_es.append_event('indexed', id, 'e', '1', expected, event_id => pg_temp.id(event)) $$;
-CREATE FUNCTION pg_temp.buffers(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-	result json;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) ' || statement INTO result;
-	RETURN (result->0->'Plan'->>'Shared Hit Blocks')::bigint + (result->0->'Plan'->>'Shared Read Blocks')::bigint;
-END $$;
+\i test/include/buffers.sql
 INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, event_id, created_at)
 SELECT 'indexed', id, 'e', '1', CASE n WHEN 1 THEN pg_temp.id(1) WHEN 2 THEN pg_temp.id(2) ELSE gen_random_uuid() END, '2020-01-01'
 FROM unnest('{a,b}'::text[]) id, generate_series(1, 5000) n;

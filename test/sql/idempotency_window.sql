@@ -16,13 +16,7 @@ CREATE FUNCTION pg_temp.put(id text, event integer, age interval DEFAULT '0 s') 
 CREATE FUNCTION pg_temp.again(id text, event integer, expected bigint DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
 	SELECT version FROM cqrs_es.append_event('window', id, 'e', '1', expected, event_id => pg_temp.id(event)) $$;
 CREATE FUNCTION pg_temp.version(id text) RETURNS bigint LANGUAGE sql AS $$ SELECT cqrs_es.stream_version('window', id) $$;
-CREATE FUNCTION pg_temp.buffers(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-	result json;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) ' || statement INTO result;
-	RETURN (result->0->'Plan'->>'Shared Hit Blocks')::bigint + (result->0->'Plan'->>'Shared Read Blocks')::bigint;
-END $$;
+\i test/include/buffers.sql
 SELECT cqrs_es.create_aggregate('window', '{"n": 0}', snapshot_every => 100) IS NULL AS x, cqrs_es.define_reducer('window', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y,
 	cqrs_es.define_command('window', 'do', $$jsonb_build_object('type', 'e', 'payload', command)$$) IS NULL AS z \gset
 

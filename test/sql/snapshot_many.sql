@@ -4,13 +4,7 @@
 BEGIN;
 SELECT plan(11);
 SELECT cqrs_es.create_aggregate('often', '{"n": 0}', snapshot_every => 2) IS NULL AS x, cqrs_es.define_reducer('often', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y \gset
-CREATE FUNCTION pg_temp.buffers(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-	result json;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) ' || statement INTO result;
-	RETURN (result->0->'Plan'->>'Shared Hit Blocks')::bigint + (result->0->'Plan'->>'Shared Read Blocks')::bigint;
-END $$;
+\i test/include/buffers.sql
 CREATE FUNCTION pg_temp.rows(id text, n int) RETURNS text LANGUAGE sql AS $$
 	SELECT format($q$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT 'often', %L, 'e', '{}' FROM generate_series(1, %s)$q$, id, n) $$;
 CREATE FUNCTION pg_temp.calls(id text, n int) RETURNS text LANGUAGE sql AS $$

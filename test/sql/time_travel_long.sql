@@ -4,13 +4,7 @@
 BEGIN;
 SELECT plan(8);
 SELECT cqrs_es.create_aggregate('long', '{"n": 0}', snapshot_every => 0, keep_snapshots => 100000) IS NULL AS x, cqrs_es.define_reducer('long', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y \gset
-CREATE FUNCTION pg_temp.buffers(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-	result json;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) ' || statement INTO result;
-	RETURN (result->0->'Plan'->>'Shared Hit Blocks')::bigint + (result->0->'Plan'->>'Shared Read Blocks')::bigint;
-END $$;
+\i test/include/buffers.sql
 SELECT setseed(0.2) IS NULL AS x \gset
 INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at)
 SELECT 'long', 'a', 'e', '{}', '2020-01-01'::timestamptz + (n + (random() * 300 * (random() < 0.01)::int)::int) * interval '1 minute' FROM generate_series(1, 12000) n;
