@@ -136,7 +136,7 @@ $waiting->query_until(qr/started/, q{
 	SELECT 'got: ' || string_agg(event_type, ' ') FROM cqrs_es.read_all(} . $after . q{);
 });
 $standby->poll_query_until('postgres', q{
-	SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'Extension' AND query LIKE '%got: %' AND pid <> pg_backend_pid()});
+	SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND query LIKE '%got: %' AND pid <> pg_backend_pid()});
 w('COMMIT');
 catch_up();
 like($waiting->query_until(qr/got: .*\n/, "\n"), qr/got: x y/, 'read_all waits until the gap is settled');
