@@ -248,7 +248,10 @@ begin_result(FunctionCallInfo fcinfo, int ncolumns)
 				 errmsg("type cqrs_es.event has been altered")));
 }
 
-/* Hand an event out, lifted to its newest version unless calls is NULL; `work` is reset. */
+/*
+ * Hand an event out, lifted to its newest version unless calls is NULL; `work` is reset.
+ * The row of one that nothing has lifted is copied as it lies in the log.
+ */
 static void
 put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryContext work)
 {
@@ -257,7 +260,10 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryConte
 
 	if (calls)
 		UpcastEvent(event, calls);
-	tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
+	if (event->row)
+		tuplestore_puttuple(result->setResult, event->row);
+	else
+		tuplestore_putvalues(result->setResult, result->setDesc, event->values, (bool *) nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(work);
 }
