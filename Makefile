@@ -15,7 +15,7 @@
 #	make coverage                    how much of the sources the tests run, and what not
 #	make mutants                     does a test fail where the sources are made wrong?
 #	make demo                        a small application and three systems, step by step
-#	make bench                       append against a bare INSERT and COPY
+#	make bench                       appends, reads, handlers, commands beside the same by hand
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
 #	make bench BENCH=rebuild         a read table from a long log: one transaction, portions
 #	make bench BENCH=subscribe       consumers of the log, and what they cost appends
@@ -166,7 +166,7 @@ demo:
 	@$(SOURCES)test/with-server test/demo
 
 # Settings of a production server, where test/with-server has those of a test.
-BENCH ?= append
+BENCH ?= operations
 bench:
 	@$(SOURCES)test/with-server -d bench \
 		-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB \

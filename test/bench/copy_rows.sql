@@ -2,5 +2,5 @@
 COPY (
 	SELECT 'account', stream, 'Deposited', payload
 	FROM (SELECT (1 + random() * 9999)::int AS stream) AS s,
-		unnest((SELECT payloads::jsonb[] FROM bench.batch)) AS payload
+		unnest((SELECT payloads::jsonb[] FROM bench.batch WHERE n = :n)) AS payload
 ) TO STDOUT;

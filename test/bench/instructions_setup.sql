@@ -83,5 +83,10 @@ CREATE TABLE bench.batches AS SELECT streams, (SELECT jsonb_agg(jsonb_build_obje
 SELECT cqrs_es.append_events('account', 'long',
 	(SELECT jsonb_agg('{"type": "Deposited", "payload": {"amount": 1.25}}'::jsonb) FROM generate_series(1, 20000))) \g /dev/null
 
+-- a hundred streams of a hundred events each, to be read, in both logs
+SELECT cqrs_es.append_events('read', stream::text, (SELECT jsonb_path_query_array(events::jsonb, '$[0 to 99]') FROM bench.batch WHERE n = 1000))
+FROM generate_series(1, 100) AS stream \g /dev/null
+INSERT INTO bench.events SELECT * FROM cqrs_es.events WHERE aggregate_type = 'read' ORDER BY global_position;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bench TO bench_writer;
 VACUUM ANALYZE;

@@ -1,8 +1,9 @@
-"""subscribe_latency.py WAY RATE SECONDS DIRECTORY: how long after the answer to its
-COMMIT an event is in the hand of a consumer, while pgbench appends RATE events per
+"""subscribe_latency.py WAY RATE SECONDS DIRECTORY [CLIENTS]: how long after the answer to its
+COMMIT an event is in the hand of a consumer, while CLIENTS (4) of pgbench append RATE events per
 second.  Prints the milliseconds of half of the events, of 99 %, and of half of the
-appends themselves.  WAY: subscription, cursor, listen, poll;
-relaxed is a subscription whose consumer has synchronous_commit = off."""
+appends themselves, how many were appended, and how many of them never came.  WAY: subscription, cursor, listen, poll;
+relaxed is a subscription whose consumer has synchronous_commit = off; naive goes by the
+highest position in the table that it has seen."""
 
 import glob, os, select, subprocess, sys, time
 from uuid import uuid4
@@ -11,7 +12,7 @@ import psycopg
 
 way, rate, seconds, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 kind = "latency-" + uuid4().hex
-appenders = 4
+appenders = int(sys.argv[5]) if len(sys.argv) > 5 else 4
 arrived = {}
 connection = psycopg.connect(autocommit=True)
 listener = psycopg.connect(autocommit=True)
@@ -31,8 +32,9 @@ def receive():
                                   " FROM cqrs_es.receive_events('latency', 'bench', 1000, ack => %s)", (batch,)).fetchall()
         batch = rows[0][3] if rows else None
     else:
-        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, global_position"
-                                  " FROM cqrs_es.read_all(%s, 1000)", (position,)).fetchall()
+        source = ("cqrs_es.events WHERE global_position > %s ORDER BY global_position LIMIT 1000" if way == "naive"
+                  else "cqrs_es.read_all(%s, 1000)")
+        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, global_position FROM " + source, (position,)).fetchall()
         position = rows[-1][3] if rows else position
     now = time.time()
     for aggregate_type, aggregate_id, sequence, _ in rows:
@@ -52,7 +54,7 @@ def wait():
         while listener.pgconn.notifies():
             pass
     else:
-        time.sleep(0.05)
+        time.sleep(0.001 if way == "naive" else 0.05)
 
 
 receive()
@@ -68,13 +70,18 @@ while receive():
 if pgbench.returncode != 0:
     sys.exit(pgbench.stderr.read().decode())
 
-delays, appends = [], []
+delays, appends, lost = [], [], 0
 for name in glob.glob(log + ".*"):
     for line in open(name):
         client, number, lasted, _, second, micro, lag = map(int, line.split())
         answered = second + micro / 1e6
-        delays.append(1000 * (arrived[str(client), number] - answered))
+        if (str(client), number) in arrived:
+            delays.append(1000 * (arrived[str(client), number] - answered))
+        else:
+            lost += 1
         appends.append((lasted - lag) / 1000)
 delays.sort()
 appends.sort()
-print(f"{delays[len(delays) // 2]:.3f} {delays[len(delays) * 99 // 100]:.3f} {appends[len(appends) // 2]:.3f}")
+if lost and way != "naive":
+    sys.exit(f"{lost} of {len(appends)} events never came")
+print(f"{delays[len(delays) // 2]:.3f} {delays[len(delays) * 99 // 100]:.3f} {appends[len(appends) // 2]:.3f} {len(appends)} {lost}")
