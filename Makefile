@@ -173,5 +173,6 @@ bench:
 		-c checkpoint_timeout=30min -c autovacuum=on \
 		test/bench/$(BENCH)
 	@! test -e $(SOURCES)results/bench-$(BENCH).svg || mv $(SOURCES)results/bench-$(BENCH).svg $(SOURCES)docs/
+	@! test -e $(SOURCES)results/instructions.txt || mv $(SOURCES)results/instructions.txt $(SOURCES)test/bench/
 
 .PHONY: $(FROM_NOTHING)
