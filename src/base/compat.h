@@ -230,6 +230,13 @@ compat_wait_event(uint32 *wait_event, const char *name)
 	_bt_search(index, key, leaf, BT_READ, NULL)
 #endif
 
+/* 16 added the heap */
+#if PG_VERSION_NUM >= 160000
+#define compat_bt_getroot(index, heap)	_bt_getroot(index, heap, BT_READ)
+#else
+#define compat_bt_getroot(index, heap)	_bt_getroot(index, BT_READ)
+#endif
+
 /* 16 renamed where a relation's file is */
 #if PG_VERSION_NUM >= 160000
 #define compat_seq_rec_set(record, rel)	((record)->locator = (rel)->rd_locator)

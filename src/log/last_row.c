@@ -3,14 +3,15 @@
  *	  The last row of a table under given leading columns of a btree index:
  *	  the end of a stream, which every append has to know.
  *
- * An index scan gives the same, but it is made for many rows: before it hands
- * out the first it checks all entries of the stream on the page (for a stream
- * of 100 events that is a third of the whole append), and it compares texts
- * through the collation.  Here the index's own descent is used, as amcheck does
- * it, with a comparison of bytes, and from the page where it ends one entry is
- * looked at.  When that page alone does not tell (nothing to be seen is left on
- * it, or duplicates of aborted appends have been packed into one entry), the
- * caller scans after all.
+ * An index scan gives the same, but it is made for many rows and for any type:
+ * before it hands out the first it checks all entries of the stream on the page (for a
+ * stream of 100 events that is a third of the whole append), and it takes each column of
+ * each entry out anew, and compares texts through the collation.  Here the tree is
+ * descended as the index itself does it, with one walk over the bytes of an entry, and of
+ * the page where that ends one entry is looked at.  When that page alone does not tell
+ * (nothing to be seen is left on it, or duplicates of aborted appends have been packed
+ * into one entry), or the bytes do not (nulls, which somebody has allowed, or a text so
+ * long that it was compressed), the caller scans after all.
  *
  * Rows are visited under the page's lock, as the index itself does it when it
  * looks for duplicates: in no other order, and the entry stays while we look.
@@ -20,16 +21,28 @@
 
 #include "access/nbtree.h"
 #include "access/tableam.h"
+#include "access/tupmacs.h"
 #include "catalog/pg_collation_d.h"
-#include "fmgr.h"
 
 #include "base/compat.h"
 #include "log/last_row.h"
 
-static BTScanInsert search_key(Relation index, text *const *values, int nvalues);
-static Datum compare_bytes(PG_FUNCTION_ARGS);
-static LastRow last_row_on_page(Relation heap, Relation index, BTScanInsert key, Page page,
-								Snapshot snapshot, TupleTableSlot *slot);
+/* What is looked for. */
+typedef struct RowSearch
+{
+	Relation	heap;
+	Relation	index;
+	int			nvalues;
+	const char *values[INDEX_MAX_KEYS];
+	int			lengths[INDEX_MAX_KEYS];
+	bool		unclear;		/* an entry was met whose bytes do not tell */
+} RowSearch;
+
+static Buffer find_leaf(RowSearch *search);
+static OffsetNumber first_behind(RowSearch *search, Page page);
+static int	compare(RowSearch *search, Page page, OffsetNumber offset);
+static LastRow last_row_on_page(RowSearch *search, Page page, Snapshot snapshot,
+								TupleTableSlot *slot);
 
 /*
  * The last row that the snapshot lets see, in the order of the index, among
@@ -41,91 +54,137 @@ LastRow
 LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 			Snapshot snapshot, TupleTableSlot *slot)
 {
-	BTScanInsert key;
+	RowSearch	search;
 	Buffer		leaf;
 	LastRow		result;
 	int			i;
 
+	search.heap = heap;
+	search.index = index;
+	search.nvalues = nvalues;
+	search.unclear = false;
 	for (i = 0; i < nvalues; i++)
+	{
 		if (index->rd_indcollation[i] != C_COLLATION_OID)
 			return LAST_ROW_UNKNOWN;
-
-	key = search_key(index, values, nvalues);
-	_bt_freestack(compat_bt_search(index, heap, key, &leaf));
-	if (BufferIsValid(leaf))
-	{
-		result = last_row_on_page(heap, index, key, BufferGetPage(leaf), snapshot, slot);
-		_bt_relbuf(index, leaf);
+		search.values[i] = VARDATA_ANY(values[i]);
+		search.lengths[i] = VARSIZE_ANY_EXHDR(values[i]);
 	}
-	else
-		result = LAST_ROW_NONE;
-	pfree(key);
-	return result;
+	leaf = find_leaf(&search);
+	if (!BufferIsValid(leaf))
+		return LAST_ROW_NONE;
+	result = last_row_on_page(&search, BufferGetPage(leaf), snapshot, slot);
+	_bt_relbuf(index, leaf);
+	return search.unclear ? LAST_ROW_UNKNOWN : result;
 }
 
-/* A key that leads behind all entries that begin with these values. */
-static BTScanInsert
-search_key(Relation index, text *const *values, int nvalues)
+/*
+ * The leaf page, locked, where entries end that begin with the values; no buffer when the
+ * index is empty.
+ */
+static Buffer
+find_leaf(RowSearch *search)
 {
-	BTScanInsert key = _bt_mkscankey(index, NULL);
-	int			i;
+	Buffer		buffer = compat_bt_getroot(search->index, search->heap);
 
-	/* without a tuple to search for, the key does not know the index's version */
-	_bt_metaversion(index, &key->heapkeyspace, &key->allequalimage);
-	key->nextkey = true;
-	key->keysz = nvalues;
-	for (i = 0; i < nvalues; i++)
+	while (BufferIsValid(buffer))
 	{
-		key->scankeys[i].sk_flags &= ~SK_ISNULL;
-		key->scankeys[i].sk_argument = PointerGetDatum(values[i]);
-		key->scankeys[i].sk_func.fn_addr = compare_bytes;
+		Page		page = BufferGetPage(buffer);
+		BTPageOpaque opaque = BTPageGetOpaque(page);
+		BlockNumber next;
+
+		/* it may have been split, or emptied, since we read where it is */
+		if (!P_RIGHTMOST(opaque) && (P_IGNORE(opaque) || compare(search, page, P_HIKEY) >= 0))
+			next = opaque->btpo_next;
+		else if (P_ISLEAF(opaque))
+			break;
+		else
+		{
+			ItemId		item = PageGetItemId(page, OffsetNumberPrev(first_behind(search, page)));
+
+			next = BTreeTupleGetDownLink((IndexTuple) PageGetItem(page, item));
+		}
+		buffer = _bt_relandgetbuf(search->index, buffer, next, BT_READ);
 	}
-	return key;
+	return buffer;
 }
 
-/* What bttextcmp says under the collation "C", of an entry's text and ours. */
-static Datum
-compare_bytes(PG_FUNCTION_ARGS)
+/* The first entry of a page that is behind the values; one behind the last when none is. */
+static OffsetNumber
+first_behind(RowSearch *search, Page page)
 {
-	text	   *entry = PG_GETARG_TEXT_PP(0);
-	text	   *ours = (text *) PG_GETARG_POINTER(1);
-	int			entry_len = VARSIZE_ANY_EXHDR(entry);
-	int			our_len = VARSIZE_ANY_EXHDR(ours);
-	int			result = memcmp(VARDATA_ANY(entry), VARDATA_ANY(ours), Min(entry_len, our_len));
-
-	PG_RETURN_INT32(result != 0 ? result : entry_len - our_len);
-}
-
-/* From the locked leaf page to which the key leads. */
-static LastRow
-last_row_on_page(Relation heap, Relation index, BTScanInsert key, Page page,
-				 Snapshot snapshot, TupleTableSlot *slot)
-{
-	OffsetNumber first = P_FIRSTDATAKEY(BTPageGetOpaque(page));
-	OffsetNumber low = first;
+	BTPageOpaque opaque = BTPageGetOpaque(page);
+	OffsetNumber low = P_FIRSTDATAKEY(opaque);
 	OffsetNumber high = OffsetNumberNext(PageGetMaxOffsetNumber(page));
 
-	/* to the first entry behind */
+	/* the first key of an inner page is before everything, whatever is written there */
+	if (!P_ISLEAF(opaque))
+		low = OffsetNumberNext(low);
 	while (low < high)
 	{
 		OffsetNumber middle = low + (high - low) / 2;
 
-		if (_bt_compare(index, key, page, middle) >= 0)
+		if (compare(search, page, middle) >= 0)
 			low = OffsetNumberNext(middle);
 		else
 			high = middle;
 	}
+	return low;
+}
 
-	/* and back, over rows that are not to be seen */
-	while (low > first)
+/*
+ * The values against an entry's: negative, 0 or positive.  As in the server, what was cut off
+ * an inner entry, or a high key, is before everything.
+ */
+static int
+compare(RowSearch *search, Page page, OffsetNumber offset)
+{
+	IndexTuple	entry = (IndexTuple) PageGetItem(page, PageGetItemId(page, offset));
+	const char *column = (const char *) entry + IndexInfoFindDataOffset(entry->t_info);
+	int			natts = Min(BTreeTupleGetNAtts(entry, search->index), search->nvalues);
+	int			i;
+
+	search->unclear |= IndexTupleHasNulls(entry);
+	for (i = 0; i < natts && !search->unclear; i++)
+	{
+		int			length;
+		int			result;
+
+		if (!VARATT_IS_SHORT(column))
+			column = (const char *) att_align_pointer(column, TYPALIGN_INT, -1, column);
+		if (VARATT_IS_EXTENDED(column) && !VARATT_IS_SHORT(column))
+		{
+			search->unclear = true;
+			break;
+		}
+		length = VARSIZE_ANY_EXHDR(column);
+		result = memcmp(search->values[i], VARDATA_ANY(column), Min(search->lengths[i], length));
+		if (result == 0)
+			result = search->lengths[i] - length;
+		if (result != 0)
+			return result;
+		column = VARDATA_ANY(column) + length;
+	}
+	return natts < search->nvalues ? 1 : 0;
+}
+
+/* From the locked leaf page to which the values lead. */
+static LastRow
+last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot *slot)
+{
+	OffsetNumber first = P_FIRSTDATAKEY(BTPageGetOpaque(page));
+	OffsetNumber offset = first_behind(search, page);
+
+	/* back over rows that are not to be seen */
+	while (offset > first && !search->unclear)
 	{
 		ItemId		item;
 		IndexTuple	entry;
 
-		low = OffsetNumberPrev(low);
-		if (_bt_compare(index, key, page, low) != 0)
+		offset = OffsetNumberPrev(offset);
+		if (compare(search, page, offset) != 0)
 			return LAST_ROW_NONE;
-		item = PageGetItemId(page, low);
+		item = PageGetItemId(page, offset);
 		entry = (IndexTuple) PageGetItem(page, item);
 		if (ItemIdIsDead(item))
 			continue;
@@ -135,7 +194,7 @@ last_row_on_page(Relation heap, Relation index, BTScanInsert key, Page page,
 		else
 		{
 			ItemPointerData tid = entry->t_tid;
-			IndexFetchTableData *fetch = table_index_fetch_begin(heap);
+			IndexFetchTableData *fetch = table_index_fetch_begin(search->heap);
 			bool		call_again = false;
 			bool		found = table_index_fetch_tuple(fetch, &tid, snapshot, slot,
 														&call_again, NULL);
