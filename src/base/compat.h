@@ -209,6 +209,13 @@ compat_wait_event(uint32 *wait_event, const char *name)
 	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters)
 #endif
 
+/* 17 lets an index keep something from one row to the next */
+#if PG_VERSION_NUM >= 170000
+#define compat_index_insert_cleanup(index, info)	index_insert_cleanup(index, info)
+#else
+#define compat_index_insert_cleanup(index, info)	((void) 0)
+#endif
+
 /* 18 added instrumentation to index scans */
 #if PG_VERSION_NUM >= 180000
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
@@ -22,8 +23,11 @@
 void
 ReadOnlyPrevent(FunctionCallInfo fcinfo)
 {
-	char	   *function = psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid));
+	char	   *function;
 
+	if (!RecoveryInProgress() && !XactReadOnly && !IsInParallelMode())
+		return;
+	function = psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid));
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery(function);
 	PreventCommandIfReadOnly(function);

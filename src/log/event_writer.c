@@ -36,6 +36,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -73,7 +74,7 @@ static EventWriterOutcome insert_generic(const EventWriter *writer, Event *event
  * that lock.  The catalog is not asked again, and nothing of a cache is kept but
  * what is open.
  *
- * Takes RowExclusiveLock on the log, and on its indexes until they are closed.
+ * Takes RowExclusiveLock on the log and its indexes, to the end of the transaction.
  * Raises as EventsTableGet does.
  */
 void
@@ -146,7 +147,7 @@ EventWriterInsert(EventWriter *writer, Event *events, int nevents, bool plainly)
 		insert_generic(writer, events, nevents, plainly);
 }
 
-/* The log stays locked to the end of the transaction, as by INSERT. */
+/* The log and its indexes stay locked to the end of the transaction. */
 void
 EventWriterClose(EventWriter *writer)
 {
@@ -160,22 +161,31 @@ EventWriterClose(EventWriter *writer)
  *-------------------------------------------------------------------------
  */
 
-/* No range table: relation and indexes are opened and closed by us. */
+/* No range table, and no triggers, whose description InitResultRelInfo would copy. */
 static void
 open_indexes(EventWriter *writer)
 {
 	writer->estate = CreateExecutorState();
 	writer->result_rel = makeNode(ResultRelInfo);
 	writer->slot = table_slot_create(writer->rel, NULL);
-	InitResultRelInfo(writer->result_rel, writer->rel, 0, NULL, 0);
+	writer->result_rel->ri_RelationDesc = writer->rel;
 	ExecOpenIndices(writer->result_rel, false);
 }
 
+/* They stay locked like the log: to give a lock back costs more than the end of the transaction. */
 static void
 close_indexes(EventWriter *writer)
 {
+	ResultRelInfo *result_rel = writer->result_rel;
+	int			i;
+
 	ExecDropSingleTupleTableSlot(writer->slot);
-	ExecCloseIndices(writer->result_rel);
+	for (i = 0; i < result_rel->ri_NumIndices; i++)
+	{
+		compat_index_insert_cleanup(result_rel->ri_IndexRelationDescs[i],
+									result_rel->ri_IndexRelationInfo[i]);
+		index_close(result_rel->ri_IndexRelationDescs[i], NoLock);
+	}
 	FreeExecutorState(writer->estate);
 	writer->result_rel = NULL;
 }
