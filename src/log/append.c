@@ -64,6 +64,7 @@ typedef struct StreamAppend
 	AppendRetry retry;
 	StreamTip	tip;			/* the stream's end, and ... */
 	CommandId	looked_in;		/* ... the command in which it was looked at */
+	bool		fails;			/* see AppendCall */
 	int64		lost_at;		/* the race behind this version was lost; -1: none was */
 	CommandId	lost_in;
 } StreamAppend;
@@ -83,6 +84,8 @@ static int	prepare_streams(const AppendCall *call, StreamAppend *streams, int fr
 static void draw_positions(EventWriter *writer, const AppendCall *call);
 static int	insert_undoable(EventWriter *writer, StreamAppend *streams, int nstreams);
 static int	insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstreams);
+static bool inserts_plainly(const EventWriter *writer, const StreamAppend *stream);
+pg_noreturn static void report_taken(const EventWriter *writer, StreamAppend *stream);
 static void finish(const AppendCall *call, const EventWriter *writer, Tagging *tagging);
 static void stamp_events(AppendRequest *append, const StreamTip *tip);
 pg_noreturn static void report_suppressed(const StreamKey *key);
@@ -134,9 +137,10 @@ static Datum
 append_or_raise(FunctionCallInfo fcinfo, AppendRequest *append)
 {
 	AppendResult result;
+	AppendCall	call = {.requests = append,.nrequests = 1,.results = &result,.fails = true};
 
 	ReadOnlyPrevent(fcinfo);
-	if (!AppendEvents(append, &result))
+	if (AppendToStreams(&call) == 0)
 		AppendReportConflict(&append->key, append->expected_version, result.version);
 	return result_datum(fcinfo, &result);
 }
@@ -259,6 +263,7 @@ begin_streams(AppendCall *call, StreamAppend *streams)
 	for (i = 0; i < call->nrequests; i++)
 	{
 		streams[i].request = &call->requests[i];
+		streams[i].fails = call->fails;
 		streams[i].lost_at = -1;
 		streams[i].lost_in = InvalidCommandId;
 		AppendRetryBegin(&streams[i].retry, streams[i].request);
@@ -406,8 +411,10 @@ insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstream
 		StreamAppend *stream = &streams[i];
 		AppendRequest *append = stream->request;
 		EventWriterOutcome outcome = EventWriterInsert(writer, append->events, append->nevents,
-													   stream->lost_at == stream->tip.version);
+													   inserts_plainly(writer, stream));
 
+		if (outcome == EVENTS_CONFLICT)
+			report_taken(writer, stream);
 		if (outcome == EVENTS_SUPPRESSED)
 			report_suppressed(&append->key);
 		if (outcome == EVENTS_LOST)
@@ -419,6 +426,28 @@ insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstream
 		}
 	}
 	return i;
+}
+
+/*
+ * By SQL, when a race was lost to nobody.  Straight, when there is no next try: the version was
+ * given, who loses is to get an error, and nobody can have sent this append before, for it
+ * has no ids.
+ */
+static bool
+inserts_plainly(const EventWriter *writer, const StreamAppend *stream)
+{
+	if (writer->straight)
+		return stream->fails && stream->request->expected_version >= 0 && stream->retry.nids == 0;
+	return stream->lost_at == stream->tip.version;
+}
+
+/* QE001 where somebody was quicker, or 40001; the row that we have written goes with it. */
+static void
+report_taken(const EventWriter *writer, StreamAppend *stream)
+{
+	look_at_end(writer, stream);
+	AppendReportConflict(&stream->request->key, stream->request->expected_version,
+						 stream->tip.version);
 }
 
 /*

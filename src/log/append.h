@@ -34,6 +34,8 @@ typedef struct AppendCall
 	int			nevents;		/* of in_order */
 	AppendCondition *condition; /* or NULL */
 	AppendResult *results;		/* one for each request, to be filled in */
+	bool		fails;			/* the caller makes an error of a version that does not
+								 * fit */
 } AppendCall;
 
 extern int	AppendToStreams(AppendCall *call);

@@ -10,6 +10,10 @@
  * that follow: nobody else can reach them before its transaction has ended, so the
  * other rows go in plainly, in bulk.
  *
+ * Where a lost race is an error anyway, the first row goes in plainly as well, which spares a
+ * lock and a record of the WAL.  Who loses finds that out after having waited, and has no entry
+ * in that index then; the row goes with the error.
+ *
  * A speculative insertion is needed even though a racing row could simply be
  * deleted again: logical decoding would report an event that never was.  As in
  * the server, the lock of its token is held from before the row is there until it
@@ -59,8 +63,11 @@
 static void open_indexes(EventWriter *writer);
 static void close_indexes(EventWriter *writer);
 static Relation open_index(const EventWriter *writer, Oid index);
-static EventWriterOutcome insert_straight(EventWriter *writer, Event *events, int nevents);
-static bool insert_first(EventWriter *writer);
+static EventWriterOutcome insert_straight(EventWriter *writer, Event *events, int nevents,
+										  bool plainly);
+static EventWriterOutcome insert_first(EventWriter *writer);
+static EventWriterOutcome insert_first_plainly(EventWriter *writer);
+static bool is_taken(const EventWriter *writer, const ErrorData *error);
 static void insert_bulk(EventWriter *writer, Event *events, int nevents);
 static void store_event(TupleTableSlot *slot, const EventColumns *columns,
 						const Event *event);
@@ -133,7 +140,9 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
  *
  * By SQL, other unique indexes and triggers can keep the row out, too.  A caller that
  * finds the stream where it was asks for it `plainly`: then it goes in, or an error
- * says why not, or it is SUPPRESSED, which must not be passed over.
+ * says why not, or it is SUPPRESSED, which must not be passed over.  On the straight path that
+ * is for a caller who will not try again: then they are a CONFLICT instead of LOST, and the
+ * caller has to raise an error that says so.
  *
  * Rights have been checked.  The command counter is advanced: what was written is
  * visible.  Nobody has been told of what went in straight; of what went in by SQL
@@ -143,7 +152,7 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
 EventWriterOutcome
 EventWriterInsert(EventWriter *writer, Event *events, int nevents, bool plainly)
 {
-	return writer->straight ? insert_straight(writer, events, nevents) :
+	return writer->straight ? insert_straight(writer, events, nevents, plainly) :
 		insert_generic(writer, events, nevents, plainly);
 }
 
@@ -203,20 +212,23 @@ open_index(const EventWriter *writer, Oid index)
 }
 
 static EventWriterOutcome
-insert_straight(EventWriter *writer, Event *events, int nevents)
+insert_straight(EventWriter *writer, Event *events, int nevents, bool plainly)
 {
-	bool		inserted;
+	EventWriterOutcome outcome;
 
 	store_event(writer->slot, &writer->table.columns, &events[0]);
-	inserted = insert_first(writer);
-	if (inserted && nevents > 1)
+	if (writer->rel->rd_att->constr)
+		ExecConstraints(writer->result_rel, writer->slot, writer->estate);
+	outcome = plainly ? insert_first_plainly(writer) : insert_first(writer);
+	if (outcome == EVENTS_INSERTED && nevents > 1)
 		insert_bulk(writer, events + 1, nevents - 1);
-	CommandCounterIncrement();
-	return inserted ? EVENTS_INSERTED : EVENTS_LOST;
+	if (outcome != EVENTS_CONFLICT)
+		CommandCounterIncrement();
+	return outcome;
 }
 
-/* Insert what is in the slot speculatively; false when the stream index has a row in the way. */
-static bool
+/* Insert what is in the slot speculatively; LOST when the stream index has a row in the way. */
+static EventWriterOutcome
 insert_first(EventWriter *writer)
 {
 	Relation	rel = writer->rel;
@@ -225,15 +237,54 @@ insert_first(EventWriter *writer)
 	uint32		token;
 	bool		conflict = false;
 
-	if (rel->rd_att->constr)
-		ExecConstraints(writer->result_rel, slot, writer->estate);
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
 	(void) compat_ExecInsertIndexTuples(writer->result_rel, slot, writer->estate, true, &conflict,
 										list_make1_oid(writer->table.stream_index));
 	table_tuple_complete_speculative(rel, slot, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
-	return !conflict;
+	return conflict ? EVENTS_LOST : EVENTS_INSERTED;
+}
+
+/*
+ * Insert it plainly; CONFLICT when the stream index has a row in the way, whose transaction has
+ * committed by now.  That is an error of the index, which holds no page when it raises it; we
+ * take it for the one that the caller raises in its place.
+ */
+static EventWriterOutcome
+insert_first_plainly(EventWriter *writer)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile EventWriterOutcome outcome = EVENTS_INSERTED;
+
+	table_tuple_insert(writer->rel, writer->slot, GetCurrentCommandId(true), 0, NULL);
+	PG_TRY();
+	{
+		(void) compat_ExecInsertIndexTuples(writer->result_rel, writer->slot, writer->estate,
+											false, NULL, NIL);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (!is_taken(writer, error))
+			PG_RE_THROW();
+		FlushErrorState();
+		outcome = EVENTS_CONFLICT;
+	}
+	PG_END_TRY();
+	return outcome;
+}
+
+/* Does the error say that the stream index has another row with this sequence? */
+static bool
+is_taken(const EventWriter *writer, const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && error->constraint_name != NULL &&
+		strcmp(error->constraint_name,
+			   RelationGetRelationName(open_index(writer, writer->table.stream_index))) == 0;
 }
 
 /* Insert plainly, BULK_ROWS at a time; a duplicate raises 23505. */

@@ -34,6 +34,7 @@ typedef enum EventWriterOutcome
 	EVENTS_INSERTED,
 	EVENTS_LOST,				/* nothing was written: their sequences are somebody
 								 * else's */
+	EVENTS_CONFLICT,			/* likewise, and the transaction must end with an error */
 	EVENTS_SUPPRESSED			/* something on the table has swallowed one of them */
 } EventWriterOutcome;
 
