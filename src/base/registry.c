@@ -115,6 +115,7 @@ static bool used_to_the_end = false;
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
+static bool is_entry_of(const RegistryEntry *entry, const text *key);
 static void own_plan(SPIPlanPtr plan, void *owner);
 static void free_plan(void *arg);
 static void count_invalidation(void);
@@ -224,6 +225,9 @@ find_entry(RegistryCache *cache, const text *key)
 		count_invalidation();
 	if (cache->memory == NULL || cache->generation != registry_generation)
 		start_anew(cache);
+	/* mostly the same again */
+	if (cache->last != NULL && is_entry_of(cache->last, key))
+		return cache->last;
 	/* arguments are not that long, nor is what the log's own constraints let in */
 	if (key != NULL && VARSIZE_ANY_EXHDR(key) >= REGISTRY_KEY_BYTES)
 		ereport(ERROR,
@@ -235,7 +239,17 @@ find_entry(RegistryCache *cache, const text *key)
 	entry = hash_search(cache->entries, name, HASH_ENTER, &found);
 	if (!found)
 		entry->is_loaded = false;
+	cache->last = entry;
 	return entry;
+}
+
+static bool
+is_entry_of(const RegistryEntry *entry, const text *key)
+{
+	size_t		length = key ? VARSIZE_ANY_EXHDR(key) : 0;
+
+	return length < REGISTRY_KEY_BYTES && entry->key[length] == '\0' &&
+		(length == 0 || memcmp(entry->key, VARDATA_ANY(key), length) == 0);
 }
 
 /*
@@ -266,6 +280,7 @@ start_anew(RegistryCache *cache)
 	if (cache->memory)
 		MemoryContextSetParent(cache->memory, retired);
 	cache->memory = NULL;
+	cache->last = NULL;
 
 	/* an error on the way leaves no cache rather than half of one */
 	memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es registry cache",

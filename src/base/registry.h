@@ -46,6 +46,7 @@ typedef struct RegistryCache
 	uint64		generation;
 	MemoryContext memory;
 	HTAB	   *entries;
+	RegistryEntry *last;		/* that was looked up; NULL: none was */
 } RegistryCache;
 
 extern void RegistryInit(void);

@@ -128,6 +128,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	else
 	{
 		Relation	index;
+		TupleTableSlot *slot;
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 		bool		draw;
@@ -137,7 +138,9 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		check_time(trigdata->tg_relation, &row);
 		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
 		index = index_open(stream_index, AccessShareLock);
-		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key);
+		slot = table_slot_create(trigdata->tg_relation, NULL);
+		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key, slot);
+		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, AccessShareLock);
 		settle_sequence(&row, &key, &tip, draw);
 		TaggingAdmitted(trigdata->tg_relation,

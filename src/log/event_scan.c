@@ -105,7 +105,8 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
- * `rel` is locked, and `index`, open, the one that guards its streams.  Above READ
+ * `rel` is locked, and `index`, open, the one that guards its streams; `slot` is one of `rel`, and
+ * empty afterwards.  Above READ
  * COMMITTED, after_snapshot tells that the end is not in the transaction's snapshot;
  * in SERIALIZABLE the look counts as a read, where it has to (note_tip_read).  Can
  * raise 40P01 when the wait closes a circle.
@@ -117,9 +118,8 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  */
 StreamTip
 EventScanTip(Relation rel, Relation index, const EventColumns *columns,
-			 const StreamKey *key)
+			 const StreamKey *key, TupleTableSlot *slot)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	SnapshotData dirty;
 	StreamTip	tip;
 	TransactionId in_progress;
@@ -145,7 +145,7 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 	} while (TransactionIdIsValid(in_progress));
 	if (IsolationIsSerializable() && IsSubTransaction())
 		note_tip_read(rel, index, columns, key, slot);
-	ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 	return tip;
 }
 

@@ -24,7 +24,8 @@ typedef struct StreamTip
 typedef struct EventScan EventScan;
 
 extern StreamTip EventScanTip(Relation rel, Relation index,
-							  const EventColumns *columns, const StreamKey *key);
+							  const EventColumns *columns, const StreamKey *key,
+							  TupleTableSlot *slot);
 extern void EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *dirty);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);

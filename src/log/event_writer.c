@@ -118,15 +118,18 @@ StreamTip
 EventWriterTip(const EventWriter *writer, const StreamKey *key)
 {
 	Relation	index;
+	TupleTableSlot *slot;
 	StreamTip	tip;
 
 	if (!writer->reads_straight)
 		return EventScanTipByQuery(key);
 	if (writer->straight)
 		return EventScanTip(writer->rel, open_index(writer, writer->table.stream_index),
-							&writer->table.columns, key);
+							&writer->table.columns, key, writer->slot);
 	index = index_open(writer->table.stream_index, AccessShareLock);
-	tip = EventScanTip(writer->rel, index, &writer->table.columns, key);
+	slot = table_slot_create(writer->rel, NULL);
+	tip = EventScanTip(writer->rel, index, &writer->table.columns, key, slot);
+	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;
 }
