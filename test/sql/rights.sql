@@ -233,9 +233,9 @@ INSERT INTO calls (needs, call)
 	WHERE pronamespace = 'cqrs_es'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
 GRANT SELECT ON calls TO PUBLIC;
 
-SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump') AND prokind <> 'p'
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND proname NOT IN ('reject', 'lost_by_dump', 'append_support') AND prokind <> 'p'
 	AND NOT EXISTS (SELECT FROM calls WHERE call ~ format('^SELECT (cqrs_es\.)?%s\(', proname))$$,
-	'every function is called below, but reject, which does nothing but raise, and one for an event trigger');
+	'every function is called below, but reject, which does nothing but raise, one for an event trigger and one for the planner');
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND prokind = 'p'
 	AND proname NOT IN ('wait_for_events', 'wait_until_settled', 'wait_for_projection') AND has_function_privilege('cqrs_es_writer', oid, 'EXECUTE')$$,
 	'procedures, which cannot be called in a function, are closed, but those that only wait');

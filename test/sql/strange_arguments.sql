@@ -16,7 +16,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 CREATE TEMP TABLE functions AS
 	SELECT p.*, CASE p.prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT * FROM' END AS verb FROM pg_proc AS p
-	WHERE p.pronamespace = 'cqrs_es'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype);
+	WHERE p.pronamespace = 'cqrs_es'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'internal'::regtype);
 CREATE TEMP TABLE arguments AS
 	SELECT f.oid, f.verb, format_type(t, NULL) AS type, quote_ident(f.proargnames[n]) AS name, n > f.pronargs - f.pronargdefaults AS may_be_left_out
 	FROM functions AS f, unnest(f.proargtypes) WITH ORDINALITY AS a (t, n);

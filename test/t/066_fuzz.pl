@@ -161,7 +161,7 @@ my $catalog = Session->new($node->host, $node->port, $user, 'world');
 my @routines = @{ ($catalog->ask(q{SELECT p.oid::regproc, p.prokind, p.proretset, p.pronargdefaults,
 	array_to_string(ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS u (t, n) ORDER BY n), ';'),
 	array_to_string(ARRAY(SELECT quote_ident(n) FROM unnest(p.proargnames) WITH ORDINALITY AS u (n, i) WHERE coalesce(p.proargmodes[i], 'i') IN ('i', 'b') ORDER BY i), ';')
-	FROM pg_proc AS p WHERE p.pronamespace = 'cqrs_es'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) ORDER BY p.oid::regprocedure::text}))[0] };
+	FROM pg_proc AS p WHERE p.pronamespace = 'cqrs_es'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'internal'::regtype) ORDER BY p.oid::regprocedure::text}))[0] };
 my @relations = map { $_->[0] } @{ ($catalog->ask(q{SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'cqrs_es'::regnamespace AND relkind IN ('r', 'v', 'S') ORDER BY 1}))[0] };
 my @triggers = map { $_->[0] } @{ ($catalog->ask(q{SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'cqrs_es'::regnamespace AND prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) ORDER BY 1}))[0] };
 $catalog->ask('SELECT cqrs_es.current_tenant()');
