@@ -33,7 +33,8 @@
 static void load(void *entry, const text *type, MemoryContext memory);
 
 static RegistryCache aggregate_cache = {
-	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load
+	.name = "cqrs_es aggregates",.entry_size = sizeof(Aggregate),.load = load,
+	.table = "aggregates"
 };
 
 StaticAssertDecl(AGGREGATE_TYPE_MAX_BYTES < REGISTRY_KEY_BYTES, "aggregate types are keys of registries");

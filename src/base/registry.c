@@ -68,10 +68,13 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_am_d.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "jit/jit.h"
+#include "storage/bufmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -114,6 +117,7 @@ static bool used_to_the_end = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
+static bool is_blank(const char *table);
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
 static bool is_entry_of(const RegistryEntry *entry, const text *key);
 static void own_plan(SPIPlanPtr plan, void *owner);
@@ -178,13 +182,32 @@ RegistryLookup(RegistryCache *cache, const text *key)
 	/* another attempt may have failed half-way */
 	memset((char *) entry + sizeof(RegistryEntry), 0, cache->entry_size - sizeof(RegistryEntry));
 	entry->generation = cache->generation;
-	SPI_connect();
-	cache->load(entry, key, memory);
-	SPI_finish();
+	if (cache->table == NULL || !is_blank(cache->table))
+	{
+		SPI_connect();
+		cache->load(entry, key, memory);
+		SPI_finish();
+	}
 	entry->is_loaded = true;
 	if (changes != function_changes)
 		begin_generation();
 	return entry;
+}
+
+/*
+ * Has nothing ever been declared?  To plan a query that finds nothing would be most of what the
+ * first append of a session does.  Whoever inserts the first row makes the table grow before
+ * that row is committed, and before its change is told.
+ */
+static bool
+is_blank(const char *table)
+{
+	Relation	rel = table_open(ExtensionRelid(table), AccessShareLock);
+	bool		is_blank = rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relhassubclass &&
+		rel->rd_rel->relam == HEAP_TABLE_AM_OID && RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, AccessShareLock);
+	return is_blank;
 }
 
 /*

@@ -41,6 +41,8 @@ typedef struct RegistryCache
 	const char *name;
 	Size		entry_size;		/* the entry begins with a RegistryEntry */
 	RegistryLoader load;
+	const char *table;			/* without rows in which an entry is of zeros, and is not
+								 * loaded; may be NULL */
 
 	/* private to registry.c */
 	uint64		generation;

@@ -79,7 +79,7 @@ static RegistryCache projection_cache = {
 
 static RegistryCache event_type_cache = {
 	.name = "cqrs_es projections of event types",.entry_size = sizeof(EventTypeProjections),
-	.load = load_event_type
+	.load = load_event_type,.table = "projections"
 };
 
 StaticAssertDecl(PROJECTION_NAME_MAX_BYTES < REGISTRY_KEY_BYTES, "names of projections are keys of registries");

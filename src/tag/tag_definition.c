@@ -64,7 +64,8 @@ typedef struct TagDefinitions
 static void load(void *entry, const text *key, MemoryContext memory);
 
 static RegistryCache definition_cache = {
-	.name = "cqrs_es tag definitions",.entry_size = sizeof(TagDefinitions),.load = load
+	.name = "cqrs_es tag definitions",.entry_size = sizeof(TagDefinitions),.load = load,
+	.table = "tag_definitions"
 };
 
 PG_FUNCTION_INFO_V1(cqrs_es_define_tags);

@@ -34,5 +34,6 @@ SELECT ok((SELECT bool_or(line ~ $$Function Call: cqrs_es.append_event\('from'::
 	$$SELECT * FROM cqrs_es.append_event('from', 'a', 'e', '{}')$$) AS line), 'EXPLAIN shows the call');
 REVOKE EXECUTE ON FUNCTION cqrs_es.append_event FROM PUBLIC;
 GRANT SELECT, INSERT ON cqrs_es.events TO pg_monitor;
-SELECT is(pg_temp.state_of($$SELECT pg_temp.as_role('pg_monitor', 'SELECT * FROM cqrs_es.append_event(''from'', ''a'', ''e'', ''{}'')')$$), '42501', 'it takes EXECUTE');
+SELECT is(pg_temp.error_of($$SELECT pg_temp.as_role('pg_monitor', 'SELECT * FROM cqrs_es.append_event(''from'', ''a'', ''e'', ''{}'')')$$, '{state,message}'),
+	'{42501,permission denied for function append_event}', 'it takes EXECUTE');
 ROLLBACK;
