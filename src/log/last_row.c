@@ -150,20 +150,28 @@ compare(RowSearch *search, Page page, OffsetNumber offset)
 		int			length;
 		int			result;
 
-		if (!VARATT_IS_SHORT(column))
-			column = (const char *) att_align_pointer(column, TYPALIGN_INT, -1, column);
-		if (VARATT_IS_EXTENDED(column) && !VARATT_IS_SHORT(column))
+		if (VARATT_IS_SHORT(column))
 		{
-			search->unclear = true;
-			break;
+			length = VARSIZE_SHORT(column) - VARHDRSZ_SHORT;
+			column = VARDATA_SHORT(column);
 		}
-		length = VARSIZE_ANY_EXHDR(column);
-		result = memcmp(search->values[i], VARDATA_ANY(column), Min(search->lengths[i], length));
+		else
+		{
+			column = (const char *) att_align_pointer(column, TYPALIGN_INT, -1, column);
+			if (VARATT_IS_EXTENDED(column))
+			{
+				search->unclear = true;
+				break;
+			}
+			length = VARSIZE(column) - VARHDRSZ;
+			column = VARDATA(column);
+		}
+		result = memcmp(search->values[i], column, Min(search->lengths[i], length));
 		if (result == 0)
 			result = search->lengths[i] - length;
 		if (result != 0)
 			return result;
-		column = VARDATA_ANY(column) + length;
+		column += length;
 	}
 	return natts < search->nvalues ? 1 : 0;
 }
