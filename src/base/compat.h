@@ -216,6 +216,13 @@ compat_wait_event(uint32 *wait_event, const char *name)
 #define compat_index_insert_cleanup(index, info)	((void) 0)
 #endif
 
+/* a query that is run once, to its end; 18 has it so in any case */
+#if PG_VERSION_NUM >= 180000
+#define compat_ExecutorRun(query) ExecutorRun(query, ForwardScanDirection, 0)
+#else
+#define compat_ExecutorRun(query) ExecutorRun(query, ForwardScanDirection, 0, true)
+#endif
+
 /* 18 added instrumentation to index scans */
 #if PG_VERSION_NUM >= 180000
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \

@@ -38,6 +38,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
@@ -54,6 +55,7 @@
 static post_parse_analyze_hook_type previous_analyze_hook = NULL;
 
 static void check_as_definer(DefinerStatement *statement);
+static void prepare(DefinerStatement *statement);
 static SPIPlanPtr compile(DefinerStatement *statement);
 static void setup_parser(ParseState *pstate, void *arg);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref, Node *var);
@@ -170,7 +172,7 @@ DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_
 	PG_TRY();
 	{
 		if (statement->plan == NULL || !is_current(statement->plan))
-			RegistryKeepPlan(statement, &statement->plan, compile(statement));
+			prepare(statement);
 		statement->kind->bind(statement, params, source);
 		params->parserSetup = setup_parser;
 		params->parserSetupArg = statement;
@@ -185,6 +187,50 @@ DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_
 		elog(ERROR, "could not run a definer's statement: %s", SPI_result_code_string(rc));
 	RoleSwitchBack(&saved);
 	return rc;
+}
+
+/* Make the plan to be kept; its definer is the current role. */
+static void
+prepare(DefinerStatement *statement)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	statement->direct = NULL;
+	RegistryKeepPlan(statement, &statement->plan, compile(statement));
+	if (statement->kind->by_key)
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	statement->direct = DirectPlanMake(statement->plan, GetMemoryChunkContext(statement));
+	AtEOXact_GUC(true, guc_level);
+}
+
+/*
+ * Run a statement, as DefinerStatementRun does, if it runs no code of users (direct_plan.c) and its
+ * plan is still what it was; else do nothing and return false.  *rows becomes how many it
+ * has found or written, and *first, unless that is NULL, the first of them that it gives, in
+ * the current memory context.  Needs no SPI.
+ */
+bool
+DefinerStatementRunDirectly(const DefinerStatement *statement, const void *source, uint64 *rows,
+							QueryRow *first)
+{
+	ParamListInfo params;
+	Oid			user;
+	int			security_context;
+
+	/* who wants messages of the server's log is not shown those about others' statements */
+	if (statement->direct == NULL || client_min_messages < NOTICE ||
+		!DirectPlanIsCurrent(statement->direct))
+		return false;
+	RegistryNameRequireRole(statement->definer.role, statement->definer.name, statement->kind->defined);
+	GetUserIdAndSecContext(&user, &security_context);
+	SetUserIdAndSecContext(statement->definer.role, security_context | SECURITY_LOCAL_USERID_CHANGE);
+	params = makeParamList(statement->kind->nparams);
+	statement->kind->bind(statement, params, source);
+	*rows = DirectPlanRun(statement->direct, params, first);
+	pfree(params);
+	SetUserIdAndSecContext(user, security_context);
+	return true;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "parser/parse_node.h"
 
 #include "base/compat.h"
+#include "base/direct_plan.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 
@@ -43,6 +44,9 @@ typedef struct DefinerKind
 	/* types of the parameters that may be written as numbers; NULL: none may */
 	const Oid  *numbered;
 
+	/* They look for rows by a unique key, however few there are when they are planned. */
+	bool		by_key;
+
 	/* Raises what a new one may not be; may be NULL. */
 	void		(*check) (SPIPlanPtr plan);
 
@@ -63,6 +67,7 @@ typedef struct DefinerStatement
 
 	/* private to definer.c */
 	SPIPlanPtr	plan;			/* NULL until first run */
+	DirectPlan *direct;			/* the same; NULL: it is an ordinary one */
 	uint64		used;			/* bits of the parameters that it names */
 } DefinerStatement;
 
@@ -70,12 +75,18 @@ typedef struct DefinerStatement
 #define DefinerStatementUses(statement, number) \
 	(((statement)->used & (UINT64CONST(1) << (number))) != 0)
 
+/* Will it probably run directly?  Only DefinerStatementRunDirectly finds out whether it does. */
+#define DefinerStatementIsDirect(statement) \
+	((statement)->direct != NULL)
+
 extern void DefinerInit(void);
 extern DefinerStatement *DefinerStatementMake(const DefinerKind *kind, const char *sql,
 											  const Definer *definer);
 extern void DefinerStatementDefine(DefinerStatement *statement);
 extern void DefinerStatementCheck(DefinerStatement *statement);
 extern int	DefinerStatementRun(DefinerStatement *statement, const void *source, uint64 max_rows);
+extern bool DefinerStatementRunDirectly(const DefinerStatement *statement, const void *source,
+										uint64 *rows, QueryRow *first);
 extern Node *DefinerStatementTree(const DefinerStatement *statement);
 extern Node *DefinerParam(ParseState *pstate, int number, Oid type, int location);
 extern RoleSwitch DefinerSwitchRole(Oid role, const char *search_path);

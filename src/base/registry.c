@@ -13,7 +13,7 @@
  * that its cache is of an older generation and starts anew.
  *
  * The caches hold what they derive from functions and roles as well.  Every change
- * of a role counts, but of functions, which anybody may create at any time, only
+ * of a role or of who is a member of one counts, but of functions, which anybody may create at any time, only
  * those do that a loader has looked at (RegistryWatchFunction).  They are known
  * by the hashes with which the server tells of changes: a bit for each, and when
  * another function shares it, that costs a look too many.  Where a loader has looked
@@ -141,6 +141,7 @@ RegistryInit(void)
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_function, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_role, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, invalidate_role, (Datum) 0);
 }
 
 /* This table of ours is a registry, with the trigger registry_changed; called by Inits only. */

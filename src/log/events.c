@@ -226,6 +226,13 @@ EventsReadStraight(const EventsTable *table)
 	return table->plain && !cqrs_es_force_generic_path;
 }
 
+/* Is everything to go the way by which it can go in any case? */
+bool
+EventsForceGenericPath(void)
+{
+	return cqrs_es_force_generic_path;
+}
+
 /*
  * The log, in AccessShareLock, if it can be read straight; NULL, and no lock, otherwise.
  * Decided after the lock is there, for only then is the catalog's word up to date;

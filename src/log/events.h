@@ -73,6 +73,7 @@ extern void EventsSnapshotRelease(LogSnapshot snapshot);
 extern bool EventsWriteStraight(const EventsTable *table);
 extern bool EventsRowSecurity(void);
 extern bool EventsReadStraight(const EventsTable *table);
+extern bool EventsForceGenericPath(void);
 extern Relation EventsOpenStraight(EventsTable *table);
 extern Oid	EventsTypeOid(void);
 

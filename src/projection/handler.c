@@ -116,10 +116,12 @@ static void note_change(const text *name);
 static void project(const Event *event);
 static bool acts_for_others(Projection *projection);
 static bool run_all(Projection **projections, int n, const Event *event, int how);
-static void lift(const Projection *projection, Event *event, int how);
+static void lift(const Projection *projection, Event *event, int how, int *guc_level);
 static void lift_as_owner(const Projection *projection, Event *event);
 static void lift_as_caller(Event *event);
-static void run(Handler *handler, const Event *event, int how);
+static void run(Handler *handler, const Event *event, int how, int *guc_level);
+static bool run_directly(Handler *handler, const Event *event);
+static void run_guarded(Handler *handler, const Event *event, int how);
 static void run_counted(Handler *handler, const Event *event);
 static bool concerns(const Handler *handler, const text *event_type);
 static List *take_tallies(HandlerList *list, List *tallies);
@@ -624,12 +626,11 @@ run_all(Projection **projections, int n, const Event *event, int how)
 				break;
 			if (!concerned)
 			{
-				FixedSettingsSet(&guc_level);	/* once for all of them */
 				TenancyActFor(EventText(event, EVENT_TENANT_ID), &guc_level);
-				lift(projections[i], &upcast, how);
+				lift(projections[i], &upcast, how, &guc_level);
 			}
 			concerned = true;
-			run(handler, &upcast, how);
+			run(handler, &upcast, how, &guc_level);
 		}
 	}
 	FixedSettingsRestore(guc_level);
@@ -642,10 +643,11 @@ run_all(Projection **projections, int n, const Event *event, int how)
  * whoever replays it, perhaps a superuser, has nothing to do with what was appended.
  */
 static void
-lift(const Projection *projection, Event *event, int how)
+lift(const Projection *projection, Event *event, int how, int *guc_level)
 {
 	if (!UpcastLifts(event))
 		return;
+	FixedSettingsSet(guc_level);
 	if (how & RUN_REPLAYED)
 		lift_as_owner(projection, event);
 	else
@@ -726,7 +728,7 @@ run_counted(Handler *handler, const Event *event)
  * one sees less of it.
  */
 static void
-run(Handler *handler, const Event *event, int how)
+run(Handler *handler, const Event *event, int how, int *guc_level)
 {
 	HandlerContext context = {handler, event};
 	ErrorContextCallback callback = {error_context_stack, describe_handler, &context};
@@ -738,20 +740,15 @@ run(Handler *handler, const Event *event, int how)
 	PG_TRY();
 	{
 		DispatchSetHandler(handler->projection->name);
-		SPI_connect();
 		require_read_models(handler->projection);
-		if (handler->states)
-			handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0,
-												(how & HANDLER_GO_ON) != 0);
-		else if (handler->is_function && (how & RUN_REPLAYED))
-			run_counted(handler, event);
-		else
+		if (!run_directly(handler, event))
 		{
-			(void) DefinerStatementRun(handler->statement, event, 0);
-			handler->rows += SPI_processed;
+			/* once for all of them; what reducers need they see to */
+			if (handler->states == NULL || !StateProjectionIsDirect(handler->states))
+				FixedSettingsSet(guc_level);
+			run_guarded(handler, event, how);
 		}
 		handler->runs++;
-		SPI_finish();
 		DispatchSetHandler(NULL);
 	}
 	PG_CATCH();
@@ -776,6 +773,37 @@ run(Handler *handler, const Event *event, int how)
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
+}
+
+/* One whose statement runs no code of users, if it is such a one; else nothing is done. */
+static bool
+run_directly(Handler *handler, const Event *event)
+{
+	uint64		rows;
+
+	if (handler->statement == NULL || EventsForceGenericPath() ||
+		!DefinerStatementRunDirectly(handler->statement, event, &rows, NULL))
+		return false;
+	handler->rows += rows;
+	return true;
+}
+
+/* Any other. */
+static void
+run_guarded(Handler *handler, const Event *event, int how)
+{
+	SPI_connect();
+	if (handler->states)
+		handler->rows += StateProjectionRun(handler->states, event, (how & RUN_REPLAYED) != 0,
+											(how & HANDLER_GO_ON) != 0);
+	else if (handler->is_function && (how & RUN_REPLAYED))
+		run_counted(handler, event);
+	else
+	{
+		(void) DefinerStatementRun(handler->statement, event, 0);
+		handler->rows += SPI_processed;
+	}
+	SPI_finish();
 }
 
 /* Is the handler for events of this type? */

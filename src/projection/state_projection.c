@@ -119,7 +119,7 @@ static void fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key
 				 const Event *event, bool replayed, bool one_event);
 static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
 static uint64 run_for_row(StateProjection *state, DefinerStatement *statement, int expected,
-						  const StateRow *row);
+						  const StateRow *row, QueryRow *found);
 static bool is_text(const QueryRow *row, const char *column, const text *expected);
 static void write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded);
 
@@ -128,6 +128,7 @@ static const DefinerKind state_kind = {
 	.parse_mode = RAW_PARSE_DEFAULT,
 	.nparams = lengthof(row_types),
 	.numbered = row_types,
+	.by_key = true,
 	.bind = bind_row
 };
 
@@ -233,6 +234,13 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 		fold(&folded, aggregate, &key, event, false, true);
 	write_row(state, &key, &folded);
 	return true;
+}
+
+/* Will its statements probably run directly? */
+bool
+StateProjectionIsDirect(const StateProjection *state)
+{
+	return state->read != NULL && DefinerStatementIsDirect(state->read);
 }
 
 /* Reducers of a replay are for the account of who owns the projection. */
@@ -501,13 +509,12 @@ read_row(StateProjection *state, const StreamKey *key, FoldedState *folded)
 	Datum		version;
 	Datum		payload;
 
-	if (wanted.place == NULL || run_for_row(state, state->read_at, SPI_OK_SELECT, &wanted) == 0)
+	if (wanted.place == NULL || run_for_row(state, state->read_at, SPI_OK_SELECT, &wanted, &row) == 0)
 	{
 		wanted.place = NULL;
-		if (run_for_row(state, state->read, SPI_OK_SELECT, &wanted) == 0)
+		if (run_for_row(state, state->read, SPI_OK_SELECT, &wanted, &row) == 0)
 			return false;
 	}
-	row = InternalQueryRow(0);
 	version = InternalQueryDatum(&row, "version", &has_no_version);
 	payload = InternalQueryDatum(&row, "payload", &has_no_state);
 	if (has_no_version || has_no_state)
@@ -522,41 +529,49 @@ static void
 write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded)
 {
 	StateRow	row = {.key = key,.folded = folded,.place = place_of(state, key)};
+	QueryRow	written;
 
 	if (row.place != NULL &&
-		run_for_row(state, state->update_at, SPI_OK_UPDATE_RETURNING, &row) > 0)
+		run_for_row(state, state->update_at, SPI_OK_UPDATE_RETURNING, &row, &written) > 0)
 		return;
 	row.place = NULL;
-	(void) run_for_row(state, state->insert, SPI_OK_INSERT_RETURNING, &row);
+	(void) run_for_row(state, state->insert, SPI_OK_INSERT_RETURNING, &row, &written);
 }
 
 /*
- * Run one of the statements; how many rows it found or wrote, at most one.  Notes
- * the row's place.  23000 when it is another aggregate's.
+ * Run one of the statements; how many rows it found or wrote, at most one, which is in
+ * *found.  Notes the row's place.  23000 when it is another aggregate's.
  */
 static uint64
-run_for_row(StateProjection *state, DefinerStatement *statement, int expected, const StateRow *row)
+run_for_row(StateProjection *state, DefinerStatement *statement, int expected, const StateRow *row,
+			QueryRow *found)
 {
-	int			rc = DefinerStatementRun(statement, row, 0);
-	QueryRow	found;
+	uint64		n;
 
-	if (rc != expected)
-		elog(ERROR, "could not read or write a state: %s", SPI_result_code_string(rc));
+	if (EventsForceGenericPath() || !DefinerStatementRunDirectly(statement, row, &n, found))
+	{
+		int			rc = DefinerStatementRun(statement, row, 0);
+
+		if (rc != expected)
+			elog(ERROR, "could not read or write a state: %s", SPI_result_code_string(rc));
+		n = SPI_processed;
+		if (n > 0)
+			*found = InternalQueryRow(0);
+	}
 	state->stream = stream_hash(row->key);
 	ItemPointerSetInvalid(&state->place);
-	if (SPI_processed == 0)
+	if (n == 0)
 		return 0;
-	found = InternalQueryRow(0);
-	if (!is_text(&found, "view_id", row->key->aggregate_id) ||
-		(state->has_tenant && !is_text(&found, "tenant_id", row->key->tenant_id)))
+	if (!is_text(found, "view_id", row->key->aggregate_id) ||
+		(state->has_tenant && !is_text(found, "tenant_id", row->key->tenant_id)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION),
 				 errmsg("table %s does not tell aggregates apart", state->table_name),
 				 errdetail("The row of aggregate \"%s\" is not its own, byte by byte.",
 						   text_to_cstring(row->key->aggregate_id)),
 				 errhint("view_id must keep every id as it is: a text, without a trigger that changes it.")));
-	state->place = *(ItemPointer) DatumGetPointer(InternalQueryDatum(&found, "ctid", NULL));
-	return SPI_processed;
+	state->place = *(ItemPointer) DatumGetPointer(InternalQueryDatum(found, "ctid", NULL));
+	return n;
 }
 
 /* Is this column of a row just these bytes? */

@@ -15,6 +15,7 @@ extern StateProjection *StateProjectionMake(const char *projection, Oid table,
 											text *aggregate_type, const Definer *definer);
 extern void StateProjectionRequireRights(const StateProjection *state);
 extern void StateProjectionCheck(const StateProjection *state);
+extern bool StateProjectionIsDirect(const StateProjection *state);
 extern bool StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bool one_event);
 
 #endif							/* CQRS_ES_STATE_PROJECTION_H */
