@@ -4,7 +4,7 @@
 -- or changes, is found out.
 
 BEGIN;
-SELECT plan(58);
+SELECT plan(60);
 CREATE SCHEMA cqrs_es_direct;
 CREATE ROLE cqrs_es_direct_group;
 CREATE ROLE cqrs_es_direct_definer IN ROLE cqrs_es_direct_group;
@@ -12,6 +12,9 @@ GRANT USAGE, CREATE ON SCHEMA cqrs_es_direct TO cqrs_es_direct_definer;
 GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_direct_definer;
 GRANT SELECT ON cqrs_es.events TO cqrs_es_direct_definer;
 GRANT EXECUTE ON FUNCTION cqrs_es.create_projection, cqrs_es.define_handler, cqrs_es.drop_handler TO cqrs_es_direct_definer;
+CREATE ROLE cqrs_es_direct_writer;
+GRANT USAGE ON SCHEMA cqrs_es TO cqrs_es_direct_writer;
+GRANT SELECT, INSERT ON cqrs_es.events TO cqrs_es_direct_writer;
 SET LOCAL search_path = cqrs_es_direct, public;
 SET LOCAL ROLE cqrs_es_direct_definer;
 
@@ -78,6 +81,12 @@ SELECT is(pg_temp.error_of($$SELECT pg_temp.append('sum', 'added', '{"amount": "
 		'projection "direct" handling event 9 of stream "direct/sum"'], 'what is no number is an error like any other');
 SELECT is(pg_temp.both('sum', 'added', '{"amount": 2}'), '{"9  ","10  "}', 'after which it goes on');
 SELECT is(current_user || ' ' || current_setting('search_path') || ' ' || current_setting('TimeZone'), session_user || ' public Asia/Tokyo', 'as who one was');
+SET LOCAL ROLE cqrs_es_direct_writer;
+SELECT cqrs_es.append_event('direct', 'writer', 'added', '{"amount": 1}'), cqrs_es.append_event('direct', 'writer', 'added', '{"amount": 2}') \gset
+SELECT is((pg_temp.error_of('TABLE cqrs_es_direct.kept'))[1], '42501', 'who appends has no right to the table');
+RESET ROLE;
+DELETE FROM cqrs_es_direct.kept WHERE id = 'writer' RETURNING n, amount \gset
+SELECT is(:'n' || ' ' || :'amount', '2 3', 'the definer has');
 CREATE FUNCTION pg_temp.context_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	context text;
