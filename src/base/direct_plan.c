@@ -107,7 +107,7 @@ DirectPlanMake(SPIPlanPtr plan, MemoryContext memory)
 
 	if (source == NULL || source->raw_parse_tree == NULL || source->dependsOnRLS)
 		return NULL;
-	cached = GetCachedPlan(source, NULL, CurrentResourceOwner, NULL);
+	cached = SPI_plan_get_cached_plan(plan);
 	table = list_length(cached->stmt_list) == 1 && !cached->dependsOnRole &&
 		!TransactionIdIsValid(cached->saved_xmin) ?
 		direct_table(linitial_node(PlannedStmt, cached->stmt_list)) : InvalidOid;

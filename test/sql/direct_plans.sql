@@ -4,7 +4,7 @@
 -- or changes, is found out.
 
 BEGIN;
-SELECT plan(60);
+SELECT plan(63);
 CREATE SCHEMA cqrs_es_direct;
 CREATE ROLE cqrs_es_direct_group;
 CREATE ROLE cqrs_es_direct_definer IN ROLE cqrs_es_direct_group;
@@ -248,6 +248,23 @@ REVOKE cqrs_es_direct_group FROM cqrs_es_direct_definer;
 SELECT is((pg_temp.error_of($$SELECT pg_temp.append('w', 'written')$$))[3], 'relation "kept" does not exist (SQLSTATE 42P01)', 'or to be of the group that has it');
 GRANT USAGE ON SCHEMA cqrs_es_direct TO cqrs_es_direct_definer;
 SELECT lives_ok($$SELECT pg_temp.append('w', 'written')$$, 'in the end all is as it was');
+
+-- states are found by their key, however few there are when a session meets them first
+
+CREATE TABLE cqrs_es_direct.states (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL);
+CREATE FUNCTION pg_temp.scans() RETURNS bigint LANGUAGE sql AS $$ SELECT pg_stat_get_xact_numscans('cqrs_es_direct.states'::regclass) $$;
+SELECT cqrs_es.create_aggregate('direct states') IS NULL AS x, cqrs_es.create_projection('direct states', state_of => 'direct states', read_models => '{cqrs_es_direct.states}') IS NULL AS y \gset
+INSERT INTO cqrs_es_direct.states VALUES ('other', 1, '{}');
+ANALYZE cqrs_es_direct.states;
+DELETE FROM cqrs_es_direct.states;
+SELECT pg_temp.scans() AS before \gset
+SELECT cqrs_es.append_event('direct states', n % 3 || 's', 'put', jsonb_build_object('n', n)) FROM generate_series(1, 9) AS n \g /dev/null
+SELECT is(pg_temp.scans() - :before, 0::bigint, 'no state is looked for in all of them');
+SELECT results_eq('SELECT view_id, version, payload FROM cqrs_es_direct.states ORDER BY 1', $$VALUES ('0s', 3::bigint, '{"n": 9}'::jsonb), ('1s', 3, '{"n": 7}'), ('2s', 3, '{"n": 8}')$$, 'each is found');
+ALTER TABLE cqrs_es_direct.states ADD COLUMN t text;
+CREATE TRIGGER note BEFORE UPDATE ON cqrs_es_direct.states FOR EACH ROW EXECUTE FUNCTION cqrs_es_direct.note();
+SELECT cqrs_es.append_event('direct states', '0s', 'put', '{"n": 10}') \g /dev/null
+SELECT is(format('%s %s %s', version, payload, t), format('4 {"n": 10} %s UTC pg_catalog, pg_temp', session_user), 'a trigger of theirs finds what it is to find') FROM cqrs_es_direct.states WHERE view_id = '0s';
 
 SELECT finish();
 ROLLBACK;
