@@ -198,8 +198,17 @@ prepare(DefinerStatement *statement)
 	statement->direct = NULL;
 	RegistryKeepPlan(statement, &statement->plan, compile(statement));
 	if (statement->kind->by_key)
+	{
 		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+
+		/*
+		 * where no index serves, what is disabled looks dear enough to be compiled each
+		 * time
+		 */
+		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
 	statement->direct = DirectPlanMake(statement->plan, GetMemoryChunkContext(statement));
 	AtEOXact_GUC(true, guc_level);
 }

@@ -13,8 +13,8 @@
  * that its cache is of an older generation and starts anew.
  *
  * The caches hold what they derive from functions and roles as well.  Every change
- * of a role or of who is a member of one counts, but of functions, which anybody may create at any time, only
- * those do that a loader has looked at (RegistryWatchFunction).  They are known
+ * of a role, of who is a member of one and of the database (whose owner is one, too) counts, but of
+ * functions, which anybody may create at any time, only those do that a loader has looked at (RegistryWatchFunction).  They are known
  * by the hashes with which the server tells of changes: a bit for each, and when
  * another function shares it, that costs a look too many.  Where a loader has looked
  * in vain, whatever comes may be what it looked for, so all count.  A loader looks
@@ -74,6 +74,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "jit/jit.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -104,6 +105,9 @@ static bool relids_known = false;
 
 static uint64 registry_generation = 1;
 
+/* by which the server tells of changes of this database, once there is a cache; else 0 */
+static uint32 database_hash = 0;
+
 /* the functions whose changes count in this generation, by their hashes; changes of any */
 #define WATCHED_BITS 8192
 static uint8 watched[WATCHED_BITS / BITS_PER_BYTE];
@@ -131,6 +135,7 @@ static void invalidate_registry(Oid relid);
 static void invalidate_function(Datum arg, int cacheid, uint32 hashvalue);
 static void invalidate_schema(Datum arg, int cacheid, uint32 hashvalue);
 static void invalidate_role(Datum arg, int cacheid, uint32 hashvalue);
+static void invalidate_database(Datum arg, int cacheid, uint32 hashvalue);
 static void begin_generation(void);
 
 void
@@ -142,6 +147,7 @@ RegistryInit(void)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, invalidate_role, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, invalidate_role, (Datum) 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, invalidate_database, (Datum) 0);
 }
 
 /* This table of ours is a registry, with the trigger registry_changed; called by Inits only. */
@@ -272,8 +278,10 @@ is_entry_of(const RegistryEntry *entry, const text *key)
 {
 	size_t		length = key ? VARSIZE_ANY_EXHDR(key) : 0;
 
-	return length < REGISTRY_KEY_BYTES && entry->key[length] == '\0' &&
-		(length == 0 || memcmp(entry->key, VARDATA_ANY(key), length) == 0);
+	/* strncmp ends with the entry's key: what is behind it was never written */
+	return length < REGISTRY_KEY_BYTES &&
+		(length == 0 || strncmp(entry->key, VARDATA_ANY(key), length) == 0) &&
+		entry->key[length] == '\0';
 }
 
 /*
@@ -305,6 +313,10 @@ start_anew(RegistryCache *cache)
 		MemoryContextSetParent(cache->memory, retired);
 	cache->memory = NULL;
 	cache->last = NULL;
+
+	/* the callback can not ask */
+	if (database_hash == 0)
+		database_hash = GetSysCacheHashValue1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
 
 	/* an error on the way leaves no cache rather than half of one */
 	memory = AllocSetContextCreate(TopTransactionContext, "cqrs_es registry cache",
@@ -554,6 +566,14 @@ static void
 invalidate_role(Datum arg, int cacheid, uint32 hashvalue)
 {
 	begin_generation();
+}
+
+/* Its owner is a member of pg_database_owner.  Others' databases are none of our business. */
+static void
+invalidate_database(Datum arg, int cacheid, uint32 hashvalue)
+{
+	if (hashvalue == 0 || database_hash == 0 || hashvalue == database_hash)
+		begin_generation();
 }
 
 /* All caches are old now, and what they hang on will be said anew. */

@@ -46,6 +46,7 @@
 #include "storage/itemptr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -306,6 +307,7 @@ static void
 describe_table(Oid table, char **name, bool *has_tenant)
 {
 	char	   *relname;
+	int			guc_level = 0;
 
 	LockRelationOid(table, RowExclusiveLock);
 	relname = get_rel_name(table);
@@ -313,7 +315,16 @@ describe_table(Oid table, char **name, bool *has_tenant)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the table of the projection does not exist any more")));
+	/* statements are kept by it, so it must not depend on the session */
+	if (quote_all_identifiers)
+	{
+		guc_level = NewGUCNestLevel();
+		(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
 	*name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), relname);
+	if (guc_level > 0)
+		AtEOXact_GUC(true, guc_level);
 	*has_tenant = get_attnum(table, "tenant_id") != InvalidAttrNumber;
 }
 

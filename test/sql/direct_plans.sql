@@ -4,7 +4,7 @@
 -- or changes, is found out.
 
 BEGIN;
-SELECT plan(63);
+SELECT plan(67);
 CREATE SCHEMA cqrs_es_direct;
 CREATE ROLE cqrs_es_direct_group;
 CREATE ROLE cqrs_es_direct_definer IN ROLE cqrs_es_direct_group;
@@ -248,6 +248,15 @@ REVOKE cqrs_es_direct_group FROM cqrs_es_direct_definer;
 SELECT is((pg_temp.error_of($$SELECT pg_temp.append('w', 'written')$$))[3], 'relation "kept" does not exist (SQLSTATE 42P01)', 'or to be of the group that has it');
 GRANT USAGE ON SCHEMA cqrs_es_direct TO cqrs_es_direct_definer;
 SELECT lives_ok($$SELECT pg_temp.append('w', 'written')$$, 'in the end all is as it was');
+SELECT format('ALTER DATABASE %I OWNER TO cqrs_es_direct_definer', current_database()) AS owned, format('ALTER DATABASE %I OWNER TO %I', current_database(), rolname) AS owned_again FROM pg_database AS d, pg_roles AS r WHERE datname = current_database() AND datdba = r.oid \gset
+:owned;
+GRANT USAGE ON SCHEMA cqrs_es_direct TO pg_database_owner;
+REVOKE USAGE ON SCHEMA cqrs_es_direct FROM cqrs_es_direct_definer;
+SELECT pg_temp.append('w', 'written'), pg_temp.append('w', 'written') \gset
+:owned_again;
+SELECT is((pg_temp.error_of($$SELECT pg_temp.append('w', 'written')$$))[3], 'relation "kept" does not exist (SQLSTATE 42P01)', 'without the right that came of owning the database');
+GRANT USAGE ON SCHEMA cqrs_es_direct TO cqrs_es_direct_definer;
+SELECT lives_ok($$SELECT pg_temp.append('w', 'written')$$, 'which is given');
 
 -- states are found by their key, however few there are when a session meets them first
 
@@ -265,6 +274,24 @@ ALTER TABLE cqrs_es_direct.states ADD COLUMN t text;
 CREATE TRIGGER note BEFORE UPDATE ON cqrs_es_direct.states FOR EACH ROW EXECUTE FUNCTION cqrs_es_direct.note();
 SELECT cqrs_es.append_event('direct states', '0s', 'put', '{"n": 10}') \g /dev/null
 SELECT is(format('%s %s %s', version, payload, t), format('4 {"n": 10} %s UTC pg_catalog, pg_temp', session_user), 'a trigger of theirs finds what it is to find') FROM cqrs_es_direct.states WHERE view_id = '0s';
+
+-- nothing is kept again and again where some events come under fixed settings, and others do not
+
+CREATE TABLE cqrs_es_direct.under_fixed (id text, at text);
+SELECT cqrs_es.create_projection('a guarded one', '{direct states}', '{cqrs_es_direct.under_fixed}') IS NULL AS x,
+	cqrs_es.define_handler('a guarded one', 'fixed', 'INSERT INTO cqrs_es_direct.under_fixed VALUES (event.aggregate_id, now()::text)') IS NULL AS y \gset
+CREATE FUNCTION pg_temp.append_both(n int) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM FROM cqrs_es.append_event('direct states', '1s', 'fixed', '{}');
+		PERFORM FROM cqrs_es.append_event('direct states', '1s', 'put', '{}');
+	END LOOP;
+	RETURN count(*) FROM pg_backend_memory_contexts WHERE name LIKE 'CachedPlan%';
+END $$;
+SET LOCAL quote_all_identifiers = on;
+SELECT pg_temp.append_both(5) AS plans \gset
+SELECT is(pg_temp.append_both(20) - :plans, 0::bigint, 'plans are kept once');
+SELECT is(count(*), 25::bigint, 'the guarded handler has run') FROM cqrs_es_direct.under_fixed;
 
 SELECT finish();
 ROLLBACK;

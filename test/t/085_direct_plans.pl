@@ -76,13 +76,21 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE relation =
 # other modules
 SKIP:
 {
-	skip 'auto_explain is not installed', 2 unless $node->psql('postgres', "LOAD 'auto_explain'") == 0;
+	skip 'auto_explain is not installed', 4 unless $node->psql('postgres', "LOAD 'auto_explain'") == 0;
 	my $from = -s $node->logfile;
 	$node->safe_psql('postgres', "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; "
 		. join('; ', map { append('x', 1) } 1 .. 3));
 	my $log = slurp_file($node->logfile, $from);
 	is(scalar(() = $log =~ /Query Text: INSERT INTO kept/g), 3, 'statements of handlers are explained');
 	is(scalar(() = $log =~ /Conflict Arbiter Indexes: kept_pkey/g), 3, 'with their plans');
+
+	# states that have to be found without the help of any scan that is allowed
+	$from = -s $node->logfile;
+	$node->safe_psql('postgres', "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_nested_statements = on; "
+		. 'SET enable_indexscan = off; SET enable_bitmapscan = off; ' . join('; ', map { append("new $_", 1) } 1 .. 3));
+	$log = slurp_file($node->logfile, $from);
+	cmp_ok(scalar(() = $log =~ /Scan (?:using \w+ )?on (?:public\.)?states/g), '>=', 3, 'states that no index should find are found');
+	unlike($log, qr/JIT:/, 'and their statements are not compiled each time');
 }
 $node->stop;
 done_testing();
