@@ -71,6 +71,8 @@ LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 		search.lengths[i] = VARSIZE_ANY_EXHDR(values[i]);
 	}
 	leaf = find_leaf(&search);
+	if (search.unclear)
+		return LAST_ROW_UNKNOWN;
 	if (!BufferIsValid(leaf))
 		return LAST_ROW_NONE;
 	result = last_row_on_page(&search, BufferGetPage(leaf), snapshot, slot);
@@ -80,7 +82,7 @@ LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 
 /*
  * The leaf page, locked, where entries end that begin with the values; no buffer when the
- * index is empty.
+ * index is empty, or bytes on the way do not tell (search->unclear).
  */
 static Buffer
 find_leaf(RowSearch *search)
@@ -93,6 +95,9 @@ find_leaf(RowSearch *search)
 		BTPageOpaque opaque = BTPageGetOpaque(page);
 		BlockNumber next;
 
+		if (P_IGNORE(opaque) && P_RIGHTMOST(opaque))
+			elog(ERROR, "fell off the end of index \"%s\"",
+				 RelationGetRelationName(search->index));
 		/* it may have been split, or emptied, since we read where it is */
 		if (!P_RIGHTMOST(opaque) && (P_IGNORE(opaque) || compare(search, page, P_HIKEY) >= 0))
 			next = opaque->btpo_next;
@@ -103,6 +108,12 @@ find_leaf(RowSearch *search)
 			ItemId		item = PageGetItemId(page, OffsetNumberPrev(first_behind(search, page)));
 
 			next = BTreeTupleGetDownLink((IndexTuple) PageGetItem(page, item));
+		}
+		/* bytes that do not tell might lead through the whole level */
+		if (search->unclear)
+		{
+			_bt_relbuf(search->index, buffer);
+			return InvalidBuffer;
 		}
 		buffer = _bt_relandgetbuf(search->index, buffer, next, BT_READ);
 	}
@@ -120,7 +131,7 @@ first_behind(RowSearch *search, Page page)
 	/* the first key of an inner page is before everything, whatever is written there */
 	if (!P_ISLEAF(opaque))
 		low = OffsetNumberNext(low);
-	while (low < high)
+	while (low < high && !search->unclear)
 	{
 		OffsetNumber middle = low + (high - low) / 2;
 
@@ -141,15 +152,20 @@ compare(RowSearch *search, Page page, OffsetNumber offset)
 {
 	IndexTuple	entry = (IndexTuple) PageGetItem(page, PageGetItemId(page, offset));
 	const char *column = (const char *) entry + IndexInfoFindDataOffset(entry->t_info);
+	bits8	   *nulls = (bits8 *) (entry + 1);
 	int			natts = Min(BTreeTupleGetNAtts(entry, search->index), search->nvalues);
 	int			i;
 
-	search->unclear |= IndexTupleHasNulls(entry);
 	for (i = 0; i < natts && !search->unclear; i++)
 	{
 		int			length;
 		int			result;
 
+		if (IndexTupleHasNulls(entry) && att_isnull(i, nulls))
+		{
+			search->unclear = true;
+			break;
+		}
 		if (VARATT_IS_SHORT(column))
 		{
 			length = VARSIZE_SHORT(column) - VARHDRSZ_SHORT;
