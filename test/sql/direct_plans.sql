@@ -180,8 +180,8 @@ SELECT is(pg_temp.twice('d', 'written'), '{"1  by default cqrs_es_direct_definer
 ALTER TABLE cqrs_es_direct.kept ALTER COLUMN t DROP DEFAULT;
 SELECT pg_temp.append('w', 'written') IS NULL AS x \gset
 ALTER TABLE cqrs_es_direct.kept ADD COLUMN spied text GENERATED ALWAYS AS (cqrs_es_direct.spy(id)) STORED;
-SELECT pg_temp.append('w', 'written'), pg_temp.append('w', 'written') \gset
-SELECT is(spied, 'wcqrs_es_direct_definer UTC cqrs_es_direct, public, pg_temp', 'a column that is computed') FROM cqrs_es_direct.kept WHERE id = 'w';
+SELECT pg_temp.append('w', 'written'), pg_temp.append('u', 'written') \gset
+SELECT is(spied, 'ucqrs_es_direct_definer UTC cqrs_es_direct, public, pg_temp', 'a column that is computed') FROM cqrs_es_direct.kept WHERE id = 'u';
 ALTER TABLE cqrs_es_direct.kept DROP COLUMN spied;
 CREATE SEQUENCE cqrs_es_direct.looks;
 GRANT USAGE ON SEQUENCE cqrs_es_direct.looks TO cqrs_es_direct_definer;
