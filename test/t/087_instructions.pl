@@ -42,12 +42,22 @@ plan skip_all => "nothing is recorded for PostgreSQL $major (make bench BENCH=in
 
 is(join(' ', sort keys %before), 'from select version', 'the table has an append as a row, in the select list, and with the expected version');
 
+# What the server does once in a while, by the clock, counts as well, and only ever adds: so the least of a few counts.
 local $ENV{GUARD} = 'yes';
-my $output = `'$bench/instructions' 2>&1`;
-is($?, 0, 'they are counted') or diag($output);
-my %now = $output =~ /^(\w+) +\d+  ([\d.]+)$/mg;
-is(delete $now{bare}, '1.0000', 'in ratio to a bare INSERT');
-is(join(' ', sort keys %now), join(' ', sort keys %before), 'all of them');
+my (%now, $output);
+foreach my $try (1 .. 3)
+{
+	$output = `'$bench/instructions' 2>&1`;
+	is($?, 0, 'they are counted') or diag($output);
+	my %counted = $output =~ /^(\w+) +\d+  ([\d.]+)$/mg;
+	is(delete $counted{bare}, '1.0000', 'in ratio to a bare INSERT');
+	is(join(' ', sort keys %counted), join(' ', sort keys %before), 'all of them');
+	foreach (keys %counted)
+	{
+		$now{$_} = $counted{$_} if !defined $now{$_} || $counted{$_} < $now{$_};
+	}
+	last unless grown(\%now, \%before);
+}
 
 note(join ', ', map { "$_ $now{$_}, recorded $before{$_}" } sort keys %now);
 is(grown(\%now, \%before), '', 'none has grown') or diag($output, 'recorded: ', explain(\%before));
