@@ -24,16 +24,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/tupdesc.h"
 #include "access/xact.h"
-#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
-#include "utils/memutils.h"
 
 #include "base/compat.h"
 #include "base/counter.h"
@@ -49,8 +46,6 @@
 #include "log/event_scan.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
-#include "aggregate/snapshot.h"
-#include "aggregate/state_cache.h"
 #include "command/command.h"
 #include "command/command_declaration.h"
 #include "command/command_id.h"
@@ -80,8 +75,6 @@ typedef struct CommandRun
 	bool		loaded;			/* is `folded` what is to be decided on ... */
 	CommandId	loaded_at;		/* ... as of this command of the transaction? */
 	FoldedState folded;
-	StateOrigin origin;			/* what it was folded from */
-	int64		nread;			/* so many events were read for it, if not for one before */
 	int64		moved_to;		/* where the stream is instead, after a lost race */
 	int64		global_position;	/* 0: nothing happened */
 	bool		appended;		/* by this call */
@@ -98,7 +91,6 @@ typedef enum Attempt
 } Attempt;
 
 static void command_args(FunctionCallInfo fcinfo, Command *command);
-static TupleDesc result_desc(void);
 static CommandRun run_command(Command *command);
 static Attempt attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
 					   CommandRun *run);
@@ -138,7 +130,10 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	ErrorContextCallback callback = {error_context_stack, describe_command, &command};
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
+	TupleDesc	desc;
 
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
 	command_args(fcinfo, &command);
 	ReadOnlyPrevent(fcinfo);
 	/* also when nothing will be appended: the state is shown */
@@ -155,30 +150,7 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(result.global_position);
 	nulls[1] = result.global_position == 0;
 	values[2] = JsonbPGetDatum(result.folded.state);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(result_desc(), values, nulls)));
-}
-
-/*
- * The columns that the function is declared with; made once in a session, since to ask the
- * catalog takes as long as to decide some commands.
- */
-static TupleDesc
-result_desc(void)
-{
-	static TupleDesc desc = NULL;
-
-	if (desc == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-		TupleDesc	made = CreateTemplateTupleDesc(3);
-
-		TupleDescInitEntry(made, 1, "version", INT8OID, -1, 0);
-		TupleDescInitEntry(made, 2, "global_position", INT8OID, -1, 0);
-		TupleDescInitEntry(made, 3, "state", JSONBOID, -1, 0);
-		desc = BlessTupleDesc(made);
-		MemoryContextSwitchTo(caller);
-	}
-	return desc;
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 /*
@@ -245,8 +217,7 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 	if (!run->loaded)
 	{
 		run->loaded_at = GetCurrentCommandId(false);
-		run->folded = StateCacheFold(aggregate, &command->key, &run->origin);
-		run->nread = Max(run->nread, run->folded.nread);
+		run->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
 		run->loaded = true;
 	}
 	/* somebody appended between the search for the command and the fold */
@@ -330,14 +301,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	}
 	run->appended = !appended.was_there;
 	if (run->appended)
-	{
 		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents, NULL);
-		if (StateCacheIsCurrent(&run->origin))
-			SnapshotOfLongFold(&command->key, aggregate, &run->folded, appended.as_sent, run->nread);
-		if (appended.as_sent)
-			StateCacheKeep(aggregate, &command->key, &run->folded,
-						   &append.events[append.nevents - 1], &run->origin);
-	}
 	else
 		/* the decider named ids, of events that were there already */
 		run->folded = FoldStream(aggregate, &command->key, appended.version);

@@ -11,9 +11,7 @@
  * the page where that ends one entry is looked at.  When that page alone does not tell
  * (nothing to be seen is left on it, or duplicates of aborted appends have been packed
  * into one entry), or the bytes do not (nulls, which somebody has allowed, or a text so
- * long that it was compressed), the caller scans after all.  So he does when there are more than
- * a few rows that are not to be seen: a scan tells the index of the dead ones, which are passed
- * without a look from then on.
+ * long that it was compressed), the caller scans after all.
  *
  * Rows are visited under the page's lock, as the index itself does it when it
  * looks for duplicates: in no other order, and the entry stays while we look.
@@ -28,9 +26,6 @@
 
 #include "base/compat.h"
 #include "log/last_row.h"
-
-/* So many rows are passed that are not to be seen. */
-#define MAX_UNSEEN 4
 
 /* What is looked for. */
 typedef struct RowSearch
@@ -203,10 +198,9 @@ last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot
 {
 	OffsetNumber first = P_FIRSTDATAKEY(BTPageGetOpaque(page));
 	OffsetNumber offset = first_behind(search, page);
-	int			unseen = 0;
 
 	/* back over rows that are not to be seen */
-	while (offset > first && unseen < MAX_UNSEEN && !search->unclear)
+	while (offset > first && !search->unclear)
 	{
 		ItemId		item;
 		IndexTuple	entry;
@@ -232,7 +226,6 @@ last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot
 			table_index_fetch_end(fetch);
 			if (found)
 				return LAST_ROW_FOUND;
-			unseen++;
 		}
 	}
 	return LAST_ROW_UNKNOWN;
