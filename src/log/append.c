@@ -103,7 +103,7 @@ pg_noreturn static void report_overtaken(const StreamKey *key);
  * SQL: append_support(internal), what the planner asks about calls of the following.  Of a
  * function in FROM the executor prepares each argument for itself, which for nine of them costs
  * as much as the look at the stream's end; any other expression it prepares as a whole.  So a call becomes
- * an expression that has the same value and the same type, and is not shown by EXPLAIN.
+ * an expression that has the same value and the same type, which EXPLAIN shows below a field alone.
  */
 Datum
 cqrs_es_append_support(PG_FUNCTION_ARGS)
