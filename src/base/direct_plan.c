@@ -88,7 +88,7 @@ static bool is_foreign(Node *node, void *context);
 static bool function_is_foreign(Oid function, void *context);
 static bool arguments_are_foreign(List *arguments);
 static bool type_is_foreign(Oid type);
-static bool looks_at_settings(Oid function);
+static bool looks_at_settings(Form_pg_proc function);
 static void describe_statement(void *arg);
 
 /*
@@ -420,7 +420,7 @@ function_is_foreign(Oid function, void *context)
 		return true;			/* not reached: the plan hangs on it */
 	form = (Form_pg_proc) GETSTRUCT(tuple);
 	foreign = function >= FirstUnpinnedObjectId || form->prolang != INTERNALlanguageId ||
-		form->provolatile != PROVOLATILE_IMMUTABLE || form->proretset || looks_at_settings(function);
+		form->provolatile != PROVOLATILE_IMMUTABLE || form->proretset || looks_at_settings(form);
 	ReleaseSysCache(tuple);
 	return foreign;
 }
@@ -443,8 +443,9 @@ arguments_are_foreign(List *arguments)
 static bool
 type_is_foreign(Oid type)
 {
-	return type >= FirstUnpinnedObjectId || get_typtype(type) == TYPTYPE_PSEUDO ||
-		get_typtype(type) == TYPTYPE_COMPOSITE;
+	char		kind = get_typtype(type);
+
+	return type >= FirstUnpinnedObjectId || kind == TYPTYPE_PSEUDO || kind == TYPTYPE_COMPOSITE;
 }
 
 /*
@@ -453,9 +454,9 @@ type_is_foreign(Oid type)
  * have one form alone.
  */
 static bool
-looks_at_settings(Oid function)
+looks_at_settings(Form_pg_proc function)
 {
-	switch (function)
+	switch (function->oid)
 	{
 		case F_QUOTE_IDENT:
 		case F_TIMEZONE_TEXT_TIMESTAMP:
@@ -475,6 +476,6 @@ looks_at_settings(Oid function)
 		case F_JSONB_OUT:
 			return false;
 		default:
-			return get_func_rettype(function) == CSTRINGOID;
+			return function->prorettype == CSTRINGOID;
 	}
 }
