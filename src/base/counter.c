@@ -13,7 +13,7 @@
  *	rows that these returned	an amount that belongs to it
  *	rows that were fetched		how often it was a hit, or of a kind
  *
- * The view "counters" has them by their names (sql/aggregate/68_counters.sql).  A count
+ * The view "counters" has them by their names (sql/aggregate/680_counters.sql).  A count
  * costs a lock that nobody contends for and a look into the relcache: nothing beside a
  * query, too much for each event.
  *

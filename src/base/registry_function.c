@@ -13,7 +13,7 @@
  * has gone all the same (a restore without it) is a clear error when it is called,
  * and a warning when the row is restored (by the row trigger, registry_name.c).
  * Which registries do so they say at Init (RegistryFunctionRegister).
- * (The event triggers' own function is in sql/94_protect.sql.)
+ * (The event triggers' own function is in sql/980_protect.sql.)
  *
  * Functions run with the rights of whoever appends or reads, like any function
  * that they could call; EXECUTE is checked when they are named and when they

@@ -21,7 +21,7 @@
  * All of them are found by their names, and nothing inherits from them.  Another table
  * can take the place of a log that has left the extension, so that one may be renamed.
  *
- * Event triggers see to it (sql/95_keep_place.sql, sql/96_keep_shape.sql).
+ * Event triggers see to it (sql/982_keep_place.sql, sql/984_keep_shape.sql).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

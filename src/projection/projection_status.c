@@ -4,7 +4,7 @@
  *	  with it.
  *
  * The views projection_progress and projection_status put it together
- * (sql/projection/78_projection_status.sql).
+ * (sql/projection/780_projection_status.sql).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

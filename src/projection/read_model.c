@@ -10,7 +10,7 @@
  * Who creates a projection locks them before it looks at them, so a drop either
  * waits and finds the projection, or is waited for (registry.c has the order of
  * locks).  A restore may drop them (restore.c).  (The event trigger's own function
- * is in sql/94_protect.sql.)
+ * is in sql/980_protect.sql.)
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,7 +3,7 @@
 -- is a query for what breaks it, with a breach that shows that the query would find
 -- one.
 BEGIN;
-\set script `cat sql/*/[0-9][0-9]_*.sql sql/[0-9][0-9]_*.sql`
+\set script `cat sql/*/[0-9][0-9][0-9]_*.sql sql/[0-9][0-9][0-9]_*.sql`
 
 CREATE VIEW pg_temp.functions AS
 SELECT p.*, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS signature,

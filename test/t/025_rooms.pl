@@ -99,12 +99,12 @@ sub breaches
 	my %room;
 	for my $file (sort keys %text)
 	{
-		if ($file =~ m{^src/(\w+)/\w+\.[ch]$} || $file =~ m{^sql/(\w+)/\d\d_\w+\.sql$})
+		if ($file =~ m{^src/(\w+)/\w+\.[ch]$} || $file =~ m{^sql/(\w+)/\d\d\d_\w+\.sql$})
 		{
 			$room{$file} = $1;
 			push @found, "$file: no room of that name" if !exists $floor{$1};
 		}
-		elsif ($file !~ m{^src/module\.c$|^sql/\d\d_\w+\.sql$|^sql/cqrs_es--.*\.sql$})
+		elsif ($file !~ m{^src/module\.c$|^sql/\d\d\d_\w+\.sql$|^sql/cqrs_es--.*\.sql$})
 		{
 			push @found, "$file: outside of the rooms";
 		}
@@ -114,9 +114,9 @@ sub breaches
 	# the numbers of SQL parts are the order in which they are loaded: that of the rooms
 	my ($last, $last_number) = ('', '');
 	for my $file (sort { ($floor{ $room{$a} // '' } // 99) <=> ($floor{ $room{$b} // '' } // 99) || $a cmp $b }
-		grep { m{/\d\d_\w+\.sql$} } keys %text)
+		grep { m{/\d\d\d_\w+\.sql$} } keys %text)
 	{
-		my ($number) = $file =~ m{/(\d\d)_};
+		my ($number) = $file =~ m{/(\d\d\d)_};
 		push @found, "$file: its number does not come after $last" if $last_number ge $number;
 		($last, $last_number) = ($file, $number);
 	}
@@ -241,10 +241,10 @@ for my $plant (
 	[ 'src/log/read.h', 'extern int other_setting;', 'other_setting does not begin', '... of a variable' ],
 	[ 'src/log/read.c', 'extern void HandlerInit(void);', 'declares a function of another file', 'a declaration instead of an include' ],
 	[ 'src/log/read.c', 'PG_FUNCTION_INFO_V1(cqrs_es_replay);', 'cqrs_es_replay is declared in the SQL of aggregate', 'a function that another room declares' ],
-	[ 'sql/log/50_read.sql', 'SELECT FROM cqrs_es.reducers;', 'names reducers of aggregate', 'a table in an SQL part' ],
-	[ 'sql/aggregate/76_late.sql', '', 'its number does not come after', 'an SQL part out of order', 'sql/command/70_command.sql' ],
-	[ 'sql/04_early.sql', '', 'its number does not come after', '... at the top' ],
-	[ 'sql/other/99_other.sql', '', 'no room of that name', 'an SQL part in no room' ],
+	[ 'sql/log/500_read.sql', 'SELECT FROM cqrs_es.reducers;', 'names reducers of aggregate', 'a table in an SQL part' ],
+	[ 'sql/aggregate/760_late.sql', '', 'its number does not come after', 'an SQL part out of order', 'sql/command/700_command.sql' ],
+	[ 'sql/040_early.sql', '', 'its number does not come after', '... at the top' ],
+	[ 'sql/other/990_other.sql', '', 'no room of that name', 'an SQL part in no room' ],
 	[ 'src/stray.c', '', 'outside of the rooms', 'a source at the top' ],
 	[ 'src/log/deep/stray.h', '', 'outside of the rooms', 'a header too deep' ],
 	[ 'src/other/stray.c', '', 'no room of that name', 'a folder that is no room' ])
@@ -284,9 +284,9 @@ for my $build ([ 'in the checkout', $copy, 'Makefile' ], [ 'elsewhere', "$copy/b
 	make_path($folder);
 	command_ok([ @make, '-j2', 'all' ], "builds $where");
 	is_deeply([ grep { !-s "$folder/$_" } @built ], [], '... all objects, the library and the SQL script');
-	like(slurp_file("$folder/sql/cqrs_es--$version.sql"), qr/-- 00_core:.*-- 94_protect:/s, '... which has all parts');
-	is(scalar(() = slurp_file("$folder/sql/cqrs_es--$version.sql") =~ /^-- \d\d_\w+:/mg),
-		scalar(grep { m{/\d\d_\w+\.sql$} } @before), '... each once');
+	like(slurp_file("$folder/sql/cqrs_es--$version.sql"), qr/-- 000_core:.*-- 980_protect:/s, '... which has all parts');
+	is(scalar(() = slurp_file("$folder/sql/cqrs_es--$version.sql") =~ /^-- \d\d\d_\w+:/mg),
+		scalar(grep { m{/\d\d\d_\w+\.sql$} } @before), '... each once');
 	command_ok([ @make, 'clean' ], "cleans up $where");
 	is_deeply([ files_of($copy, '.') ], \@before, '... and leaves no file');
 }
