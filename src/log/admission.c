@@ -73,7 +73,7 @@ static void require_values(Relation rel, const EventColumns *columns, const NewR
 static void admit_restored(Relation rel, NewRow *row);
 static bool lock_tags(Relation rel, const NewRow *row, uint64 drawn_in);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool draw);
-static void check_time(Relation rel, const NewRow *row);
+static void check_time(Relation rel, const NewRow *row, const StreamKey *key);
 static void settle_time(NewRow *row, const StreamTip *tip);
 static void set_column(NewRow *row, EventColumn column, Datum value);
 
@@ -135,7 +135,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 
 		/* also when the row brings the empty one itself */
 		TenancyRequireGiven(key.tenant_id);
-		check_time(trigdata->tg_relation, &row);
+		check_time(trigdata->tg_relation, &row, &key);
 		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
 		index = index_open(stream_index, AccessShareLock);
 		slot = table_slot_create(trigdata->tg_relation, NULL);
@@ -213,6 +213,7 @@ check_new_row(Relation rel, const EventColumns *columns, NewRow *row, StreamKey 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("sequence must be greater than zero"),
+				 errdetail("The event is one of stream \"%s\".", StreamKeyName(key)),
 				 errhint("Sequences begin with 1. Add 1 to those of a system that counts from 0, or leave them out and insert in order.")));
 }
 
@@ -348,7 +349,7 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool dr
  * that is not finite.
  */
 static void
-check_time(Relation rel, const NewRow *row)
+check_time(Relation rel, const NewRow *row, const StreamKey *key)
 {
 	const NullableDatum *created_at = &row->columns[EVENT_CREATED_AT];
 
@@ -364,7 +365,8 @@ check_time(Relation rel, const NewRow *row)
 	if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at->value)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("created_at must be finite")));
+				 errmsg("created_at must be finite"),
+				 errdetail("The event is one of stream \"%s\".", StreamKeyName(key))));
 }
 
 /* Give the row its time, unless it brings one: the clock's, but not before the event in front. */

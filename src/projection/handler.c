@@ -532,7 +532,9 @@ add_tally(List *tallies, const HandlerTally *more)
 		tallies = lappend(tallies, tally);
 	}
 	tally->uncounted |= more->uncounted;
-	tally->seeks_rows = more->seeks_rows;
+	/* one that has not run in this session yet has no plan to tell by */
+	if (more->runs > 0)
+		tally->seeks_rows = more->seeks_rows && (tally->runs == 0 || tally->seeks_rows);
 	tally->runs += more->runs;
 	tally->rows += more->rows;
 	return tallies;

@@ -121,7 +121,11 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 					 errmsg("read model \"%s\" is a temporary table", get_rel_name(tables[i])),
 					 errdetail("Other sessions could not write it.")));
 		if (pg_class_aclmask(tables[i], owner, READ_MODEL_RIGHTS, ACLMASK_ALL) != READ_MODEL_RIGHTS)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(tables[i]));
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for table %s", get_rel_name(tables[i])),
+					 errdetail("Role \"%s\" owns the projection, and so needs INSERT, UPDATE and DELETE on its read models.",
+							   GetUserNameFromId(owner, false))));
 		if (get_rel_namespace(tables[i]) == get_namespace_oid(CQRS_ES_SCHEMA, false))
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),

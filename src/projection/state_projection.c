@@ -101,8 +101,8 @@ static const Oid row_types[] = {TEXTOID, TEXTOID, INT8OID, JSONBOID, TIDOID};
 
 static bool is_declared(const char *projection);
 static void describe_table(Oid table, char **name, bool *has_tenant);
-static void check_keys(Oid table, const char *name, bool has_tenant);
 static void check_key(Oid table, const char *name, const char *column);
+static void check_indexes(Oid table, const char *name, bool has_tenant);
 static bool is_arbiter(Relation index, const AttrNumber *keys, int nkeys);
 static void check_index(Relation index, const char *name);
 static DefinerStatement *make_statement(StateProjection *state, const char *sql,
@@ -175,13 +175,16 @@ StateProjectionCheck(const StateProjection *state)
 					 errdetail("A table of states has the columns view_id, version and payload."),
 					 errhint("CREATE TABLE %s (view_id text PRIMARY KEY, version bigint NOT NULL, payload jsonb NOT NULL)",
 							 name)));
+	check_key(state->table, name, "view_id");
+	if (has_tenant)
+		check_key(state->table, name, "tenant_id");
 	make_statements(&fresh, CurrentMemoryContext, name, has_tenant);
 	/* planning finds out whether there is a unique index */
 	DefinerStatementCheck(fresh.read);
 	DefinerStatementCheck(fresh.read_at);
 	DefinerStatementCheck(fresh.update_at);
 	DefinerStatementCheck(fresh.insert);
-	check_keys(state->table, name, has_tenant);
+	check_indexes(state->table, name, has_tenant);
 }
 
 /* Could the current role fold what it keeps?  QE101, and what ReducersRequireRights raises. */
@@ -329,32 +332,9 @@ describe_table(Oid table, char **name, bool *has_tenant)
 }
 
 /*
- * Are two aggregates, or tenants, always two rows?  Asked of the columns, and of
- * the unique indexes that ON CONFLICT goes by, which must not be deferrable.  Raises
- * 42804, 42P21, 55000.
+ * Are two aggregates, or tenants, always two rows, as far as the column tells?  Raises 42804,
+ * 42P21.
  */
-static void
-check_keys(Oid table, const char *name, bool has_tenant)
-{
-	AttrNumber	keys[2] = {get_attnum(table, "view_id"), get_attnum(table, "tenant_id")};
-	Relation	rel;
-	ListCell   *lc;
-
-	check_key(table, name, "view_id");
-	if (has_tenant)
-		check_key(table, name, "tenant_id");
-	rel = table_open(table, NoLock);
-	foreach(lc, RelationGetIndexList(rel))
-	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-
-		if (is_arbiter(index, keys, has_tenant ? 2 : 1))
-			check_index(index, name);
-		index_close(index, NoLock);
-	}
-	table_close(rel, NoLock);
-}
-
 static void
 check_key(Oid table, const char *name, const char *column)
 {
@@ -378,6 +358,28 @@ check_key(Oid table, const char *name, const char *column)
 						column, name),
 				 errdetail("It could not tell all aggregates apart."),
 				 errhint("Give it another one, as COLLATE \"C\".")));
+}
+
+/*
+ * So do the unique indexes that ON CONFLICT goes by, which must not be deferrable.  Raises
+ * 42804, 42P21, 55000.
+ */
+static void
+check_indexes(Oid table, const char *name, bool has_tenant)
+{
+	AttrNumber	keys[2] = {get_attnum(table, "view_id"), get_attnum(table, "tenant_id")};
+	Relation	rel = table_open(table, NoLock);
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (is_arbiter(index, keys, has_tenant ? 2 : 1))
+			check_index(index, name);
+		index_close(index, NoLock);
+	}
+	table_close(rel, NoLock);
 }
 
 /* Is it a unique index on just these columns? */

@@ -2,7 +2,7 @@
 -- alter_projection: another owner, other read models; by whom, and what is checked.
 
 BEGIN;
-SELECT plan(34);
+SELECT plan(35);
 CREATE ROLE cqrs_es_old;
 CREATE ROLE cqrs_es_new;
 CREATE ROLE cqrs_es_both IN ROLE cqrs_es_old, cqrs_es_new;
@@ -37,6 +37,7 @@ SELECT pg_temp.as_role('cqrs_es_new', $$SELECT cqrs_es.define_handler('p', 'made
 SELECT lives_ok($$SELECT cqrs_es.append_event('ap', '2', 'made', '{}')$$, 'until the new owner defines it');
 SELECT is(pg_temp.error_as('cqrs_es_new', $$SELECT cqrs_es.rebuild_projection('p')$$), NULL, 'and the new owner can rebuild');
 SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', owner => 'cqrs_es_old')$$), '42501: permission denied for table one', 'an owner needs the rights on the read models');
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.alter_projection('p', owner => 'cqrs_es_old')$$))[3], 'Role "cqrs_es_old" owns the projection, and so needs INSERT, UPDATE and DELETE on its read models.', 'and it is said who lacks which');
 SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', owner => 'cqrs_es_nobody')$$), '42704: role "cqrs_es_nobody" does not exist', 'a role that is not there');
 SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('p', owner => 4294967290)$$), '42704: role with OID 4294967290 does not exist', 'by its number');
 SELECT is(pg_temp.error_as('none', $$SELECT cqrs_es.alter_projection('none')$$), '42704: projection "none" does not exist', 'a projection that is not there');

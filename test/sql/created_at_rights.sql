@@ -48,6 +48,6 @@ CREATE FUNCTION pg_temp.lend() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$
 	INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('created', 'lent', 'e', '{}', '1999-01-01') $$;
 SELECT is(pg_temp.state_as('cqrs_es_clerk', 'SELECT pg_temp.lend()'), 'none', 'in a SECURITY DEFINER function the definer''s right counts');
 
-SELECT is((pg_temp.error_of(pg_temp.insert_at('infinite', at)))[1:2], ARRAY['22023', 'created_at must be finite'], format('nobody says %s', at))
+SELECT is((pg_temp.error_of(pg_temp.insert_at('infinite', at)))[1:3], ARRAY['22023', 'created_at must be finite', 'The event is one of stream "created/infinite".'], format('nobody says %s', at))
 FROM unnest('{"''infinity''", "''-infinity''"}'::text[]) AS at;
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- A table of states tells aggregates apart byte by byte, or is refused.
 BEGIN;
-SELECT plan(53);
+SELECT plan(55);
 SELECT cqrs_es.create_aggregate('keyed', '{"n": 0}') IS NULL AS x, cqrs_es.define_reducer('keyed', 'e', '[{"op": "increment", "path": "/n"}]') IS NULL AS y \gset
 CREATE FUNCTION pg_temp.append(id text, tenant text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -29,6 +29,8 @@ SELECT throws_ok(format('SELECT pg_temp.create_keyed(%L)', columns), '42804', me
 	(1, 'view_id citext PRIMARY KEY', 'column "view_id" of table public.keyed_states is of type citext'),
 	(2, 'view_id loose_id PRIMARY KEY', 'column "view_id" of table public.keyed_states is of type citext'),
 	(3, 'view_id char(10) PRIMARY KEY', 'column "view_id" of table public.keyed_states is of type character'),
+	(5, 'view_id uuid PRIMARY KEY', 'column "view_id" of table public.keyed_states is of type uuid'),
+	(8, 'view_id text, tenant_id integer, PRIMARY KEY (view_id, tenant_id)', 'column "tenant_id" of table public.keyed_states is of type integer'),
 	(4, 'view_id name PRIMARY KEY', 'column "view_id" of table public.keyed_states is of type name'),
 	(6, 'view_id text, tenant_id citext, PRIMARY KEY (view_id, tenant_id)', 'column "tenant_id" of table public.keyed_states is of type citext'),
 	(7, 'view_id text, tenant_id char(3), PRIMARY KEY (view_id, tenant_id)', 'column "tenant_id" of table public.keyed_states is of type character')) v (n, columns, message) ORDER BY n;

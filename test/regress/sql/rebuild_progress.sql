@@ -1,4 +1,4 @@
--- What is told of a long replay while it runs, and of one in portions when it ends early.
+-- What is told of a long replay while it runs, and of one in portions when it ends, or ends early.
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS cqrs_es CASCADE;
 CREATE EXTENSION cqrs_es;
@@ -43,6 +43,11 @@ SELECT cqrs_es.drop_projection('pr');
 DROP TRIGGER pr_drop ON pr_table;
 SELECT cqrs_es.create_projection('pr', read_models => '{pr_table}');
 SELECT cqrs_es.define_handler('pr', 'e', 'INSERT INTO pr_table VALUES (1 / (event.sequence - 2000))');
+CALL cqrs_es.rebuild_in_portions('pr', 1500);
+
+-- at its end, which handlers found no row to change in any of its portions
+SELECT cqrs_es.define_handler('pr', 'e', 'UPDATE pr_table SET id = event.aggregate_id');
+CALL cqrs_es.rebuild_in_portions('pr', 1500);
 CALL cqrs_es.rebuild_in_portions('pr', 1500);
 SELECT cqrs_es.drop_projection('pr');
 DROP TABLE pr_table;
