@@ -87,6 +87,44 @@ foreach my $version ('14', '19')
 }
 
 #
+# A machine on which something is missing: apt-get gets it, also where one of its sources
+# cannot be had, for which "apt-get update" fails
+#
+my $bin = "$dir/bin";
+mkdir $bin;
+sub program
+{
+	my ($program, $text) = @_;
+	unlink "$bin/$program";
+	append_to_file("$bin/$program", "#!/bin/sh\n$text\n");
+	chmod 0755, "$bin/$program";
+	return;
+}
+# (Debian's pg_config in the path is a script; that of the server needs nothing else)
+chomp(my $bindir = `"$ENV{PG_CONFIG}" --bindir`);
+symlink("$bindir/pg_config", "$bin/pg_config");
+foreach my $program ('bash', 'env', 'sed', 'true', 'chmod')
+{
+	symlink((grep { -x } map { "$_/$program" } split /:/, $ENV{PATH})[0], "$bin/$program");
+}
+program('gcc', '');
+program('sudo', 'shift; exec "$@"');
+foreach my $case (
+	[ 'all is well', 'exit 0', 'make' ],
+	[ 'one source is broken', 'echo "E: The repository has no Release file." >&2; exit 100', 'make' ],
+	[ 'no package can be had', 'exit 100', '' ])
+{
+	my ($what, $update, $gets) = @$case;
+	unlink "$bin/make";
+	my $install = $gets ? qq{printf '#!/bin/sh\\n' > "$bin/$gets"; chmod 755 "$bin/$gets"} : 'echo "E: Unable to locate package make" >&2; exit 100';
+	program('apt-get', qq{case "\$*" in *update*) $update ;; *install*) $install ;; esac});
+	($ok, $stdout, $stderr) = said(command => ["$ENV{TESTDIR}/test/bootstrap"], PATH => $bin, PG_CONFIG => 'pg_config');
+	is($ok ? $stdout : '', $gets ? "$bin/pg_config" : '', "apt-get, $what: " . ($gets ? 'what is missing is installed' : 'it ends'));
+	like($stderr, qr{^test/bootstrap: installing with apt-get: make \(make\)$}m, 'what is said before');
+	like($stderr, $gets && $update !~ /100/ ? qr/\A[^\n]*\n\z/ : $gets ? qr/no Release file.*going on with what is known of packages\n\z/s : qr/Unable to locate.*could not install them, for the reason above\n\z/s, 'and of what goes wrong');
+}
+
+#
 # Machines: these say what they are asked, and do as they are told
 #
 my $checkout = "$dir/checkout";
