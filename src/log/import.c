@@ -16,18 +16,22 @@
  *	  a second run makes the same ones.  What is in the log already is passed over,
  *	  known by its id, and anything else in its place is an error.
  *	- tags, which are no column of the log, are put aside for its triggers (import_tags.c).
- *	- at the end the source is read again and compared with the log.
+ *	- at the end what was read of the source is compared with the log.
  *
- * The statements are put together from the columns that the source has, and run
- * as the caller.
+ * The source is read once, by a statement that is put together from the columns that it has and
+ * runs as the caller; what it gives is kept, in memory or temporary files, for the other
+ * statements, which know it as the table `n`.  So all of them see one moment of a source in
+ * which the old system goes on writing.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
@@ -40,7 +44,9 @@
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/queryenvironment.h"
 #include "utils/rel.h"
+#include "utils/tuplestore.h"
 
 #include "base/compat.h"
 #include "base/extension.h"
@@ -79,7 +85,7 @@ static const SourceColumn source_columns[] = {
 	{"tags", "text[]", TEXTARRAYOID, "'{}'"},
 };
 
-/* Which of them a source has, and the SQL by which they are read. */
+/* Which of them a source has, and its rows. */
 typedef struct Source
 {
 	bool		has[lengthof(source_columns)];
@@ -87,8 +93,37 @@ typedef struct Source
 	bool		has_position;
 	bool		has_tags;
 	char	   *name;
-	char	   *events;			/* of a WITH: the events that they become */
+	Tuplestorestate *rows;
 } Source;
+
+/*
+ * The rows of a source as events, `n`: with their number in the stream, the sequence of the row
+ * before in it, the greatest position of those before, and where they stand in the order of all
+ * (rank, rank_of_time).
+ */
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			row_columns[] = {
+	{"tenant_id", TEXTOID},
+	{"aggregate_type", TEXTOID},
+	{"aggregate_id", TEXTOID},
+	{"sequence", INT8OID},
+	{"position", NUMERICOID},
+	{"event_type", TEXTOID},
+	{"event_version", TEXTOID},
+	{"payload", JSONBOID},
+	{"metadata", JSONBOID},
+	{"created_at", TIMESTAMPTZOID},
+	{"tags", TEXTARRAYOID},
+	{"event_id", UUIDOID},
+	{"number", INT8OID},
+	{"sequence_before", INT8OID},
+	{"position_before", NUMERICOID},
+	{"rank", NUMERICOID},
+	{"rank_of_time", TIMESTAMPTZOID},
+};
 
 /* Looks at the tags of events, one row after the other. */
 typedef struct TagsCheck
@@ -122,7 +157,9 @@ typedef struct TagsCheck
 static RoleSwitch fix_search_path(void);
 static void open_source(Oid relid, Source *source);
 static void note_columns(Relation rel, Source *source);
-static char *events_of(const Source *source, const char *name);
+static void read_source(Source *source);
+static TupleDesc row_desc(void);
+static char *rows_of(const Source *source);
 static void check_source(const Source *source);
 pg_noreturn static void report_problem(const QueryRow *row);
 static uint64 insert_events(const Source *source);
@@ -164,6 +201,7 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 	open_source(PG_GETARG_OID(0), &source);
 	SPI_connect();
 	saved = fix_search_path();
+	read_source(&source);
 	check_source(&source);
 	before = LogEnd(PG_INT64_MAX, false, NULL);
 	imported = source.has_tags ? insert_tagged(&source) : insert_events(&source);
@@ -171,6 +209,7 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 	if (source.has_tags)
 		check_tags(&source);
 	RoleSwitchBack(&saved);
+	tuplestore_end(source.rows);
 	SPI_finish();
 
 	values[2] = Int64GetDatum(DatumGetInt64(values[1]) - (int64) imported);
@@ -222,7 +261,6 @@ open_source(Oid relid, Source *source)
 	note_columns(rel, source);
 	source->name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 											  RelationGetRelationName(rel));
-	source->events = events_of(source, source->name);
 	relation_close(rel, NoLock);
 }
 
@@ -275,13 +313,50 @@ note_columns(Relation rel, Source *source)
 				 errhint("One of them must say in which order the events of a stream come.")));
 }
 
-/*
- * The rows as events, `n`: with their number in the stream, where they stand in
- * the order of all (rank, rank_of_time), an id, the sequence of the row before in the
- * stream, and the greatest position of those before.
- */
+/* Read it, once, and make its rows known to later statements as `n`. */
+static void
+read_source(Source *source)
+{
+	DestReceiver *receiver = CreateTuplestoreDestReceiver();
+	EphemeralNamedRelation rows = palloc0(sizeof(EphemeralNamedRelationData));
+
+	source->rows = tuplestore_begin_heap(false, false, work_mem);
+	/* what is toasted may be gone when the old system goes on */
+	SetTuplestoreDestReceiverParams(receiver, source->rows, CurrentMemoryContext, true, NULL, NULL);
+	if (run(source, rows_of(source), NULL, receiver) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the source of an import");
+	receiver->rDestroy(receiver);
+
+	rows->md.name = "n";
+	rows->md.tupdesc = row_desc();
+	rows->md.enrtype = ENR_NAMED_TUPLESTORE;
+	rows->md.enrtuples = (double) tuplestore_tuple_count(source->rows);
+	rows->reldata = source->rows;
+	if (SPI_register_relation(rows) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not name the rows of an import");
+}
+
+/* Texts are compared as the log does it. */
+static TupleDesc
+row_desc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(lengthof(row_columns));
+	AttrNumber	column;
+
+	for (column = 1; column <= (AttrNumber) lengthof(row_columns); column++)
+	{
+		Oid			type = row_columns[column - 1].type;
+
+		TupleDescInitEntry(desc, column, row_columns[column - 1].name, type, -1, 0);
+		if (type == TEXTOID)
+			TupleDescInitEntryCollation(desc, column, C_COLLATION_OID);
+	}
+	return desc;
+}
+
+/* The statement that reads them: row_columns, in their order. */
 static char *
-events_of(const Source *source, const char *name)
+rows_of(const Source *source)
 {
 	StringInfoData sql;
 	size_t		column;
@@ -302,16 +377,16 @@ events_of(const Source *source, const char *name)
 						 strcmp(c->type, "text") == 0 ? " COLLATE \"C\"" : "", " AS ");
 		appendStringInfoString(&sql, quote_identifier(c->name));
 	}
-	appendStringInfo(&sql, " FROM %s AS s),"
-					 " n AS MATERIALIZED (SELECT tenant_id, aggregate_type, aggregate_id, sequence, \"position\","
+	appendStringInfo(&sql, " FROM %s AS s)"
+					 " SELECT tenant_id, aggregate_type, aggregate_id, sequence, \"position\","
 					 " event_type, event_version, payload, metadata, created_at, tags,"
 					 " coalesce(event_id, CAST(md5(CAST(jsonb_build_array(tenant_id, aggregate_type, aggregate_id, %s) AS text)) AS uuid)) AS event_id,"
 					 " row_number() OVER stream AS number,"
 					 " lag(sequence) OVER stream AS sequence_before,"
 					 " max(\"position\") OVER (stream ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS position_before,"
 					 " " RANK("\"position\"") " AS rank, " RANK("created_at") " AS rank_of_time"
-					 " FROM rows WINDOW stream AS (PARTITION BY tenant_id, aggregate_type, aggregate_id ORDER BY %s))",
-					 name,
+					 " FROM rows WINDOW stream AS (PARTITION BY tenant_id, aggregate_type, aggregate_id ORDER BY %s)",
+					 source->name,
 					 source->has_sequence ? "sequence" : "\"position\"",
 					 source->has_sequence ? "sequence" : "\"position\"");
 	return sql.data;
@@ -321,7 +396,8 @@ events_of(const Source *source, const char *name)
 static void
 check_source(const Source *source)
 {
-	char	   *sql = psprintf("%s SELECT n.aggregate_type, n.aggregate_id, n.number, CASE"
+	const char *place = source->has_sequence ? "sequence" : "\"position\"";
+	char	   *sql = psprintf("SELECT n.aggregate_type, n.aggregate_id, n.number, CASE"
 							   " WHEN n.%s IS NULL THEN 'null'"
 							   " WHEN n.sequence_before >= n.sequence OR (n.sequence IS NULL AND n.position_before >= n.\"position\") THEN 'twice'"
 							   " WHEN n.position_before >= n.\"position\" THEN 'order' ELSE 'taken' END AS problem"
@@ -329,9 +405,7 @@ check_source(const Source *source)
 							   " WHERE n.%s IS NULL OR n.sequence_before >= n.sequence"
 							   " OR n.position_before >= n.\"position\" OR e.event_id <> n.event_id"
 							   " ORDER BY n.aggregate_type, n.aggregate_id, n.number LIMIT 1",
-							   source->events,
-							   source->has_sequence ? "sequence" : "\"position\"",
-							   source->has_sequence ? "sequence" : "\"position\"");
+							   place, place);
 
 	if (run(source, sql, NULL, NULL) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the source of an import");
@@ -374,15 +448,15 @@ report_problem(const QueryRow *row)
 static uint64
 insert_events(const Source *source)
 {
-	char	   *sql = psprintf("%s INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, tenant_id, sequence,"
-							   " event_type, event_version, payload, metadata, event_id, created_at)"
-							   " SELECT n.aggregate_type, n.aggregate_id, n.tenant_id, n.number,"
-							   " n.event_type, n.event_version, n.payload,"
-							   " CASE WHEN n.sequence <> n.number"
-							   " THEN n.metadata || jsonb_build_object('imported_sequence', n.sequence) ELSE n.metadata END,"
-							   " n.event_id, n.created_at"
-							   " FROM n WHERE " NOT_THERE " ORDER BY " IN_ORDER,
-							   source->events);
+	static const char sql[] =
+	"INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, tenant_id, sequence,"
+	" event_type, event_version, payload, metadata, event_id, created_at)"
+	" SELECT n.aggregate_type, n.aggregate_id, n.tenant_id, n.number,"
+	" n.event_type, n.event_version, n.payload,"
+	" CASE WHEN n.sequence <> n.number"
+	" THEN n.metadata || jsonb_build_object('imported_sequence', n.sequence) ELSE n.metadata END,"
+	" n.event_id, n.created_at"
+	" FROM n WHERE " NOT_THERE " ORDER BY " IN_ORDER;
 
 	if (run(source, sql, NULL, NULL) != SPI_OK_INSERT)
 		elog(ERROR, "could not import events");
@@ -393,9 +467,8 @@ insert_events(const Source *source)
 static uint64
 insert_tagged(const Source *source)
 {
-	char	   *sql = psprintf("%s SELECT " IMPORT_TAGS_COLUMNS
-							   " FROM n WHERE n.tags <> '{}' AND " NOT_THERE " ORDER BY " IN_ORDER,
-							   source->events);
+	static const char sql[] = "SELECT " IMPORT_TAGS_COLUMNS
+		" FROM n WHERE n.tags <> '{}' AND " NOT_THERE " ORDER BY " IN_ORDER;
 	ImportTags *tags = ImportTagsBegin();
 	volatile uint64 imported = 0;
 
@@ -414,23 +487,23 @@ insert_tagged(const Source *source)
 }
 
 /*
- * Is all of the source in the log now, and what was appended behind `before` in its
+ * Is all that was read in the log now, and what was appended behind `before` in its
  * order?  Fills in streams, events, (left out), and the last position.
  */
 static void
 check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 {
-	char	   *sql = psprintf("%s SELECT count(*) FILTER (WHERE number = 1) AS streams, count(*) AS events,"
-							   " max(global_position) AS last_position,"
-							   " count(*) FILTER (WHERE same IS NOT TRUE) AS wrong,"
-							   " count(*) FILTER (WHERE global_position > $1 AND global_position <= position_in_front) AS out_of_order,"
-							   " min(stream) FILTER (WHERE same IS NOT TRUE OR global_position > $1 AND global_position <= position_in_front) AS stream"
-							   " FROM (SELECT n.number, e.global_position, concat(n.aggregate_type, '/', n.aggregate_id) AS stream,"
-							   " (e.event_id = n.event_id AND e.event_type = n.event_type AND e.event_version = n.event_version"
-							   " AND e.payload = n.payload AND (n.created_at IS NULL OR e.created_at = n.created_at)) AS same,"
-							   " lag(e.global_position) OVER (PARTITION BY e.global_position > $1 ORDER BY " IN_ORDER ") AS position_in_front"
-							   " FROM n LEFT JOIN cqrs_es.events AS e ON " SAME_PLACE ") AS compared",
-							   source->events);
+	static const char sql[] =
+	"SELECT count(*) FILTER (WHERE number = 1) AS streams, count(*) AS events,"
+	" max(global_position) AS last_position,"
+	" count(*) FILTER (WHERE same IS NOT TRUE) AS wrong,"
+	" count(*) FILTER (WHERE global_position > $1 AND global_position <= position_in_front) AS out_of_order,"
+	" min(stream) FILTER (WHERE same IS NOT TRUE OR global_position > $1 AND global_position <= position_in_front) AS stream"
+	" FROM (SELECT n.number, e.global_position, concat(n.aggregate_type, '/', n.aggregate_id) AS stream,"
+	" (e.event_id = n.event_id AND e.event_type = n.event_type AND e.event_version = n.event_version"
+	" AND e.payload = n.payload AND (n.created_at IS NULL OR e.created_at = n.created_at)) AS same,"
+	" lag(e.global_position) OVER (PARTITION BY e.global_position > $1 ORDER BY " IN_ORDER ") AS position_in_front"
+	" FROM n LEFT JOIN cqrs_es.events AS e ON " SAME_PLACE ") AS compared";
 	QueryRow	row;
 	int64		wrong;
 	int64		out_of_order;
@@ -444,7 +517,7 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 				 errmsg("the log is not what the source says"),
 				 errdetail("Events of the source that are missing or differ: %lld; that are out of order: %lld; in stream \"%s\" for instance.",
 						   (long long) wrong, (long long) out_of_order, InternalQueryText(&row, "stream")),
-				 errhint("Nothing was imported. Did the source change meanwhile, or does a trigger of yours change events?")));
+				 errhint("Nothing was imported. Does a trigger of yours change events, or the source give other ones each time?")));
 	values[0] = InternalQueryDatum(&row, "streams", NULL);
 	values[1] = InternalQueryDatum(&row, "events", NULL);
 	values[3] = InternalQueryDatum(&row, "last_position", &nulls[3]);
@@ -454,10 +527,10 @@ check_log(const Source *source, int64 before, Datum *values, bool *nulls)
 static void
 check_tags(const Source *source)
 {
-	char	   *sql = psprintf("%s SELECT n.tenant_id, e.global_position, e.event_type, n.tags,"
-							   " n.number, concat(n.aggregate_type, '/', n.aggregate_id)"
-							   " FROM n JOIN cqrs_es.events AS e ON " SAME_PLACE " WHERE n.tags <> '{}'",
-							   source->events);
+	static const char sql[] =
+	"SELECT n.tenant_id, e.global_position, e.event_type, n.tags,"
+	" n.number, concat(n.aggregate_type, '/', n.aggregate_id)"
+	" FROM n JOIN cqrs_es.events AS e ON " SAME_PLACE " WHERE n.tags <> '{}'";
 	TagsCheck	check = {
 		.receiver = {.receiveSlot = check_tags_of,.rStartup = begin_check,.rShutdown = end_check,
 		.rDestroy = end_check,.mydest = DestNone},

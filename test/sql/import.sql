@@ -2,7 +2,7 @@
 -- History of other systems comes in with its times, ids and order; again and
 -- again, and never half.
 BEGIN;
-SELECT plan(43);
+SELECT plan(46);
 CREATE SCHEMA import;
 SET LOCAL search_path = import, public;
 
@@ -50,6 +50,16 @@ SELECT results_eq($$SELECT ROW(aggregate_id, sequence, event_version, payload, m
 SELECT is((SELECT count(DISTINCT event_id) FROM cqrs_es.events WHERE aggregate_type = 'by hand'), 6::bigint, 'each with an id');
 SELECT results_eq($$SELECT imported, already_there FROM cqrs_es.import_events('by_hand')$$, $$VALUES (0::bigint, 6::bigint)$$, 'which is the same the next time');
 SELECT is((SELECT count(*) FROM cqrs_es.events WHERE aggregate_type = 'by hand' AND created_at BETWEEN now() AND clock_timestamp()), 6::bigint, 'their time is now');
+-- the old system goes on meanwhile: what was read counts, the rest is for the next time
+CREATE TABLE goes_on (aggregate_type text, aggregate_id text, sequence bigint, event_type text, payload jsonb);
+INSERT INTO goes_on SELECT 'goes on', 'a', n, 'e', to_jsonb(n) FROM generate_series(1, 3) AS n;
+SELECT cqrs_es.create_projection('goes on', '{goes on}') IS NULL AS x, cqrs_es.define_handler('goes on', 'e',
+	$$INSERT INTO goes_on SELECT event.aggregate_type, aggregate_id, 10, 'e', '10' FROM (VALUES ('a'), ('b')) AS s (aggregate_id) WHERE event.sequence = 2$$) IS NULL AS y \gset
+SELECT results_eq($$SELECT streams, imported, already_there FROM cqrs_es.import_events('goes_on')$$, $$VALUES (1::bigint, 3::bigint, 0::bigint)$$, 'rows that come while it is read');
+SELECT results_eq($$SELECT streams, imported, already_there FROM cqrs_es.import_events('goes_on')$$, $$VALUES (2::bigint, 2::bigint, 3::bigint)$$, 'are imported the next time');
+SELECT cqrs_es.define_handler('goes on', 'e', $$DELETE FROM goes_on$$) IS NULL AS x \gset
+INSERT INTO goes_on VALUES ('goes on', 'c', 1, 'e', '1');
+SELECT results_eq($$SELECT streams, imported, already_there FROM cqrs_es.import_events('goes_on')$$, $$VALUES (3::bigint, 1::bigint, 5::bigint)$$, 'rows that go');
 -- sequences and times: falling times do not turn a stream around
 CREATE TABLE timed (aggregate_type text, aggregate_id text, sequence bigint, event_type text, payload jsonb, created_at timestamptz);
 INSERT INTO timed VALUES ('timed', 'a', 1, 'e', '1', '2020-01-03'), ('timed', 'a', 2, 'e', '2', '2020-01-01'), ('timed', 'b', 1, 'e', '3', '2020-01-02'), ('timed', 'b', 2, 'e', '4', '2020-01-05');
