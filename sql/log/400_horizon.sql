@@ -10,4 +10,4 @@ CREATE FUNCTION cqrs_es.wait_for_position(global_position bigint, timeout interv
     LANGUAGE C VOLATILE PARALLEL UNSAFE STRICT
     AS 'MODULE_PATHNAME', 'cqrs_es_wait_for_position';
 COMMENT ON FUNCTION cqrs_es.wait_for_position(bigint, interval) IS
-    'waits until everything up to a position is settled here; false when time ran out';
+    'waits until everything up to a position is settled here; false when time ran out; holds back vacuum meanwhile, unlike CALL wait_until_settled';
