@@ -45,6 +45,9 @@
 /* tags */
 #define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
 
+/* several machines */
+#define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','2')
+
 extern bool ErrorIsNotUsers(int sqlerrcode);
 
 #endif							/* CQRS_ES_ERRORS_H */

@@ -85,6 +85,7 @@
 
 #include "base/compat.h"
 #include "base/counter.h"
+#include "base/distribution.h"
 #include "base/extension.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
@@ -159,15 +160,22 @@ RegistryRegister(const char *table)
 	tables[nregistries++] = table;
 }
 
-/* SQL: the statement trigger of every registry table */
+/*
+ * SQL: the statement trigger of every registry table.  QE602 where that is distributed: sessions
+ * of other nodes would not hear of it.
+ */
 Datum
 cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 {
+	Relation	rel;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s must be fired as a trigger", "registry_changed()")));
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	rel = ((TriggerData *) fcinfo->context)->tg_relation;
+	DistributionRefuse(rel, "declarations");
+	CacheInvalidateRelcache(rel);
 	return PointerGetDatum(NULL);
 }
 

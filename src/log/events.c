@@ -49,6 +49,7 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
+#include "base/distribution.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/relation_change.h"
@@ -78,7 +79,6 @@ static bool is_as_installed(Relation rel, const EventColumns *columns);
 static Oid	trigger_function(char *name);
 static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch);
 static bool is_computed(Relation rel, int att, const EventColumns *columns);
-static bool is_distributed(Oid relid);
 
 void
 EventsInit(void)
@@ -129,7 +129,7 @@ EventsTableGet(void)
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.local = is_plain_heap(rel) &&
 		OidIsValid(fresh.position_index) &&
-		!is_distributed(fresh.relid);
+		DistributionOf(rel) == DISTRIBUTION_NONE;
 	fresh.plain = fresh.local &&
 		!fresh.foreign_policies &&
 		OidIsValid(fresh.stream_index);
@@ -488,29 +488,6 @@ is_computed(Relation rel, int att, const EventColumns *columns)
 	if (form->atthasdef || form->attidentity || form->attgenerated)
 		return true;
 	return get_typtype(type) == TYPTYPE_DOMAIN;
-}
-
-/*
- * Has a distributed engine taken the table over?  Citus says so by a row in
- * pg_dist_partition; its shell of the table would swallow a direct insert.
- */
-static bool
-is_distributed(Oid relid)
-{
-	Oid			argtype = REGCLASSOID;
-	Datum		value = ObjectIdGetDatum(relid);
-	bool		found;
-
-	if (!OidIsValid(get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE)))
-		return false;
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT 1 FROM pg_catalog.pg_dist_partition "
-							  "WHERE logicalrelid OPERATOR(pg_catalog.=) $1",
-							  1, &argtype, &value, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read pg_dist_partition");
-	found = SPI_processed > 0;
-	SPI_finish();
-	return found;
 }
 
 /*-------------------------------------------------------------------------

@@ -14,7 +14,8 @@
  * addition has to be partitioned, on all levels, by columns of the stream's
  * key alone: then a stream lies in one partition, which is where the admitting
  * trigger looks for its end.  Children by INHERITS have no index in common
- * with their parent.
+ * with their parent.  And what an index guards in each shard of a distributed table is no stream
+ * of events that one node has drawn, waited for and told of (distribution.c).
  *
  * What has no such index cannot be a log: appends and the admitting trigger
  * refuse to write to it (StreamIndexRequire).  An append on the straight path need
@@ -43,6 +44,7 @@
 #include "utils/relcache.h"
 
 #include "base/compat.h"
+#include "base/distribution.h"
 #include "base/relation_change.h"
 #include "log/stream_index.h"
 
@@ -112,7 +114,7 @@ StreamIndexesOf(Relation rel, const EventColumns *columns)
  * what the table is a partition of in AccessShareLock, as the server does for
  * a partition's constraint.
  *
- * Raises 55000 when nothing guards them.
+ * Raises 55000 when nothing guards them, QE602 when the table is distributed.
  */
 Oid
 StreamIndexRequire(Relation rel, const EventColumns *columns)
@@ -127,6 +129,7 @@ StreamIndexRequire(Relation rel, const EventColumns *columns)
 	if (known)
 		return known->guard;
 
+	DistributionRefuse(rel, "events");
 	check_collations(rel, columns);
 	check_partitioning(rel, columns);
 	check_children(rel);

@@ -52,6 +52,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/distribution.h"
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/relation_change.h"
@@ -139,6 +140,7 @@ typedef struct AdmittedRow
 
 static Oid	event_tags_relid = InvalidOid;	/* cache, see table_relid */
 static uint64 relid_invalidations = 0;
+static bool event_tags_is_local = false;	/* as far as nothing was said since */
 
 /* of the statements whose rows are being tagged, the innermost */
 static StatementWriter *open_statements = NULL;
@@ -183,6 +185,7 @@ static void describe_event(void *arg);
 static bool may_be_changed(Relation rel);
 static bool is_as_admitted(int64 position, const TagSlotSet *set);
 static uint64 hash_slots(const TagSlotSet *set);
+static void require_local(Relation rel);
 static void write_row(EventTagWriter *writer, const Event *event, text *tag);
 static void flush(EventTagWriter *writer);
 static bool begin_at(EventTagScan *scan, int64 position);
@@ -227,6 +230,7 @@ invalidate_relid(Oid relid)
 	if (relid == InvalidOid || !OidIsValid(event_tags_relid) || relid == event_tags_relid)
 	{
 		event_tags_relid = InvalidOid;
+		event_tags_is_local = false;
 		relid_invalidations++;
 	}
 }
@@ -649,7 +653,7 @@ hash_slots(const TagSlotSet *set)
 
 /*
  * Open event_tags to write.  Takes RowExclusiveLock on it until the transaction ends.
- * Palloc'd.
+ * Palloc'd.  QE602 when it is distributed: what is written below the executor would be lost.
  */
 EventTagWriter *
 EventTagsWriterOpen(void)
@@ -658,11 +662,22 @@ EventTagsWriterOpen(void)
 
 	writer->memory = CurrentMemoryContext;
 	writer->rel = table_open(table_relid(), RowExclusiveLock);
+	if (!event_tags_is_local)
+		require_local(writer->rel);
 	writer->estate = CreateExecutorState();
 	writer->result_rel = makeNode(ResultRelInfo);
 	InitResultRelInfo(writer->result_rel, writer->rel, 0, NULL, 0);
 	ExecOpenIndices(writer->result_rel, false);
 	return writer;
+}
+
+static void
+require_local(Relation rel)
+{
+	uint64		started = relid_invalidations;
+
+	DistributionRefuse(rel, "tags");
+	event_tags_is_local = started == relid_invalidations;
 }
 
 /* Write tags of an event, which stays as it is until the writer is closed. */

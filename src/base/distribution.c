@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ * distribution.c
+ *	  Has a distributed engine taken one of our tables over?
+ *
+ * Citus keeps the rows of a distributed table in shards, tables of the same form that lie on
+ * this node or another one.  The table itself becomes a shell, on every node: its planner and
+ * its COPY send rows to the shards, and what is written below the executor is swallowed.  The
+ * triggers of the table are made again on the shards, where they fire, in a session that
+ * the sender's node has opened: what that session has drawn, locked or cached is not what the
+ * sender's has.
+ *
+ * A shell has a row in pg_dist_partition.  A shard is known by its name alone: it and its
+ * triggers have those of the table and its triggers, with the number of the shard behind
+ * them.  (Citus has a list of shards, too; but a new shard is filled before it stands in the
+ * list of the node that it is on.)
+ *
+ * Both are asked of the catalog: callers keep the answer until the table's entry
+ * in the relation cache changes, of which Citus sees to that it does.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_namespace_d.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "utils/lsyscache.h"
+#include "utils/reltrigger.h"
+
+#include "base/distribution.h"
+#include "base/errors.h"
+
+static bool is_shell(Oid relid);
+static bool is_shard(Relation rel);
+static const char *shard_suffix(const char *name);
+
+/* What is known of a table that is locked.  Looks into the catalog. */
+Distribution
+DistributionOf(Relation rel)
+{
+	if (!OidIsValid(get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE)))
+		return DISTRIBUTION_NONE;
+	if (is_shard(rel))
+		return DISTRIBUTION_SHARD;
+	return is_shell(RelationGetRelid(rel)) ? DISTRIBUTION_SHELL : DISTRIBUTION_NONE;
+}
+
+/* QE602 if a table is distributed, or a shard of one that is; `what` would be written to it. */
+void
+DistributionRefuse(Relation rel, const char *what)
+{
+	if (DistributionOf(rel) == DISTRIBUTION_NONE)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DISTRIBUTED_BY_HAND),
+			 errmsg("%s cannot be written to distributed table \"%s\"", what,
+					RelationGetRelationName(rel)),
+			 errdetail("Citus keeps its rows in shards, where no node sees what the sessions of another have drawn, locked or declared."),
+			 errhint("Restore a dump into a database where it is not distributed. A log that is no table of the extension can be taken back by undistribute_table().")));
+}
+
+static bool
+is_shell(Oid relid)
+{
+	Oid			argtype = REGCLASSOID;
+	Datum		value = ObjectIdGetDatum(relid);
+	bool		found;
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT 1 FROM pg_catalog.pg_dist_partition "
+							  "WHERE logicalrelid OPERATOR(pg_catalog.=) $1",
+							  1, &argtype, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_dist_partition");
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
+/* Looks at a cache's memory: nothing in here may look into the catalog. */
+static bool
+is_shard(Relation rel)
+{
+	const TriggerDesc *triggers = rel->trigdesc;
+	const char *suffix = shard_suffix(RelationGetRelationName(rel));
+	int			i;
+
+	for (i = 0; suffix && triggers && i < triggers->numtriggers; i++)
+	{
+		const char *of_trigger = shard_suffix(triggers->triggers[i].tgname);
+
+		if (of_trigger && strcmp(of_trigger, suffix) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The part of a name like events_102008 from its last underscore on; NULL when digits do not follow. */
+static const char *
+shard_suffix(const char *name)
+{
+	const char *suffix = strrchr(name, '_');
+
+	return suffix && suffix[1] != '\0' && strspn(suffix + 1, "0123456789") == strlen(suffix + 1) ?
+		suffix : NULL;
+}

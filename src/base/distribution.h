@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ * distribution.h
+ *	  Has a distributed engine taken one of our tables over?
+ *-------------------------------------------------------------------------
+ */
+#ifndef CQRS_ES_DISTRIBUTION_H
+#define CQRS_ES_DISTRIBUTION_H
+
+#include "utils/rel.h"
+
+/* Where the rows of a table are, as far as this node can say. */
+typedef enum Distribution
+{
+	DISTRIBUTION_NONE,			/* in it */
+	DISTRIBUTION_SHELL,			/* in its shards, some on other nodes; the table itself
+								 * is empty */
+	DISTRIBUTION_SHARD			/* in it, and it is a shard of another table */
+} Distribution;
+
+extern Distribution DistributionOf(Relation rel);
+extern void DistributionRefuse(Relation rel, const char *what);
+
+#endif							/* CQRS_ES_DISTRIBUTION_H */
