@@ -26,11 +26,12 @@ BEGIN
 END $$;
 
 -- these ask for rights on the log themselves, or need none
-GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.append_event_arrays, cqrs_es.append_to_streams, cqrs_es.new_event_id, cqrs_es.next_position,
+GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.append_event_arrays, cqrs_es.append_to_streams,
+    cqrs_es.try_append_event, cqrs_es.try_append_events, cqrs_es.try_append_event_arrays, cqrs_es.new_event_id, cqrs_es.next_position,
     cqrs_es.read_stream, cqrs_es.read_all, cqrs_es.read_page, cqrs_es.read_matching, cqrs_es.stream_version,
     cqrs_es.settled_position, cqrs_es.wait_for_position, cqrs_es.log_id, cqrs_es.current_tenant,
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
-    cqrs_es.execute_command, cqrs_es.reject, cqrs_es.execute_boundary, cqrs_es.boundary_state, cqrs_es.boundary_query, cqrs_es.derived_tags, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,
+    cqrs_es.execute_command, cqrs_es.try_execute_command, cqrs_es.reject, cqrs_es.execute_boundary, cqrs_es.boundary_state, cqrs_es.boundary_query, cqrs_es.derived_tags, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,
     cqrs_es.receive_events, cqrs_es.ack_events, cqrs_es.nack_event, cqrs_es.extend_lease, cqrs_es.release_batch,
     cqrs_es.receive_message
     TO PUBLIC;
@@ -40,7 +41,7 @@ GRANT EXECUTE ON FUNCTION cqrs_es.sees_subscription, cqrs_es.subscription_lag_ev
 GRANT SELECT ON cqrs_es.subscription_status, cqrs_es.subscription_consumers, cqrs_es.subscription_dead_letters, cqrs_es.subscription_parked_streams
     TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE cqrs_es.wait_for_events, cqrs_es.wait_until_settled, cqrs_es.wait_for_projection TO PUBLIC;
-GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result TO PUBLIC;
+GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result, cqrs_es.append_outcome TO PUBLIC;
 -- these show monitors how everything is, and nothing of what is in events
 GRANT USAGE ON SCHEMA cqrs_es TO pg_monitor;
 GRANT SELECT ON cqrs_es.log_status, cqrs_es.unsettled_transactions, cqrs_es.counters, cqrs_es.projection_status, cqrs_es.projection_progress,

@@ -70,3 +70,23 @@ CREATE FUNCTION cqrs_es.execute_command(
     AS 'MODULE_PATHNAME', 'cqrs_es_execute_command';
 COMMENT ON FUNCTION cqrs_es.execute_command(text, text, text, jsonb, bigint, jsonb, uuid) IS
     'loads the aggregate, decides the command and appends its events in one call; a lost race is decided again; returns version, position of the last event (NULL when nothing happened) and state';
+
+CREATE FUNCTION cqrs_es.try_execute_command(
+    aggregate_type   text,
+    aggregate_id     text,
+    command_type     text,
+    payload          jsonb DEFAULT '{}',
+    expected_version bigint DEFAULT NULL,
+    metadata         jsonb DEFAULT '{}',
+    command_id       uuid DEFAULT NULL,
+    OUT outcome         text,
+    OUT version         bigint,
+    OUT global_position bigint,
+    OUT state           jsonb,
+    OUT message         text,
+    OUT code            text
+) RETURNS record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_try_execute_command';
+COMMENT ON FUNCTION cqrs_es.try_execute_command(text, text, text, jsonb, bigint, jsonb, uuid) IS
+    'execute_command that tells in its row what the other raises as QE301 and QE001: outcome appended, unchanged (no events), repeated (by command_id), rejected (with the message and code of reject()) or conflict; after these two nothing was written, and the transaction goes on';

@@ -19,6 +19,10 @@
  * A command that is sent again with its id is recognized, and is not decided beside
  * the first while that is still running: command_id.c says how, and who waits for
  * whom.
+ *
+ * A conflict and a refusal that stand are errors, or, for those who ask with
+ * try_execute_command, a row.  Both are known when nothing has been written, or all of that
+ * is undone, so that takes no subtransaction more.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -55,6 +59,7 @@
 static int	cqrs_es_command_retries = 3;
 
 PG_FUNCTION_INFO_V1(cqrs_es_execute_command);
+PG_FUNCTION_INFO_V1(cqrs_es_try_execute_command);
 
 /* A command under way. */
 typedef struct Command
@@ -78,18 +83,27 @@ typedef struct CommandRun
 	int64		moved_to;		/* where the stream is instead, after a lost race */
 	int64		global_position;	/* 0: nothing happened */
 	bool		appended;		/* by this call */
+	bool		conflict;		/* the stream is at moved_to, where this was expected: */
+	int64		expected;
+	ErrorData  *refusal;		/* QE301, which stands; NULL: none */
 } CommandRun;
 
 /* What came of one try. */
 typedef enum Attempt
 {
-	ATTEMPT_DONE,				/* decided, and what follows is in the log */
+	ATTEMPT_DONE,				/* decided, and what follows is in the log; refused; or a
+								 * conflict */
 	ATTEMPT_UNSEARCHED,			/* loaded, but not all of that searched for the id */
 	ATTEMPT_LOST,				/* somebody else was quicker, and is at moved_to */
 	ATTEMPT_UNSURE				/* nothing came of it, perhaps since it runs elsewhere,
 								 * too */
 } Attempt;
 
+static Datum execute(FunctionCallInfo fcinfo, bool raises);
+static void raise_failure(const Command *command, const CommandRun *run);
+static Datum result_datum(FunctionCallInfo fcinfo, const CommandRun *run);
+static Datum outcome_datum(FunctionCallInfo fcinfo, const CommandRun *run);
+static Datum row_datum(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 static void command_args(FunctionCallInfo fcinfo, Command *command);
 static CommandRun run_command(Command *command);
 static Attempt attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
@@ -125,15 +139,26 @@ CommandInit(void)
 Datum
 cqrs_es_execute_command(PG_FUNCTION_ARGS)
 {
-	Command		command;
-	CommandRun	result;
-	ErrorContextCallback callback = {error_context_stack, describe_command, &command};
-	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
-	TupleDesc	desc;
+	return execute(fcinfo, true);
+}
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
+/*
+ * SQL: try_execute_command, with the same arguments.  A conflict and a refusal are rows;
+ * everything else that is an error there is one here.
+ */
+Datum
+cqrs_es_try_execute_command(PG_FUNCTION_ARGS)
+{
+	return execute(fcinfo, false);
+}
+
+static Datum
+execute(FunctionCallInfo fcinfo, bool raises)
+{
+	Command		command;
+	CommandRun	run;
+	ErrorContextCallback callback = {error_context_stack, describe_command, &command};
+
 	command_args(fcinfo, &command);
 	ReadOnlyPrevent(fcinfo);
 	/* also when nothing will be appended: the state is shown */
@@ -142,19 +167,78 @@ cqrs_es_execute_command(PG_FUNCTION_ARGS)
 
 	error_context_stack = &callback;
 	RegistryEnter();
-	result = run_command(&command);
+	run = run_command(&command);
 	RegistryLeave();
+	if (raises)
+		raise_failure(&command, &run);
 	error_context_stack = callback.previous;
+	return raises ? result_datum(fcinfo, &run) : outcome_datum(fcinfo, &run);
+}
 
-	values[0] = Int64GetDatum(result.folded.version);
-	values[1] = Int64GetDatum(result.global_position);
-	nulls[1] = result.global_position == 0;
-	values[2] = JsonbPGetDatum(result.folded.state);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+/* QE001 and the refusal, if the command ended so. */
+static void
+raise_failure(const Command *command, const CommandRun *run)
+{
+	if (run->refusal)
+		ReThrowError(run->refusal);
+	if (run->conflict)
+		AppendReportConflict(&command->key, run->expected, run->moved_to);
+}
+
+/* What execute_command returns. */
+static Datum
+result_datum(FunctionCallInfo fcinfo, const CommandRun *run)
+{
+	Datum		values[] = {Int64GetDatum(run->folded.version),
+		Int64GetDatum(run->global_position), JsonbPGetDatum(run->folded.state)};
+	bool		nulls[] = {false, run->global_position == 0, false};
+
+	return row_datum(fcinfo, values, nulls);
 }
 
 /*
- * Load, decide, append, until the decision holds or tries are used up (QE001).
+ * What try_execute_command returns.  A refusal has the state that it was decided on, a
+ * conflict none: nobody has looked at the stream as it is now.
+ */
+static Datum
+outcome_datum(FunctionCallInfo fcinfo, const CommandRun *run)
+{
+	const char *outcome = run->refusal ? "rejected" :
+		run->conflict ? "conflict" :
+		run->appended ? "appended" :
+		run->global_position != 0 ? "repeated" : "unchanged";
+	const char *code = run->refusal ? run->refusal->constraint_name : NULL;
+	Datum		values[6] = {CStringGetTextDatum(outcome)};
+	bool		nulls[6] = {false};
+
+	if (run->conflict)
+		CounterAdd("conflict_counts", 0, true);
+	values[1] = Int64GetDatum(run->conflict ? run->moved_to : run->folded.version);
+	values[2] = Int64GetDatum(run->global_position);
+	nulls[2] = run->global_position == 0;
+	values[3] = JsonbPGetDatum(run->folded.state);
+	nulls[3] = run->conflict;
+	nulls[4] = run->refusal == NULL;
+	if (run->refusal)
+		values[4] = CStringGetTextDatum(run->refusal->message);
+	nulls[5] = code == NULL;
+	if (code)
+		values[5] = CStringGetTextDatum(code);
+	return row_datum(fcinfo, values, nulls);
+}
+
+static Datum
+row_datum(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/*
+ * Load, decide, append, until the decision holds or tries are used up, which is a conflict.
  * With an expected version there is one try.
  *
  * All events up to the version that is decided on are searched for the command's
@@ -181,7 +265,11 @@ run_command(Command *command)
 		Attempt		outcome;
 
 		if (given_up)
-			AppendReportConflict(&command->key, run.folded.version, run.moved_to);
+		{
+			run.conflict = true;
+			run.expected = run.folded.version;
+			break;
+		}
 		outcome = attempt(command, aggregate, &queue, &run);
 		if (outcome == ATTEMPT_DONE)
 			break;
@@ -209,7 +297,7 @@ run_command(Command *command)
 	return run;
 }
 
-/* One try.  Throws the decider's refusal when that stands. */
+/* One try.  Throws the decider's error when that stands and is no refusal. */
 static Attempt
 attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, CommandRun *run)
 {
@@ -226,7 +314,10 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 	if (!AppendVersionFits(command->expected_version, run->folded.version))
 	{
 		(void) has_moved(command, run);
-		AppendReportConflict(&command->key, command->expected_version, run->folded.version);
+		run->conflict = true;
+		run->expected = command->expected_version;
+		run->moved_to = run->folded.version;
+		return ATTEMPT_DONE;
 	}
 	return decide_and_append(command, aggregate, queue, run);
 }
@@ -278,8 +369,9 @@ decide_and_append(const Command *command, Aggregate *aggregate, CommandQueue *qu
 	if (decided || ErrorIsNotUsers(error->sqlerrcode))
 		ReThrowError(error);
 	outcome = nothing_follows(command, run);
-	if (outcome == ATTEMPT_DONE)
+	if (outcome == ATTEMPT_DONE && error->sqlerrcode != ERRCODE_COMMAND_REJECTED)
 		ReThrowError(error);
+	run->refusal = outcome == ATTEMPT_DONE ? error : NULL;
 	return outcome;
 }
 

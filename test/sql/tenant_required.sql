@@ -2,7 +2,7 @@
 -- cqrs_es.require_tenant: whoever forgets the tenant hears of it, on every way in
 -- and out. What concerns all tenants goes on without one.
 BEGIN;
-SELECT plan(45);
+SELECT plan(49);
 
 SELECT is(cqrs_es.current_tenant(), '', 'no tenant, which is no error');
 SELECT cqrs_es.create_aggregate('tr', snapshot_every => 2) IS NULL AS x \gset
@@ -42,7 +42,9 @@ INSERT INTO ways VALUES (1, $$SELECT cqrs_es.append_event('tr', 'a', 'Done', '{}
 	(15, $$SELECT cqrs_es.current_tenant()$$),
 	(16, $$SELECT cqrs_es.receive_message('tr', 'a')$$),
 	(17, $$SELECT cqrs_es.append_to_streams('[{"type": "Done"}]')$$),
-	(18, $$SELECT * FROM cqrs_es.read_matching('[{"tags": ["of nobody"]}]')$$);
+	(18, $$SELECT * FROM cqrs_es.read_matching('[{"tags": ["of nobody"]}]')$$),
+	(19, $$SELECT cqrs_es.try_append_event('tr', 'a', 'Done', '{}', 99)$$),
+	(20, $$SELECT cqrs_es.try_execute_command('tr', 'a', 'Do')$$);
 GRANT SELECT ON ways TO tr_writer;
 SELECT is(pg_temp.state_of(way), 'QE007', 'superuser: ' || way) FROM ways ORDER BY n;
 SET LOCAL ROLE tr_writer;
