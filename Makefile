@@ -47,7 +47,7 @@ EXTENSION = cqrs_es
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCES)$(EXTENSION).control)
 
 # Each floor stands on those before it; what belongs to all of them is at the top.
-ROOMS = base log tag aggregate command boundary projection subscription async
+ROOMS = base log tag aggregate command boundary projection subscription async scale
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))

@@ -7,6 +7,7 @@
  * it, and names no table of a room above it, which a test checks.  What must happen
  * above at an event registers itself below (DispatchRegister).
  *
+ *	scale		one log over several servers
  *	async		projections that follow the log by themselves, and who runs them
  *	subscription	who takes events out of the log, in batches with a lease
  *	projection	read models that handlers keep in the appending transaction
@@ -74,6 +75,7 @@
 #include "subscription/subscription.h"
 #include "async/async_projection.h"
 #include "async/worker.h"
+#include "scale/kept_shards.h"
 
 PG_MODULE_MAGIC;
 
@@ -152,5 +154,7 @@ _PG_init(void)
 
 	AsyncProjectionInit();
 	WorkerInit();
+
+	KeptShardsInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

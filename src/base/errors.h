@@ -45,8 +45,9 @@
 /* tags */
 #define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
 
-/* several machines */
+/* several servers */
 #define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','2')
+#define ERRCODE_FOREIGN_SHARD			MAKE_SQLSTATE('Q','E','6','0','5')
 
 extern bool ErrorIsNotUsers(int sqlerrcode);
 

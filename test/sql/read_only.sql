@@ -7,7 +7,7 @@ CREATE FUNCTION read_only_lifted(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1
 SELECT cqrs_es.create_aggregate('read only') IS NULL AS x \gset
 SELECT cqrs_es.define_command('read only', 'Nothing', '''[]''::jsonb') IS NULL AS x \gset
 BEGIN;
-SELECT plan(29);
+SELECT plan(30);
 SET LOCAL transaction_read_only = on;
 SELECT is(pg_temp.error_of('SELECT cqrs_es.' || call, '{state,message}'), ARRAY['25006', format('cannot execute %s() in a read-only transaction', split_part(call, '(', 1))], call)
 FROM unnest(ARRAY[
@@ -37,7 +37,8 @@ FROM unnest(ARRAY[
 	$$drop_projection('read only', if_exists => true)$$,
 	$$define_handler('read only', 'e', 'DELETE FROM read_only')$$,
 	$$drop_handler('read only', 'e')$$,
-	$$promote_projection('read only', replaces => 'read only')$$]) WITH ORDINALITY AS c (call, n) ORDER BY n;
+	$$promote_projection('read only', replaces => 'read only')$$,
+	$$keep_shards('{0}', 2)$$]) WITH ORDINALITY AS c (call, n) ORDER BY n;
 SELECT is(pg_temp.error_of('INSERT INTO read_only_drawn SELECT cqrs_es.next_position()', '{state,message}'), '{25006,"cannot execute next_position() in a read-only transaction"}', 'a position that is drawn for a temporary table');
 SELECT is(pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('read only', '1', 'e', '{}')$$, '{state,message}'),
 	'{25006,"cannot execute INSERT in a read-only transaction"}', 'a plain INSERT');

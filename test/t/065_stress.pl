@@ -180,6 +180,7 @@ my @declare = (
 	q{SELECT cqrs_es.pause_subscription('<x|y>')},
 	q{SELECT cqrs_es.resume_subscription('<x|y>')},
 	q{SELECT cqrs_es.reset_subscription('<x|y>', <0|5>)},
+	q{SELECT cqrs_es.keep_shards(<NULL|'{0,1}'>, 2)},
 	q{SELECT cqrs_es.redrive('<x|y>', max_count => <NULL|1>)},
 	q{SELECT cqrs_es.discard_dead_letter((SELECT min(id) FROM cqrs_es.dead_letters WHERE state IN ('blocked', 'skipped')), 'no')});
 
@@ -215,6 +216,9 @@ my @read = (
 	q{SELECT cqrs_es.boundary_state('<u|bounded>', '{"more": "x"}'), cqrs_es.boundary_query('<u|bounded>', '{}'), cqrs_es.derived_tags('{"c": 1}', 'c:{/c}')},
 	q{SELECT * FROM cqrs_es.<log_status|unsettled_transactions|counters>},
 	q{SELECT cqrs_es.stream_version('<t|u>', 's1'), cqrs_es.settled_position(), cqrs_es.log_id(), cqrs_es.last_position(), cqrs_es.current_tenant(), cqrs_es.new_event_id(), cqrs_es.id_from_text('a')},
+	q{SELECT cqrs_es.stream_version(cqrs_es.routed_stream('<t|u>', 's<1|2|3>', NULL, '{"front": 1}'), 's<1|2|3>'), cqrs_es.stream_hash('t', 's1')},
+	q{SELECT * FROM cqrs_es.read_page(cqrs_es.routed_argument(cqrs_es.position_here('{<0|10>}'), NULL), 5)},
+	q{SELECT count(*) FROM cqrs_es.proxy_functions('c')},
 	q{SELECT cqrs_es.wait_for_position(1, '10 ms'), cqrs_es.publish_settled()},
 	q{SELECT * FROM cqrs_es.tenants(); SELECT * FROM cqrs_es.event_types()},
 	q{SELECT * FROM cqrs_es.poisoned_streams()},
