@@ -22,6 +22,7 @@
 #	make bench BENCH=async           asynchronous projections: their cost, speed and lag
 #	make bench BENCH=instructions    appends, handlers and commands, counted by callgrind
 #	make bench BENCH=cliffs          what must not cost more in a longer stream or transaction
+#	make bench BENCH=scale           a front with PL/Proxy: what it adds to a call
 #	make bench BENCH=tags            tags, and decisions under a condition beside locks and SERIALIZABLE
 #
 # A benchmark of time ends with a chart, docs/bench-*.svg, where gnuplot is installed.
