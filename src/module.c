@@ -56,6 +56,7 @@
 #include "log/stream_index.h"
 #include "log/upcast.h"
 #include "tag/event_tags.h"
+#include "tag/redacted_tags.h"
 #include "tag/tag_definition.h"
 #include "tag/tag_filter.h"
 #include "aggregate/aggregate.h"
@@ -66,10 +67,13 @@
 #include "command/command.h"
 #include "command/command_declaration.h"
 #include "boundary/boundary.h"
+#include "boundary/boundary_snapshot.h"
 #include "projection/handler.h"
+#include "projection/missed_redaction.h"
 #include "projection/projection.h"
 #include "projection/read_model.h"
 #include "subscription/delivery_wait.h"
+#include "subscription/redacted_error.h"
 #include "subscription/restored_event.h"
 #include "subscription/retagged_event.h"
 #include "subscription/subscription.h"
@@ -129,6 +133,7 @@ _PG_init(void)
 	TagDefinitionInit();
 	EventTagsInit();
 	TagFilterInit();
+	RedactedTagsInit();
 
 	AggregateInit();
 	ReducerInit();
@@ -139,10 +144,12 @@ _PG_init(void)
 	CommandInit();
 
 	BoundaryInit();
+	BoundarySnapshotInit();
 
 	ReadModelInit();
 	ProjectionInit();
 	HandlerInit();
+	MissedRedactionInit();
 
 	/* observers are called in this order, and handlers come before snapshots */
 	SnapshotInit();
@@ -151,6 +158,7 @@ _PG_init(void)
 	DeliveryWaitInit();
 	RestoredEventInit();
 	RetaggedEventInit();
+	RedactedErrorInit();
 
 	AsyncProjectionInit();
 	WorkerInit();

@@ -47,7 +47,13 @@ CREATE VIEW cqrs_es.projection_status AS
                 AND x.suspect_end IS NOT NULL)) AS last_error,
            cqrs_es.projection_errors(p.name) AS errors,
            (SELECT pg_catalog.count(*) FROM cqrs_es.skipped_events AS e
-            WHERE e.projection OPERATOR(pg_catalog.=) p.name) AS skipped
+            WHERE e.projection OPERATOR(pg_catalog.=) p.name) AS skipped,
+           least(p.redacted_position, CASE WHEN p.paused OR p.mode OPERATOR(pg_catalog.=) 'async' THEN
+               (SELECT pg_catalog.min(r.global_position) FROM cqrs_es.redactions AS r
+                WHERE r.global_position OPERATOR(pg_catalog.>) CASE WHEN p.paused THEN p.handled_position
+                    ELSE (SELECT x.position FROM cqrs_es.shares AS x WHERE x.subscription OPERATOR(pg_catalog.=) f.name) END
+                AND (p.aggregate_types IS NULL OR r.aggregate_type OPERATOR(pg_catalog.=) ANY (p.aggregate_types)))
+           END) AS redaction_missed
     FROM cqrs_es.projections AS p
     -- by itself, for a condition that calls concat() would not be looked up in subscription_status
     CROSS JOIN LATERAL (SELECT pg_catalog.concat('projection:', p.name) COLLATE "C" AS name OFFSET 0) AS f;
@@ -66,3 +72,5 @@ COMMENT ON COLUMN cqrs_es.projection_status.last_error IS
     'of an asynchronous one: of the event that failed last, for its owner; or that sessions die of one, which is looked for';
 COMMENT ON COLUMN cqrs_es.projection_status.errors IS
     'what makes every event fail that it handles; see projection_errors()';
+COMMENT ON COLUMN cqrs_es.projection_status.redaction_missed IS
+    'position of the first event $redacted that it has not followed: what was erased may stand in its read models, until it has come there, or is rebuilt; NULL: none';

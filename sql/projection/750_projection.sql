@@ -17,6 +17,7 @@ CREATE TABLE cqrs_es.projections (
     rebuilt_to      bigint,
     rebuilt_tags    bigint,
     live_after      boolean NOT NULL DEFAULT false,
+    redacted_position bigint,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CHECK (paused OR mode = 'async' OR rebuilt_to IS NULL),
     CHECK (rebuilt_tags IS NULL OR rebuilt_to IS NOT NULL AND tags IS NOT NULL),
@@ -49,6 +50,8 @@ COMMENT ON COLUMN cqrs_es.projections.rebuilt_tags IS
     'of such a rebuild of a projection with tags: stands for how these were defined when it began';
 COMMENT ON COLUMN cqrs_es.projections.live_after IS
     'of such a rebuild: the projection was live before, and is to be so again at the end';
+COMMENT ON COLUMN cqrs_es.projections.redacted_position IS
+    'of the first event $redacted that it was not told of: what was erased stands in its read models until it is rebuilt';
 COMMENT ON COLUMN cqrs_es.projections.read_models IS '-: one that was missing when the row was restored';
 COMMENT ON COLUMN cqrs_es.projections.read_model_names IS 'pairs of schema and table, as they were called when the row was written';
 COMMENT ON COLUMN cqrs_es.projections.owner IS 'NULL: the role was missing when the row was restored';

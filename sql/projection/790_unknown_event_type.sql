@@ -9,7 +9,9 @@ CREATE VIEW cqrs_es.unknown_event_types AS
            t.first_position,
            t.last_position
     FROM cqrs_es.event_types() AS t
-    WHERE NOT EXISTS (SELECT FROM cqrs_es.reducers AS r
+    -- those that the extension appends begin with a dollar sign
+    WHERE pg_catalog.left(t.event_type, 1) OPERATOR(pg_catalog.<>) '$'
+      AND NOT EXISTS (SELECT FROM cqrs_es.reducers AS r
             WHERE r.aggregate_type OPERATOR(pg_catalog.=) t.aggregate_type
               AND r.event_type OPERATOR(pg_catalog.=) t.event_type)
       AND NOT EXISTS (SELECT FROM cqrs_es.reducers AS r

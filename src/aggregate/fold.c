@@ -38,6 +38,7 @@
 #include "base/text.h"
 #include "log/event_scan.h"
 #include "log/read.h"
+#include "log/reserved_type.h"
 #include "aggregate/fold.h"
 #include "aggregate/reducer_state.h"
 #include "aggregate/snapshot_store.h"
@@ -64,6 +65,8 @@ typedef struct Fold
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
 	bool		as_caller;		/* of what row security shows the caller */
+	bool		redacted;		/* events that are in the state it began at have been
+								 * changed since */
 	ReducerState state;
 	FoldWatch  *watch;			/* or NULL */
 
@@ -279,19 +282,29 @@ static FoldedState
 fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_caller,
 		FoldWatch *watch)
 {
+	const FoldedState nothing = {0, DT_NOBEGIN, aggregate->rules.initial_state};
 	Fold		fold;
 	Event		event;
 
 	fold_begin(&fold, aggregate, key, point, as_caller, NULL);
 	fold.watch = watch;
-	while (fold.version < point.sequence && fold_next(&fold, &event))
+	while (fold.version < point.sequence && !fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
+	if (fold.redacted)
+	{
+		/* somebody has put back a snapshot of before */
+		(void) fold_end(&fold);
+		fold_begin(&fold, aggregate, key, point, as_caller, &nothing);
+		fold.watch = watch;
+		while (fold.version < point.sequence && fold_next(&fold, &event))
+			 /* on */ ;
+	}
 	return fold_end(&fold);
 }
 
 /*
  * Fold all events of the stream that follow a state, whatever row security would show the
- * caller.  Changes *folded; its state is palloc'd in the current memory context.  Raises
+ * caller; anew when events that are in the state have been redacted since.  Changes *folded; its state is palloc'd in the current memory context.  Raises
  * what FoldStream does.
  */
 void
@@ -302,9 +315,11 @@ FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key)
 	Event		event;
 
 	fold_begin(&fold, aggregate, key, end, false, folded);
-	while (fold_next(&fold, &event))
+	while (!fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
 	*folded = fold_end(&fold);
+	if (fold.redacted)
+		*folded = fold_to(aggregate, key, end, false, NULL);
 }
 
 /*
@@ -381,6 +396,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->last_event_at = stored.last_event_at;
 	fold->up_to_time = point.time;
 	fold->watch = NULL;
+	fold->redacted = false;
 	ReducerStateInit(&fold->state, stored.state);
 	fold->scan = as_caller ?
 		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot.snapshot) :
@@ -418,6 +434,7 @@ fold_next(Fold *fold, Event *event)
 	fold->version++;
 	fold->last_event_at = Max(fold->last_event_at, created_at);
 
+	fold->redacted = fold->began_after != 0 && ReservedTypeIsRedaction(event);
 	note_event(fold, event);
 	callback.callback = describe_fold;
 	callback.arg = fold;

@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "log/reserved_type.h"
 #include "log/upcast.h"
 #include "aggregate/json_tree.h"
 #include "aggregate/reducer.h"
@@ -58,6 +59,9 @@ ReducerStateApply(ReducerState *state, const StateRules *rules, Event *event)
 {
 	Reducer    *reducer = ReducerFind(rules, EventText(event, EVENT_EVENT_TYPE));
 
+	/* what the extension appends is no part of it */
+	if (reducer == NULL && ReservedTypeIs(EventText(event, EVENT_EVENT_TYPE)))
+		return;
 	UpcastEvent(event, &state->calls);
 	if (reducer == NULL)
 		merge(state, DatumGetJsonbP(event->values[EVENT_PAYLOAD]));

@@ -34,6 +34,7 @@
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/events.h"
+#include "log/redaction.h"
 #include "aggregate/fold.h"
 #include "aggregate/snapshot.h"
 #include "aggregate/snapshot_store.h"
@@ -69,7 +70,8 @@ SnapshotInit(void)
 /*
  * SQL: take_snapshot(aggregate_type, aggregate_id).  Saves the state as of now
  * and returns the version it stands for, 0 when the stream has no events (then
- * nothing is saved).
+ * nothing is saved).  Nor is it above READ COMMITTED, when something has been redacted that
+ * the transaction does not see.
  */
 Datum
 cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
@@ -82,10 +84,11 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 		PreventCommandDuringRecovery("take_snapshot()");
 	PreventCommandIfReadOnly("take_snapshot()");
 	EventsCheckRights(ACL_INSERT);
+	RedactionKeepOut();
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
-	if (folded.version > 0)
+	if (folded.version > 0 && !RedactionMissed())
 		save(&key, aggregate, &folded);
 	RegistryLeave();
 	PG_RETURN_INT64(folded.version);

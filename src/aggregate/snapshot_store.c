@@ -34,6 +34,7 @@
 #include "base/role_switch.h"
 #include "base/stream_key.h"
 #include "log/events.h"
+#include "log/redaction.h"
 #include "aggregate/snapshot_store.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
@@ -44,13 +45,16 @@ PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 static int64 last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time,
 						Snapshot snapshot);
 static void drop_snapshots(const text *aggregate_type);
+static void delete_redacted(const Redaction *redaction);
 
 void
 SnapshotStoreInit(void)
 {
 	static const AggregatePart part = {.drop = drop_snapshots};
+	static const RedactionPart redaction_part = {.follow = delete_redacted};
 
 	AggregateRegister(&part);
+	RedactionRegister(&redaction_part);
 }
 
 /*
@@ -256,4 +260,24 @@ drop_snapshots(const text *aggregate_type)
 	Datum		value = PointerGetDatum(aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);
+}
+
+/* All of a stream, also a client's own: they have what was erased in them. */
+static void
+delete_redacted(const Redaction *redaction)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM,
+		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[3] = {PointerGetDatum(redaction->key.aggregate_type),
+		PointerGetDatum(redaction->key.aggregate_id), PointerGetDatum(redaction->key.tenant_id)};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("snapshots");
+	RoleSwitchRequireAllRows();
+	(void) InternalQueryWrite(&query, values, NULL);
+	RoleSwitchBack(&saved);
+	SPI_finish();
 }

@@ -48,6 +48,7 @@
 #include "log/event_error.h"
 #include "log/event_scan.h"
 #include "log/events.h"
+#include "log/reserved_type.h"
 #include "log/upcast.h"
 #include "aggregate/fold.h"
 #include "aggregate/reducer.h"
@@ -126,7 +127,9 @@ refuse_poison(const Event *events, int nevents)
 	RegistryEnter();
 	EventKey(&events[0], &key);
 	aggregate = AggregateGet(key.aggregate_type);
-	if (aggregate != NULL && aggregate->strict)
+	/* those of the extension come alone, and change nothing */
+	if (aggregate != NULL && aggregate->strict &&
+		!ReservedTypeIs(EventText(&events[0], EVENT_EVENT_TYPE)))
 	{
 		Attempt		attempt = {.key = &key,.events = events,.nevents = nevents};
 		MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es strict",

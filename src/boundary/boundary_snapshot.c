@@ -13,6 +13,9 @@
  * whoever sees it sees all events up to its position that match or ever will.  (Only
  * positions of this node are searched; one of another node is of no use.)
  *
+ * A redaction deletes those of its tenant that may have what was erased in them, and
+ * execute_boundary shuts redactions out before it reads.
+ *
  * Two who save at the same time have locked the same slots, so there are none; above READ
  * COMMITTED the row may be newer than the transaction's snapshot, and then it stays.
  *-------------------------------------------------------------------------
@@ -29,7 +32,18 @@
 #include "base/sha256.h"
 #include "base/tenancy.h"
 #include "log/position.h"
+#include "log/redaction.h"
 #include "boundary/boundary_snapshot.h"
+
+static void delete_redacted(const Redaction *redaction);
+
+void
+BoundarySnapshotInit(void)
+{
+	static const RedactionPart part = {.follow = delete_redacted};
+
+	RedactionRegister(&part);
+}
 
 /* What the state is of: the query must be that of the boundary, filled in. */
 BoundaryKey
@@ -89,7 +103,8 @@ BoundarySnapshotLoad(const BoundaryKey *key, const StateRules *rules, int64 up_t
 /*
  * Save the state after the events up to a position, in place of an earlier one.  Only of
  * who has locked what the query asks for, and of a position of this node.  Above READ
- * COMMITTED nothing is saved where another transaction did so since this one's snapshot.
+ * COMMITTED nothing is saved where another transaction did so since this one's snapshot, or
+ * where something has been redacted since.
  */
 void
 BoundarySnapshotSave(const BoundaryKey *key, const StateRules *rules, int64 position, Jsonb *state)
@@ -110,9 +125,31 @@ BoundarySnapshotSave(const BoundaryKey *key, const StateRules *rules, int64 posi
 		Int64GetDatum(position), JsonbPGetDatum(key->query), JsonbPGetDatum(state)};
 	RoleSwitch	saved;
 
+	if (RedactionMissed())
+		return;
 	SPI_connect();
 	saved = RoleSwitchToOwner("boundary_snapshots");
 	InternalQueryWriteUnlessMoved(&save, values);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/* Those that have come to the first of the events that were changed. */
+static void
+delete_redacted(const Redaction *redaction)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.boundary_snapshots WHERE tenant_id OPERATOR(pg_catalog.=) $1"
+		" AND last_position OPERATOR(pg_catalog.>=) $2",
+		.nargs = 2,.argtypes = {TEXTOID, INT8OID}
+	};
+	Datum		values[2] = {PointerGetDatum(redaction->key.tenant_id), Int64GetDatum(redaction->first_position)};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("boundary_snapshots");
+	RoleSwitchRequireAllRows();
+	(void) InternalQueryWrite(&query, values, NULL);
 	RoleSwitchBack(&saved);
 	SPI_finish();
 }

@@ -20,6 +20,7 @@ typedef struct BoundaryKey
 	bytea	   *digest;			/* of the query */
 } BoundaryKey;
 
+extern void BoundarySnapshotInit(void);
 extern BoundaryKey BoundarySnapshotKey(const text *boundary, Jsonb *query);
 extern bool BoundarySnapshotLoad(const BoundaryKey *key, const StateRules *rules,
 								 int64 up_to_position, Snapshot snapshot,

@@ -52,6 +52,7 @@
 #include "log/event_id.h"
 #include "log/events.h"
 #include "log/position.h"
+#include "log/redaction.h"
 #include "tag/match_condition.h"
 #include "tag/matching.h"
 #include "tag/streams_append.h"
@@ -192,6 +193,8 @@ query_of_tag(const text *tag)
 static void
 run_command(const Command *command, CommandRun *run)
 {
+	/* its state may be kept for others */
+	RedactionKeepOut();
 	lock_log_to_write();
 	run->boundary = BoundaryRequire(command->boundary);
 	(void) CommandDeclarationDecider(&BoundaryOwner, command->boundary, command->type);

@@ -52,6 +52,8 @@
 #include "log/import.h"
 #include "log/log_end.h"
 #include "log/position.h"
+#include "log/redaction.h"
+#include "log/reserved_type.h"
 #include "log/stream_index.h"
 #include "log/tagging.h"
 
@@ -133,6 +135,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		Jsonb	   *merged = ContextMetadata(metadata);
 		bool		draw;
 
+		ReservedTypeRefuse(DatumGetTextPP(row.columns[EVENT_EVENT_TYPE].value));
 		/* also when the row brings the empty one itself */
 		TenancyRequireGiven(key.tenant_id);
 		check_time(trigdata->tg_relation, &row, &key);
@@ -178,6 +181,8 @@ cqrs_es_refuse_change(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s must be fired as a trigger", "refuse_change()")));
+	if (RedactionPermits(trigdata))
+		return PointerGetDatum(TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ? trigdata->tg_newtuple : NULL);
 	command = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ? "UPDATE" :
 		TRIGGER_FIRED_BY_DELETE(trigdata->tg_event) ? "DELETE" : "TRUNCATE";
 	what = trigdata->tg_trigger->tgnargs > 0 ? trigdata->tg_trigger->tgargs[0] : NULL;

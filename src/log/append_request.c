@@ -29,6 +29,7 @@
 #include "log/append_request.h"
 #include "log/context.h"
 #include "log/event_id.h"
+#include "log/reserved_type.h"
 
 /* An argument as a NullableDatum; with FmgrInfo's own array, just that. */
 #define ARG(n)	(fcinfo->args[n])
@@ -401,6 +402,7 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 		  NullableDatum payload, NullableDatum metadata, NullableDatum event_id)
 {
 	Event	   *event = &append->events[i];
+	text	   *type;
 
 	if (payload.isnull)
 		ereport(ERROR,
@@ -408,11 +410,12 @@ set_event(AppendRequest *append, int i, NullableDatum event_type, NullableDatum 
 				 errmsg("payload must not be null"),
 				 errhint("For an event without fields use '{}'.")));
 
+	type = TextArgument(event_type, "event_type", EVENT_TYPE_MAX_BYTES);
+	ReservedTypeRefuse(type);
 	event->values[EVENT_TENANT_ID] = PointerGetDatum(append->key.tenant_id);
 	event->values[EVENT_AGGREGATE_TYPE] = PointerGetDatum(append->key.aggregate_type);
 	event->values[EVENT_AGGREGATE_ID] = PointerGetDatum(append->key.aggregate_id);
-	event->values[EVENT_EVENT_TYPE] =
-		PointerGetDatum(TextArgument(event_type, "event_type", EVENT_TYPE_MAX_BYTES));
+	event->values[EVENT_EVENT_TYPE] = PointerGetDatum(type);
 	event->values[EVENT_EVENT_VERSION] = PointerGetDatum(event_version.isnull ?
 														 cstring_to_text("1") :
 														 TextArgument(event_version, "event_version",

@@ -81,6 +81,7 @@
 #include "projection/coverage.h"
 #include "projection/handler.h"
 #include "projection/locked_projection.h"
+#include "projection/missed_redaction.h"
 #include "projection/projection.h"
 #include "projection/projection_rebuild.h"
 #include "projection/projection_status.h"
@@ -207,6 +208,7 @@ empty(LockedProjection *locked)
 	DispatchForbid(false);
 	DeferredConstraintRelease(held);
 	SkippedEventForget(projection->name);
+	MissedRedactionForget(projection->name);
 	if (projection->is_async)
 		ProjectionAsyncPart->forget_failures(locked);
 	locked->handled = (Coverage)

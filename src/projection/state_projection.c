@@ -61,6 +61,7 @@
 #include "base/registry_name.h"
 #include "base/stream_key.h"
 #include "base/text.h"
+#include "log/reserved_type.h"
 #include "aggregate/fold.h"
 #include "aggregate/reducer.h"
 #include "projection/state_projection.h"
@@ -232,8 +233,9 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	folded.last_event_at = DT_NOBEGIN;	/* the row does not tell */
 	if (folded.version >= EventSequence(event))
 		return false;
-	if (replayed)
-		fold_as_definer(state, &folded, aggregate, &key, event, one_event);
+	/* who redacts has nothing to do with what was appended either */
+	if (replayed || ReservedTypeIsRedaction(event))
+		fold_as_definer(state, &folded, aggregate, &key, event, one_event || !replayed);
 	else
 		fold(&folded, aggregate, &key, event, false, true);
 	write_row(state, &key, &folded);
@@ -272,7 +274,8 @@ fold_as_definer(const StateProjection *state, FoldedState *folded, Aggregate *ag
 
 /*
  * From the row, when the event is the next one, that event or all there are up to the end;
- * else anew, up to the event or to the end.
+ * else anew, up to the event or to the end: also at '$redacted', for what is in the row has been
+ * changed.
  */
 static void
 fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, const Event *event,
@@ -280,7 +283,9 @@ fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, const Even
 {
 	Event		next = *event;
 
-	if (folded->version != EventSequence(event) - 1 || (folded->version == 0 && !one_event))
+	if (ReservedTypeIsRedaction(event))
+		*folded = FoldWholeStream(aggregate, key, one_event ? EventSequence(event) : PG_INT64_MAX, NULL);
+	else if (folded->version != EventSequence(event) - 1 || (folded->version == 0 && !one_event))
 		*folded = FoldWholeStream(aggregate, key, replayed ? PG_INT64_MAX : EventSequence(event), NULL);
 	else if (one_event)
 		FoldMore(folded, aggregate, key, &next, 1, NULL);

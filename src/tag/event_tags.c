@@ -932,6 +932,36 @@ EventTagsUnlock(void)
 	UnlockRelationOid(ExtensionRelid("event_tags"), AccessShareLock);
 }
 
+/* Take a tag away from an event; see event_tags.h. */
+void
+EventTagsRemove(const Event *event, const text *tag)
+{
+	Relation	heap = table_open(table_relid(), RowExclusiveLock);
+	Relation	index = index_open(ExtensionRelid("event_tags_global_position_idx"), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	IndexScanDesc scan = compat_index_beginscan(heap, index, snapshot, 1);
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, event->values[EVENT_GLOBAL_POSITION]);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		if (TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_TENANT, &isnull)), EventText(event, EVENT_TENANT_ID)) &&
+			TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_EVENT_TYPE, &isnull)), EventText(event, EVENT_EVENT_TYPE)) &&
+			TextEqual(DatumGetTextPP(slot_getattr(slot, TAG_TAG, &isnull)), tag))
+			simple_table_tuple_delete(heap, &slot->tts_tid, snapshot);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(heap, NoLock);
+	CommandCounterIncrement();
+}
+
 /* The tags of an event of a tenant as text[]; see event_tags.h. */
 Datum
 EventTagsOf(const text *tenant_id, int64 position, const text *event_type, Snapshot snapshot)

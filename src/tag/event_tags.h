@@ -40,6 +40,12 @@ extern void EventTagsWriterAdd(EventTagWriter *writer, const Event *event, const
 extern void EventTagsWriterClose(EventTagWriter *writer);
 
 /*
+ * Take a tag away from an event, which is redacted.  Takes RowExclusiveLock on event_tags
+ * until the transaction ends; then the change is visible to the transaction.
+ */
+extern void EventTagsRemove(const Event *event, const text *tag);
+
+/*
  * Begin to look for the events that have a tag, as a registered snapshot shows them, below
  * the executor: no rights are asked for.  Takes AccessShareLock on event_tags until the
  * end of the scan.  Palloc'd.

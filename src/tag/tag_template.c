@@ -37,16 +37,12 @@ typedef struct Texts
 static void add_literal(TagTemplate *result, StringInfo literal);
 static void add_part(TagTemplate *result, const TagTemplatePart *part);
 static const char *parse_value(TagTemplate *result, const char *begin);
-static void split_pointer(TagTemplatePart *part);
-static char *unescape(TagTemplatePart *part, const char *begin, const char *end);
 pg_noreturn static void refuse_template(const char *source, const char *detail);
 static bool values_at(const TagTemplatePart *part, Jsonb *payload, bool raise, int *nvalues,
 					  char ***values);
 static void free_values(char **values, int nvalues);
 static void free_texts(const Texts *texts);
 static bool is_there(const TagTemplatePart *part, Jsonb *payload);
-static bool find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value);
-static JsonbValue *array_element(JsonbContainer *array, const char *key);
 static bool elements_of(JsonbContainer *array, bool raise, int *nvalues, char ***values);
 static char *scalar_text(const JsonbValue *value);
 static bool append_to_all(Texts *texts, char *const *values, int nvalues);
@@ -150,53 +146,10 @@ parse_value(TagTemplate *result, const char *begin)
 						"What stands in braces is a JSON pointer into the payload, which begins with a slash.");
 	if (part.is_optional && end[-2] == '?')
 		refuse_template(result->source, "The question mark behind a pointer is written once.");
-	split_pointer(&part);
-	if (part.keys == NULL)
+	if (!JsonPointerParse(&part.path, part.pointer))
 		refuse_template(result->source, "In a JSON pointer ~ is written as ~0, and / in a key as ~1.");
 	add_part(result, &part);
 	return end + 1;
-}
-
-/* The keys of a pointer; NULL when it is none. */
-static void
-split_pointer(TagTemplatePart *part)
-{
-	const char *begin = part->pointer;
-
-	part->keys = palloc(strlen(part->pointer) * sizeof(char *));
-	while (*begin == '/')
-	{
-		const char *end = begin + 1 + strcspn(begin + 1, "/");
-		char	   *key = unescape(part, begin + 1, end);
-
-		if (key == NULL)
-		{
-			part->keys = NULL;
-			return;
-		}
-		part->keys[part->nkeys++] = key;
-		begin = end;
-	}
-}
-
-static char *
-unescape(TagTemplatePart *part, const char *begin, const char *end)
-{
-	char	   *key = palloc(end - begin + 1);
-	char	   *to = key;
-	const char *c;
-
-	for (c = begin; c < end; c++)
-	{
-		if (*c != '~')
-			*to++ = *c;
-		else if (c + 1 < end && (c[1] == '0' || c[1] == '1'))
-			*to++ = *++c == '0' ? '~' : '/';
-		else
-			return NULL;
-	}
-	*to = '\0';
-	return key;
 }
 
 static void
@@ -284,7 +237,7 @@ values_at(const TagTemplatePart *part, Jsonb *payload, bool raise, int *nvalues,
 
 	*nvalues = 0;
 	*values = NULL;
-	if (!find_value(part, payload, &value))
+	if (!JsonPointerFind(&part->path, payload, &value))
 		return false;
 	if (value.type == jbvBinary)
 		return JsonContainerIsArray(value.val.binary.data) &&
@@ -301,44 +254,7 @@ is_there(const TagTemplatePart *part, Jsonb *payload)
 {
 	JsonbValue	value = {.type = jbvNull};
 
-	return find_value(part, payload, &value) && value.type != jbvNull;
-}
-
-/* Follow the pointer; false when it leads nowhere. */
-static bool
-find_value(const TagTemplatePart *part, Jsonb *payload, JsonbValue *value)
-{
-	JsonbContainer *container = &payload->root;
-	int			i;
-
-	if (JB_ROOT_IS_SCALAR(payload))
-		return false;
-	for (i = 0; i < part->nkeys; i++)
-	{
-		const char *key = part->keys[i];
-		JsonbValue *found;
-
-		if (container == NULL)
-			return false;
-		found = JsonContainerIsArray(container) ? array_element(container, key) :
-			getKeyJsonValueFromContainer(container, key, strlen(key), NULL);
-		if (found == NULL)
-			return false;
-		*value = *found;
-		pfree(found);
-		container = value->type == jbvBinary ? value->val.binary.data : NULL;
-	}
-	return true;
-}
-
-/* The element of an array whose number is a key; NULL when there is none. */
-static JsonbValue *
-array_element(JsonbContainer *array, const char *key)
-{
-	if (strspn(key, "0123456789") != strlen(key) || strlen(key) == 0 || strlen(key) > 9 ||
-		(key[0] == '0' && key[1] != '\0'))
-		return NULL;
-	return getIthJsonbValueFromContainer(array, (uint32) strtoul(key, NULL, 10));
+	return JsonPointerFind(&part->path, payload, &value) && value.type != jbvNull;
 }
 
 /* All elements as texts; false when one of them is no value, or there are too many. */

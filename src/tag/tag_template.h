@@ -10,6 +10,7 @@
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
+#include "base/json_pointer.h"
 #include "tag/tag_list.h"
 
 /* A piece of a template: characters as they stand, or the value at a JSON pointer. */
@@ -17,8 +18,7 @@ typedef struct TagTemplatePart
 {
 	char	   *literal;		/* NULL: a value */
 	char	   *pointer;		/* as it is written, for messages */
-	char	  **keys;			/* of the pointer, unescaped */
-	int			nkeys;
+	JsonPointer path;			/* the same, parsed */
 	bool		is_optional;	/* without a value there is no tag */
 } TagTemplatePart;
 

@@ -203,6 +203,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.import_events('own')$$),
 	('{OWNER}', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('rights', 'a', 'e', '{}', now())$$),
 	-- for the owner alone
+	('{OWNER}', $$SELECT cqrs_es.redact_stream('rights', 'a', '{/payload/none}', 'r')$$),
+	('{OWNER}', $$SELECT cqrs_es.redact_event(1, '{/payload/none}', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
 	('{OWNER}', $$SELECT cqrs_es.verify_log()$$),

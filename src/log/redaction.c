@@ -1,0 +1,627 @@
+/*-------------------------------------------------------------------------
+ * redaction.c
+ *	  Members of events are replaced, by rule: the only change of an event there is.
+ *
+ * Payload and metadata of the row are written anew with null, or a given value, where JSON
+ * pointers lead; everything else of the event stays.  What held a copy follows in the same
+ * transaction, each in its own room (RedactionPart).
+ *
+ * A redaction begins with an event '$redacted' behind all others of the stream.  So who
+ * redacts owns the end of the stream until he commits, and nobody can carry on what he has
+ * read before:
+ *
+ *	- whoever appends to the stream, and what is kept in that transaction (snapshots, rows of
+ *	  states), has ended before, or waits, and reads anew;
+ *	- a command that was decided before has lost its race, and is decided anew;
+ *	- above READ COMMITTED whoever has an older snapshot cannot append any more;
+ *	- handlers, subscribers, and every later replay are told in the order of the log;
+ *	- a state that is older than that event, but goes on behind it, can be told (fold.c).
+ *
+ * Who keeps a copy for others without owning the end (take_snapshot, execute_boundary) shuts
+ * redactions out from before his snapshot until he commits (RedactionKeepOut): a lock on the
+ * table redactions, which a redaction takes in a mode that is against itself, too.  So there is
+ * one at a time, and positions of '$redacted' rise as they commit.
+ *
+ * The append, and all that follows from it, runs with the rights of who calls: reducers and
+ * handlers must not come to run as the owner of the log.  The change of the rows runs as that
+ * owner, and the guard of the log lets just that row pass, with nothing else different.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/extension.h"
+#include "base/internal_query.h"
+#include "base/json_pointer.h"
+#include "base/read_only.h"
+#include "base/role_switch.h"
+#include "base/tenancy.h"
+#include "base/text.h"
+#include "log/dispatch.h"
+#include "log/event_scan.h"
+#include "log/own_event.h"
+#include "log/redaction.h"
+#include "log/reserved_type.h"
+
+#define MAX_PARTS	8
+
+#define REASON_MAX_BYTES	1024
+
+/* A member of payload or metadata, or all of it. */
+typedef struct Target
+{
+	EventColumn column;
+	JsonPointer path;
+} Target;
+
+/* What is to be done, to one stream. */
+typedef struct Order
+{
+	StreamKey	key;
+	int64		sequence;		/* of the one event; 0: all of the stream */
+	ArrayType  *pointers;
+	int			ntargets;
+	Target	   *targets;
+	text	   *reason;
+	Jsonb	   *replacement;
+} Order;
+
+/* What has been done; the memory is that of the call. */
+typedef struct Done
+{
+	ArrayBuildState *positions;
+	ArrayBuildState *event_types;
+	int64		first_position;
+	int64		n;
+} Done;
+
+/* The row that may be changed now; position 0: none. */
+typedef struct Permit
+{
+	int64		position;
+	int64		sequence;
+} Permit;
+
+static const RedactionPart *parts[MAX_PARTS];
+static int	nparts = 0;
+
+static Permit permit = {0};
+
+PG_FUNCTION_INFO_V1(cqrs_es_redact_stream);
+PG_FUNCTION_INFO_V1(cqrs_es_redact_event);
+
+static void order_args(FunctionCallInfo fcinfo, int first, Order *order);
+static void parse_targets(Order *order);
+static void parse_target(Target *target, const char *pointer);
+static void require_possible(FunctionCallInfo fcinfo, const char *function);
+static bool is_target(const Order *order, const Event *event);
+static int64 redact(const Order *order);
+static bool change_anything(const Order *order, bool *exists);
+static char *marker_payload(const Order *order);
+static void change_events(const Order *order, Done *done);
+static bool change(const Order *order, const Event *event, Event *after);
+static void write_event(const Event *after);
+static void require_written(const Event *after);
+static bool same_json(Datum a, Datum b);
+static void write_redaction(const Order *order, const Redaction *redaction);
+static int64 last_redaction(Snapshot snapshot);
+
+/* Have another room follow; called by Inits only. */
+void
+RedactionRegister(const RedactionPart *part)
+{
+	if (nparts >= MAX_PARTS)
+		elog(ERROR, "too many parts of redactions");
+	parts[nparts++] = part;
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* SQL: redact_stream(aggregate_type, aggregate_id, pointers, reason, replacement) */
+Datum
+cqrs_es_redact_stream(PG_FUNCTION_ARGS)
+{
+	Order		order = {.sequence = 0};
+	bool		exists = false;
+
+	require_possible(fcinfo, "redact_stream()");
+	order.key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
+	order.key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
+	order.key.tenant_id = TenancyCurrent();
+	order_args(fcinfo, 2, &order);
+	if (change_anything(&order, &exists))
+		PG_RETURN_INT64(redact(&order));
+	if (!exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream \"%s\" has no events", StreamKeyName(&order.key))));
+	PG_RETURN_INT64(0);
+}
+
+/*
+ * SQL: redact_event(global_position, pointers, reason, replacement).  Of a log that was
+ * brought together there may be several at the position.
+ */
+Datum
+cqrs_es_redact_event(PG_FUNCTION_ARGS)
+{
+	text	   *tenant_id = TenancyCurrent();
+	List	   *events = NIL;
+	int64		n = 0;
+	LogSnapshot snapshot;
+	EventScan  *scan;
+	Event		event;
+	Order		order;
+	ListCell   *lc;
+
+	require_possible(fcinfo, "redact_event()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("global_position must not be null")));
+	order_args(fcinfo, 1, &order);
+	snapshot = EventsSnapshotTake(false);
+	scan = EventScanAt(PG_GETARG_INT64(0), snapshot.snapshot);
+	while (EventScanNext(scan, &event))
+		if (TextEqual(EventText(&event, EVENT_TENANT_ID), tenant_id))
+			events = lappend(events, EventCopy(&event));
+	EventScanEnd(scan);
+	EventsSnapshotRelease(snapshot);
+	if (events == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no event at position %lld", (long long) PG_GETARG_INT64(0))));
+	foreach(lc, events)
+	{
+		bool		exists = false;
+
+		EventKey(lfirst(lc), &order.key);
+		order.sequence = EventSequence((Event *) lfirst(lc));
+		if (change_anything(&order, &exists))
+			n += redact(&order);
+	}
+	PG_RETURN_INT64(n);
+}
+
+/*
+ * Raises 25006, 42501, and 25001 above READ COMMITTED, where what is newer than the transaction's
+ * snapshot would be left as it is, or in a handler, which has an event in hand.
+ */
+static void
+require_possible(FunctionCallInfo fcinfo, const char *function)
+{
+	ReadOnlyPrevent(fcinfo);
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s needs READ COMMITTED", function)));
+	if (DispatchIsBusy())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called by a handler", function)));
+	EventsRequireRights(ACL_INSERT | ACL_SELECT);
+	if (EventsRowSecurity())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("%s needs to see all events", function),
+				 errdetail("Row security of table \"%s\" may hide some of them.", "events")));
+}
+
+/* The arguments that both have, from the `first` on. */
+static void
+order_args(FunctionCallInfo fcinfo, int first, Order *order)
+{
+	if (PG_ARGISNULL(first))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("pointers must not be null")));
+	if (PG_ARGISNULL(first + 2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("replacement must not be null"),
+				 errhint("The JSON null is 'null'.")));
+	order->pointers = PG_GETARG_ARRAYTYPE_P(first);
+	order->reason = TextArgument(fcinfo->args[first + 1], "reason", REASON_MAX_BYTES);
+	order->replacement = PG_GETARG_JSONB_P(first + 2);
+	parse_targets(order);
+}
+
+static void
+parse_targets(Order *order)
+{
+	Datum	   *datums;
+	bool	   *nulls;
+	int			i;
+
+	if (ARR_NDIM(order->pointers) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("pointers must be a one-dimensional array")));
+	deconstruct_array(order->pointers, TEXTOID, -1, false, TYPALIGN_INT, &datums, &nulls, &order->ntargets);
+	if (order->ntargets == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("pointers must not be empty")));
+	order->targets = palloc(order->ntargets * sizeof(Target));
+	for (i = 0; i < order->ntargets; i++)
+	{
+		Target	   *target = &order->targets[i];
+
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("a pointer must not be null")));
+		parse_target(target, TextDatumGetCString(datums[i]));
+		if (target->column == EVENT_METADATA && target->path.nkeys == 0 &&
+			!JB_ROOT_IS_OBJECT(order->replacement))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("metadata can only be replaced by a JSON object"),
+					 errhint("Pass replacement => '{}', or name its members.")));
+	}
+}
+
+/* A pointer into an event, of whose members there are two: 22023 for any other. */
+static void
+parse_target(Target *target, const char *pointer)
+{
+	JsonPointer whole;
+
+	if (!JsonPointerParse(&whole, pointer) || whole.nkeys == 0 ||
+		(strcmp(whole.keys[0], "payload") != 0 && strcmp(whole.keys[0], "metadata") != 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is no JSON pointer to something in a payload or in metadata", pointer),
+				 errhint("Write '/payload/name' or '/metadata/user'; in a key ~ is written as ~0, and / as ~1.")));
+	target->column = strcmp(whole.keys[0], "payload") == 0 ? EVENT_PAYLOAD : EVENT_METADATA;
+	target->path.nkeys = whole.nkeys - 1;
+	target->path.keys = whole.keys + 1;
+}
+
+/*-------------------------------------------------------------------------
+ * redacting
+ *-------------------------------------------------------------------------
+ */
+
+/* Is the event among those that are to be changed?  Of our own only one that is named. */
+static bool
+is_target(const Order *order, const Event *event)
+{
+	if (order->sequence != 0)
+		return EventSequence(event) == order->sequence;
+	return !ReservedTypeIs(EventText(event, EVENT_EVENT_TYPE));
+}
+
+/* Is there anything to change?  So that nothing is written where nothing is. */
+static bool
+change_anything(const Order *order, bool *exists)
+{
+	LogSnapshot snapshot = EventsSnapshotTake(false);
+	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
+											snapshot.snapshot);
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(work);
+	bool		found = false;
+	Event		event;
+	Event		after;
+
+	while (!found && EventScanNext(scan, &event))
+	{
+		CHECK_FOR_INTERRUPTS();
+		*exists = true;
+		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
+			break;
+		found = is_target(order, &event) && change(order, &event, &after);
+		MemoryContextReset(work);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
+	EventScanEnd(scan);
+	EventsSnapshotRelease(snapshot);
+	return found;
+}
+
+/* Returns how many events were changed. */
+static int64
+redact(const Order *order)
+{
+	Redaction	redaction = {.key = order->key};
+	Done		done = {
+		.positions = initArrayResult(INT8OID, CurrentMemoryContext, false),
+		.event_types = initArrayResult(TEXTOID, CurrentMemoryContext, false)
+	};
+	bool		held;
+	int			i;
+
+	/* one at a time, and none while somebody keeps a copy */
+	table_close(table_open(ExtensionRelid("redactions"), ShareRowExclusiveLock), NoLock);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->lock)
+			parts[i]->lock(&order->key);
+	held = DispatchHold();
+	redaction.global_position = OwnEventAppend(&order->key, REDACTED_EVENT_TYPE,
+											   marker_payload(order)).global_position;
+	change_events(order, &done);
+	redaction.first_position = done.first_position;
+	redaction.positions = DatumGetArrayTypeP(makeArrayResult(done.positions, CurrentMemoryContext));
+	redaction.event_types = DatumGetArrayTypeP(makeArrayResult(done.event_types, CurrentMemoryContext));
+	write_redaction(order, &redaction);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->follow)
+			parts[i]->follow(&redaction);
+	DispatchRelease(held);
+	return done.n;
+}
+
+/* What '$redacted' says: nothing of what stood there. */
+static char *
+marker_payload(const Order *order)
+{
+	StringInfoData payload;
+	Datum	   *pointers;
+	int			n;
+	int			i;
+
+	initStringInfo(&payload);
+	appendStringInfoString(&payload, "{\"reason\": ");
+	escape_json(&payload, text_to_cstring(order->reason));
+	if (order->sequence != 0)
+		appendStringInfo(&payload, ", \"sequence\": " INT64_FORMAT, order->sequence);
+	appendStringInfoString(&payload, ", \"pointers\": [");
+	deconstruct_array(order->pointers, TEXTOID, -1, false, TYPALIGN_INT, &pointers, NULL, &n);
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&payload, ", ");
+		escape_json(&payload, TextDatumGetCString(pointers[i]));
+	}
+	appendStringInfoString(&payload, "]}");
+	return payload.data;
+}
+
+/*
+ * Change the events of the stream, of which there are no others to come: all before the end, which is
+ * ours, are committed, or ours as well.
+ */
+static void
+change_events(const Order *order, Done *done)
+{
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
+											snapshot.snapshot);
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(work);
+	Event		event;
+	Event		after;
+
+	while (EventScanNext(scan, &event))
+	{
+		int			i;
+
+		CHECK_FOR_INTERRUPTS();
+		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
+			break;
+		if (!is_target(order, &event) || !change(order, &event, &after))
+			continue;
+		for (i = 0; i < nparts; i++)
+			if (parts[i]->event)
+				parts[i]->event(&event, &after, order->reason);
+		write_event(&after);
+		if (done->n++ == 0)
+			done->first_position = EventGlobalPosition(&event);
+		(void) accumArrayResult(done->positions, event.values[EVENT_GLOBAL_POSITION], false, INT8OID, caller);
+		(void) accumArrayResult(done->event_types, event.values[EVENT_EVENT_TYPE], false, TEXTOID, caller);
+		MemoryContextReset(work);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(work);
+	EventScanEnd(scan);
+	EventsSnapshotRelease(snapshot);
+}
+
+/* The event as it is to be; false when it is so already. */
+static bool
+change(const Order *order, const Event *event, Event *after)
+{
+	bool		changed = false;
+	int			i;
+
+	*after = *event;
+	after->row = NULL;
+	for (i = 0; i < order->ntargets; i++)
+	{
+		const Target *target = &order->targets[i];
+		Jsonb	   *before = DatumGetJsonbP(after->values[target->column]);
+		Jsonb	   *json = JsonPointerReplace(&target->path, before, order->replacement);
+
+		if (same_json(JsonbPGetDatum(json), JsonbPGetDatum(before)))
+			continue;
+		after->values[target->column] = JsonbPGetDatum(json);
+		changed = true;
+	}
+	return changed;
+}
+
+/* Write payload and metadata of an event.  42501 where row security is forced on the owner. */
+static void
+write_event(const Event *after)
+{
+	static InternalQuery query = {
+		.sql = "UPDATE cqrs_es.events SET payload = $6, metadata = $7"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3 AND sequence OPERATOR(pg_catalog.=) $4"
+		" AND global_position OPERATOR(pg_catalog.=) $5 RETURNING payload, metadata",
+		.nargs = 7,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, JSONBOID, JSONBOID}
+	};
+	Datum		values[7] = {after->values[EVENT_AGGREGATE_TYPE], after->values[EVENT_AGGREGATE_ID],
+		after->values[EVENT_TENANT_ID], after->values[EVENT_SEQUENCE],
+		after->values[EVENT_GLOBAL_POSITION], after->values[EVENT_PAYLOAD],
+		after->values[EVENT_METADATA]};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	RoleSwitchRequireAllRows();
+	permit.position = EventGlobalPosition(after);
+	permit.sequence = EventSequence(after);
+	PG_TRY();
+	{
+		(void) InternalQueryWrite(&query, values, NULL);
+	}
+	PG_FINALLY();
+	{
+		permit.position = 0;
+	}
+	PG_END_TRY();
+	RoleSwitchBack(&saved);
+	require_written(after);
+	SPI_finish();
+}
+
+/* 09000 when triggers or rules of users have made something else of it. */
+static void
+require_written(const Event *after)
+{
+	bool		written = SPI_processed == 1;
+
+	if (written)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		written = same_json(InternalQueryDatum(&row, "payload", NULL), after->values[EVENT_PAYLOAD]) &&
+			same_json(InternalQueryDatum(&row, "metadata", NULL), after->values[EVENT_METADATA]);
+	}
+	if (!written)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("the event at position %lld was not redacted", (long long) EventGlobalPosition(after)),
+				 errdetail("A trigger or rule on the events table kept it from that.")));
+}
+
+static bool
+same_json(Datum a, Datum b)
+{
+	return compareJsonbContainers(&DatumGetJsonbP(a)->root, &DatumGetJsonbP(b)->root) == 0;
+}
+
+static void
+write_redaction(const Order *order, const Redaction *redaction)
+{
+	static InternalQuery query = {
+		.sql = "INSERT INTO cqrs_es.redactions (global_position, tenant_id, aggregate_type, aggregate_id,"
+		" positions, pointers, reason, redacted_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		.nargs = 8,.argtypes = {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[8] = {Int64GetDatum(redaction->global_position), PointerGetDatum(order->key.tenant_id),
+		PointerGetDatum(order->key.aggregate_type), PointerGetDatum(order->key.aggregate_id),
+		PointerGetDatum(redaction->positions), PointerGetDatum(order->pointers),
+		PointerGetDatum(order->reason), CStringGetTextDatum(GetUserNameFromId(GetUserId(), false))};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("redactions");
+	(void) InternalQueryWrite(&query, values, NULL);
+	RoleSwitchBack(&saved);
+	SPI_finish();
+}
+
+/*
+ * Of refuse_change: is it the row that is being redacted, or the statement that does it?  Only payload
+ * and metadata may differ; the row that is to be comes from us, or require_written would not let it
+ * pass.
+ */
+bool
+RedactionPermits(const TriggerData *trigdata)
+{
+	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
+	EventColumns columns;
+	int			column;
+
+	if (permit.position == 0 || !TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ||
+		trigdata->tg_trigger->tgnargs > 0)
+		return false;
+	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		return true;
+	EventColumnsOf(trigdata->tg_relation, &columns);
+	for (column = 0; column < EVENT_PAYLOAD; column++)
+	{
+		AttrNumber	attno = columns.attno[column];
+		int16		length;
+		bool		by_value;
+		bool		isnull[2];
+		Datum		before = heap_getattr(trigdata->tg_trigtuple, attno, desc, &isnull[0]);
+		Datum		after = heap_getattr(trigdata->tg_newtuple, attno, desc, &isnull[1]);
+
+		get_typlenbyval(EventColumnType(column), &length, &by_value);
+		if (isnull[0] || isnull[1] || !datumIsEqual(before, after, by_value, length))
+			return false;
+		if ((column == EVENT_GLOBAL_POSITION && DatumGetInt64(before) != permit.position) ||
+			(column == EVENT_SEQUENCE && DatumGetInt64(before) != permit.sequence))
+			return false;
+	}
+	return true;
+}
+
+/*-------------------------------------------------------------------------
+ * who keeps copies
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Nothing is redacted from now on until the transaction ends.  For who keeps, for others, what
+ * is made of streams whose ends are not its own: before its snapshot is taken.  Waits for the
+ * end of a redaction.
+ */
+void
+RedactionKeepOut(void)
+{
+	table_close(table_open(ExtensionRelid("redactions"), RowExclusiveLock), NoLock);
+}
+
+/*
+ * Behind RedactionKeepOut, above READ COMMITTED: has something been redacted that the
+ * transaction's snapshot does not show?  Then it keeps nothing.
+ */
+bool
+RedactionMissed(void)
+{
+	return IsolationUsesXactSnapshot() &&
+		last_redaction(GetLatestSnapshot()) != last_redaction(GetTransactionSnapshot());
+}
+
+static int64
+last_redaction(Snapshot snapshot)
+{
+	static InternalQuery query = {
+		.sql = "SELECT coalesce(pg_catalog.max(global_position), 0) AS last FROM cqrs_es.redactions"
+	};
+	RoleSwitch	saved;
+	QueryRow	row;
+	int64		last;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("redactions");
+	(void) InternalQueryRead(&query, NULL, NULL, snapshot);
+	RoleSwitchBack(&saved);
+	row = InternalQueryRow(0);
+	last = DatumGetInt64(InternalQueryDatum(&row, "last", NULL));
+	SPI_finish();
+	return last;
+}
