@@ -23,6 +23,7 @@
 #	make bench BENCH=instructions    appends, handlers and commands, counted by callgrind
 #	make bench BENCH=cliffs          what must not cost more in a longer stream or transaction
 #	make bench BENCH=scale           a front with PL/Proxy: what it adds to a call
+#	make bench BENCH=seals           sealing a log and verifying it, beside reading it
 #	make bench BENCH=tags            tags, and decisions under a condition beside locks and SERIALIZABLE
 #
 # A benchmark of time ends with a chart, docs/bench-*.svg, where gnuplot is installed.
@@ -48,7 +49,7 @@ EXTENSION = cqrs_es
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCES)$(EXTENSION).control)
 
 # Each floor stands on those before it; what belongs to all of them is at the top.
-ROOMS = base log tag aggregate command boundary projection subscription async scale
+ROOMS = base log tag aggregate command boundary projection subscription async seal scale
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))

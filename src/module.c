@@ -8,6 +8,7 @@
  * above at an event registers itself below (DispatchRegister).
  *
  *	scale		one log over several servers
+ *	seal		proof that no event was changed
  *	async		projections that follow the log by themselves, and who runs them
  *	subscription	who takes events out of the log, in batches with a lease
  *	projection	read models that handlers keep in the appending transaction
