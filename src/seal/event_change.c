@@ -42,6 +42,7 @@
 #include "base/read_only.h"
 #include "base/role_switch.h"
 #include "base/text.h"
+#include "log/event_scan.h"
 #include "log/position.h"
 #include "seal/event_change.h"
 #include "seal/seal.h"
@@ -53,7 +54,10 @@ PG_FUNCTION_INFO_V1(cqrs_es_note_change);
 
 static void event_argument(NullableDatum arg, const char *what, Event *event);
 static void require_same_event(const Event *before, const Event *after);
-static void insert_change(const Event *before, const Event *after, const text *reason, int64 seal,
+static void require_in_log(const Event *event, const EventDigests *digests,
+						   EventDigester *digester);
+static void insert_change(const Event *event, const EventDigests *before,
+						  const EventDigests *after, const text *reason, int64 seal,
 						  const char *changed_by);
 static void add_row(Sha256Stream *stream, const QueryRow *row);
 
@@ -83,27 +87,38 @@ EventChangeLock(void)
 }
 
 /*
- * Note that this transaction, which has locked the event's row, turns an event into another one,
- * or removes it (`after` is NULL).  Both have just the values that are, and will be, in the
- * log.  False, and nothing is noted, when it is not sealed.  Who may do so is for the caller
- * to know.  Raises 22023 when more would change than payload and metadata.
+ * Note that this transaction, which has locked the event's row, is about to turn an event into
+ * another one, or to remove it (`after` is NULL).  False, and nothing is noted, when it is not
+ * sealed.  Who may do so is for the caller to know.
+ *
+ * Raises 22023 when more would change than payload and metadata, and when `before` is not what
+ * is in the log (payloads that were lifted on the way out, say): the seal could not be
+ * proved any more.
  */
 bool
 EventChangeNote(const Event *before, const Event *after, const text *reason)
 {
 	char	   *changed_by = GetUserNameFromId(GetUserId(), false);
 	int64		position = EventGlobalPosition(before);
+	EventDigester *digester;
+	EventDigests was;
+	EventDigests is;
 	Seal		newest;
-	bool		is_sealed;
 
 	if (after)
 		require_same_event(before, after);
 	EventChangeLock();
-	is_sealed = SealFindNewest(POSITION_NODE(position), GetLatestSnapshot(), &newest) &&
-		position <= newest.up_to_position;
-	if (is_sealed)
-		insert_change(before, after, reason, newest.number, changed_by);
-	return is_sealed;
+	if (!SealFindNewest(POSITION_NODE(position), GetLatestSnapshot(), &newest) ||
+		position > newest.up_to_position)
+		return false;
+	digester = EventDigesterBegin();
+	EventDigestMake(digester, before, &was);
+	require_in_log(before, &was, digester);
+	if (after)
+		EventDigestMake(digester, after, &is);
+	EventDigesterEnd(digester);
+	insert_change(before, &was, after ? &is : NULL, reason, newest.number, changed_by);
+	return true;
 }
 
 /* The event that is an argument, of type cqrs_es.event; its values belong to that.  22004. */
@@ -164,37 +179,53 @@ require_same_event(const Event *before, const Event *after)
 }
 
 static void
-insert_change(const Event *before, const Event *after, const text *reason, int64 seal,
-			  const char *changed_by)
+require_in_log(const Event *event, const EventDigests *digests, EventDigester *digester)
+{
+	LogSnapshot snapshot = EventsSnapshotTake(true);
+	EventScan  *scan = EventScanWholeAt(EventGlobalPosition(event), snapshot.snapshot);
+	bool		found = false;
+	Event		stored;
+
+	while (!found && EventScanNext(scan, &stored))
+	{
+		EventDigests of_stored;
+
+		EventDigestMake(digester, &stored, &of_stored);
+		found = SealDigestsEqual(&of_stored.event, &digests->event);
+	}
+	EventScanEnd(scan);
+	EventsSnapshotRelease(snapshot);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the event before the change is not what is in the log at position %lld",
+						(long long) EventGlobalPosition(event)),
+				 errhint("Note a change before it is made, and of the event as it is stored: read it with raw => true.")));
+}
+
+static void
+insert_change(const Event *event, const EventDigests *before, const EventDigests *after,
+			  const text *reason, int64 seal, const char *changed_by)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.event_changes (global_position, event_id, number, after_seal,"
-		" event_before, content_before, content_after,"
-		" changed_at, changed_by, reason)"
+		" event_before, content_before, content_after, changed_at, changed_by, reason)"
 		" SELECT $1, $2, 1 OPERATOR(pg_catalog.+) coalesce((SELECT max(c.number) FROM cqrs_es.event_changes AS c"
 		" WHERE c.global_position OPERATOR(pg_catalog.=) $1 AND c.event_id OPERATOR(pg_catalog.=) $2), 0),"
 		" $3, $4, $5, $6, pg_catalog.clock_timestamp(), $7, $8",
 		.nargs = 8,.argtypes = {INT8OID, UUIDOID, INT8OID, BYTEAOID, BYTEAOID, BYTEAOID, TEXTOID, TEXTOID}
 	};
-	EventDigester *digester = EventDigesterBegin();
-	EventDigests was;
-	EventDigests is;
 	Datum		values[8];
 	char		nulls[8];
 	RoleSwitch	saved;
 
-	EventDigestMake(digester, before, &was);
-	if (after)
-		EventDigestMake(digester, after, &is);
-	EventDigesterEnd(digester);
-
 	memset(nulls, ' ', sizeof(nulls));
-	values[0] = before->values[EVENT_GLOBAL_POSITION];
-	values[1] = before->values[EVENT_EVENT_ID];
+	values[0] = event->values[EVENT_GLOBAL_POSITION];
+	values[1] = event->values[EVENT_EVENT_ID];
 	values[2] = Int64GetDatum(seal);
-	values[3] = SealDigestDatum(&was.event);
-	values[4] = SealDigestDatum(&was.content);
-	values[5] = after ? SealDigestDatum(&is.content) : (Datum) 0;
+	values[3] = SealDigestDatum(&before->event);
+	values[4] = SealDigestDatum(&before->content);
+	values[5] = after ? SealDigestDatum(&after->content) : (Datum) 0;
 	nulls[5] = after ? ' ' : 'n';
 	values[6] = CStringGetTextDatum(changed_by);
 	values[7] = PointerGetDatum(reason);

@@ -193,5 +193,9 @@ put_seal(ReturnSetInfo *result, const Seal *seal)
 		SealDigestDatum(&seal->previous), SealDigestDatum(&seal->digest)
 	};
 
+	if (result->setDesc->natts != lengthof(values))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("table cqrs_es.seals has been altered")));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, (bool *) nulls);
 }

@@ -397,8 +397,13 @@ take_back(Verification *v, const Event *event, const EventChange *changes, int n
 		*digest = digests.event;
 		return;
 	}
-	while (i + 1 < nchanges && is_of_event(&changes[i + 1], position, id))
-		i++;
+	for (; i + 1 < nchanges && is_of_event(&changes[i + 1], position, id); i++)
+		if (!SealDigestsEqual(&changes[i].content_after, &changes[i + 1].before.content))
+		{
+			finding->problem = EVENTS_ALTERED;
+			finding->detail = psprintf("the event at position %lld was altered between two changes by rule",
+									   (long long) position);
+		}
 	if (changes[i].removed)
 	{
 		finding->problem = EVENTS_INSERTED;

@@ -15,7 +15,7 @@ SELECT version AS x FROM cqrs_es.append_event('sealed', 'of a tenant', 'happened
 RESET cqrs_es.tenant_id;
 
 BEGIN;
-SELECT plan(145);
+SELECT plan(149);
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.seals;
 DELETE FROM cqrs_es.seal_blocks;
@@ -93,8 +93,9 @@ $$;
 SELECT is(pg_temp.found(pg_temp.set_at(10, c)), '1 altered', 'altered: ' || c)
 FROM unnest(ARRAY['payload = ''{}''', $c$payload = jsonb_set(payload, '{n}', '11')$c$, $c$payload = jsonb_set(payload, '{price}', '1.5')$c$, 'metadata = ''{}''', 'sequence = sequence + 1000',
 	$c$created_at = created_at + '1 us'$c$, 'event_id = gen_random_uuid()', $c$tenant_id = 'acme'$c$, $c$aggregate_type = 'seal'$c$, $c$aggregate_id = aggregate_id || 'x'$c$,
-	$c$event_type = 'happene'$c$, $c$event_version = '2'$c$, $c$aggregate_type = aggregate_type || 's', aggregate_id = substr(aggregate_id, 2)$c$, 'payload = metadata, metadata = payload']) AS c;
-SELECT is(pg_temp.found(pg_temp.set_at(202, $c$payload = jsonb_build_object('long', repeat('x', 9999) || 'y')$c$)), '1 altered', 'altered: compressed');
+	$c$event_type = 'happene'$c$, $c$event_version = '2'$c$, 'payload = metadata, metadata = payload']) AS c;
+SELECT is(pg_temp.found(pg_temp.set_at(201, $c$payload = jsonb_build_object('long', repeat('x', 9999) || 'y')$c$)), '1 altered', 'altered: compressed');
+SELECT is(pg_temp.found(pg_temp.set_at(203, $c$aggregate_type = 'sealeds', aggregate_id = 'calars'$c$)), '1 altered', 'altered: the stream, by a letter from here to there');
 SELECT is(pg_temp.found(pg_temp.set_at(202, $c$payload = '{}'$c$), 'seal, after_position, up_to_position, events, found, detail'),
 	format('1 0 %s 256 256 events are not what was sealed', pg_temp.at(256)), 'and in which range');
 SELECT is(pg_temp.found(pg_temp.set_at(10, 'payload = ''{}''') || ';' || pg_temp.set_at(290, 'payload = ''{}'''), 'seal, after_position, up_to_position, problem'),
@@ -152,6 +153,13 @@ SELECT is(pg_temp.found(pg_temp.set_at(10, 'payload = ''{}''') || '; CREATE TEMP
 	SELECT cqrs_es.seal(' || pg_temp.at(300) || '); SELECT cqrs_es.seal(); UPDATE cqrs_es.seals AS s SET digest = p.digest FROM published AS p WHERE p.seal = 2 AND s.seal = 2'), '2 altered seal',
 	'but does not come to the digest that was published');
 
+SELECT is(pg_temp.found(format('DELETE FROM cqrs_es.seals; DELETE FROM cqrs_es.seal_blocks; SELECT cqrs_es.seal(%1$s); SELECT cqrs_es.seal(%1$s); SELECT cqrs_es.seal(); %2$s', :gap, pg_temp.insert_at(:gap)),
+	'seal, problem, up_to_position - after_position'), '1 inserted ' || :gap, 'a seal may end in a gap, which is its then');
+
+SELECT is(pg_temp.found('DELETE FROM cqrs_es.seals; DELETE FROM cqrs_es.seal_blocks;' || pg_temp.insert_at(pg_temp.at(40)) || '; SELECT cqrs_es.seal();
+	UPDATE cqrs_es.events SET global_position = -1 WHERE global_position = pg_temp.at(40) AND aggregate_id <> ''forged''; UPDATE cqrs_es.events SET global_position = pg_temp.at(40) WHERE global_position = -1'),
+	'nothing', 'events that share a position have no order');
+
 -- changes by rule
 CREATE FUNCTION pg_temp.event(n int, payload jsonb DEFAULT NULL, metadata jsonb DEFAULT NULL) RETURNS cqrs_es.event LANGUAGE sql AS $$
 	SELECT (e.global_position, e.sequence, e.created_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version,
@@ -170,6 +178,7 @@ SELECT is(pg_temp.found($$SELECT pg_temp.remove(10), pg_temp.remove(11), pg_temp
 SELECT is(pg_temp.found($$SELECT pg_temp.redact(10, '1'), pg_temp.redact(10, '2'), pg_temp.remove(10), pg_temp.redact(11, '1'), pg_temp.redact(11, '2')$$), 'nothing', 'several times');
 SELECT is(pg_temp.found(c), f, 'forged: ' || c) FROM (VALUES
 	($$SELECT pg_temp.redact(10, '1'); DELETE FROM cqrs_es.event_changes$$, '1 altered'),
+	($$SELECT pg_temp.redact(10, '1'); UPDATE cqrs_es.events SET payload = '2' WHERE global_position = pg_temp.at(10); SELECT pg_temp.redact(10, '3')$$, '1 altered'),
 	($$SELECT pg_temp.redact(10, '1'); UPDATE cqrs_es.events SET payload = '2' WHERE global_position = pg_temp.at(10)$$, '1 altered'),
 	($$SELECT pg_temp.redact(10, '1'); UPDATE cqrs_es.events AS e SET payload = o.payload, metadata = o.metadata FROM log AS o WHERE o.n = 10 AND o.global_position = e.global_position$$, '1 altered'),
 	($$SELECT pg_temp.redact(10, '1'); UPDATE cqrs_es.events SET created_at = created_at - interval '1 h' WHERE global_position = pg_temp.at(10)$$, '1 altered'),
@@ -217,6 +226,8 @@ SELECT is((SELECT s.changes FROM cqrs_es.seal() AS s), 0::bigint, 'nothing to se
 SELECT is(pg_temp.found('SELECT 1'), '1 altered', 'that one was not changed by rule, as far as is known');
 SELECT is(pg_temp.found(pg_temp.set_at(400, 'payload = ''8''')), '1 altered, 2 altered', 'and this one is sealed');
 SELECT is(pg_temp.error_of('SELECT cqrs_es.note_change(pg_temp.event(1), pg_temp.event(2), ''law'')', '{state,message}'), ARRAY['22023', 'an event cannot become another one'], 'a change of anything else');
+SELECT is(pg_temp.error_of('SELECT cqrs_es.note_change(pg_temp.event(1, ''1''), NULL, ''law'')', '{state,message}'),
+	ARRAY['22023', 'the event before the change is not what is in the log at position ' || pg_temp.at(1)], 'of an event that is not so in the log');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.note_change(NULL, pg_temp.event(2), ''law'')'), '22004', 'no event');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.note_change(pg_temp.event(1), NULL, NULL)'), '22004', 'no reason');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.note_change((NULL, 1, now(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), NULL, ''law'')'), '22004', 'no whole event');
