@@ -511,6 +511,7 @@ is(rows($new->ask(q{
 	UNION ALL SELECT 'states', stream, n, payload FROM log LEFT JOIN kept.states ON view_id = stream WHERE version IS DISTINCT FROM n OR (payload->>'n')::bigint IS DISTINCT FROM k})), '',
 	'states and read tables that nobody meddled with are what the log says');
 is(rows($new->ask(q{SELECT item, found, problem FROM cqrs_es.verify_log() WHERE problem IS NOT NULL})), '', 'the log is whole');
+is(rows($new->ask(q{SELECT * FROM cqrs_es.verify_seals() WHERE problem IS NOT NULL})), '', 'and what was sealed is as it was');
 
 $witness->close;
 $new->close;

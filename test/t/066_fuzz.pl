@@ -131,6 +131,9 @@ my %pools = (
 	regrole => [ qw(NULL 0::oid 4294967295::oid 'plain' 'owner' 'pg_monitor'), "'$user'" ],
 	oid => [ qw(NULL 0 1 4294967295), q{'f(jsonb,cqrs_es.event)'::regprocedure}, q{'reject'::regproc} ],
 	pg_ddl_command => ['NULL'],
+	'cqrs_es.event' => [ qw(NULL), q{(NULL, 1, now(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)}, q{(-1, 0, 'infinity', gen_random_uuid(), '', 'a', '1', 'e', '1', '[]', '1')},
+		map { "(SELECT (e.global_position, e.sequence, e.created_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, $_)::cqrs_es.event
+			FROM cqrs_es.events AS e ORDER BY e.global_position LIMIT 1)" } 'e.payload, e.metadata', 'e.payload, e.metadata', q{'{"n": 2}', '{}'} ],
 	'text[]' => [ map { $_ eq 'NULL' ? $_ : "'$_'" } qw(NULL {} {NULL} {a} {a,b} {e} {e,e} {{a},{b}} [5:6]={a,b} {""} {async} {p,st} {x,y,z}), "'{e,f}'::text[] || array_fill('x'::text, ARRAY[1000])" ],
 	'jsonb[]' => [ 'NULL', map { "$_\::jsonb[]" } q{'{}'}, q{'{NULL}'}, q{ARRAY['{}', '{"n": 1}']}, q{ARRAY['[]']}, q{ARRAY['{"n": 1}']}, q{ARRAY[ARRAY['{}'], ARRAY['{}']]} ],
 	'uuid[]' => [ 'NULL', q{'{}'::uuid[]}, q{'{NULL}'::uuid[]}, q{ARRAY[gen_random_uuid()]}, q{ARRAY[md5('7')::uuid, md5('7')::uuid]}, q{ARRAY[gen_random_uuid(), gen_random_uuid()]} ],
