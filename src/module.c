@@ -81,6 +81,7 @@
 #include "async/async_projection.h"
 #include "async/worker.h"
 #include "scale/kept_shards.h"
+#include "seal/event_change.h"
 
 PG_MODULE_MAGIC;
 
@@ -163,6 +164,8 @@ _PG_init(void)
 
 	AsyncProjectionInit();
 	WorkerInit();
+
+	EventChangeInit();
 
 	KeptShardsInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);

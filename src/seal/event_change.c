@@ -44,6 +44,7 @@
 #include "base/text.h"
 #include "log/event_scan.h"
 #include "log/position.h"
+#include "log/redaction.h"
 #include "seal/event_change.h"
 #include "seal/seal.h"
 
@@ -52,6 +53,8 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_note_change);
 
+static void lock(const StreamKey *key);
+static void note(const Event *before, const Event *after, const text *reason);
 static void event_argument(NullableDatum arg, const char *what, Event *event);
 static void require_same_event(const Event *before, const Event *after);
 static void require_in_log(const Event *event, const EventDigests *digests,
@@ -60,6 +63,26 @@ static void insert_change(const Event *event, const EventDigests *before,
 						  const EventDigests *after, const text *reason, int64 seal,
 						  const char *changed_by);
 static void add_row(Sha256Stream *stream, const QueryRow *row);
+
+void
+EventChangeInit(void)
+{
+	static const RedactionPart part = {.lock = lock,.event = note};
+
+	RedactionRegister(&part);
+}
+
+static void
+lock(const StreamKey *key)
+{
+	EventChangeLock();
+}
+
+static void
+note(const Event *before, const Event *after, const text *reason)
+{
+	(void) EventChangeNote(before, after, reason);
+}
 
 /* SQL: note_change(before, after, reason).  For whoever changes the log in SQL. */
 Datum

@@ -20,6 +20,7 @@ typedef struct EventChange
 	Sha256Digest content_after;
 } EventChange;
 
+extern void EventChangeInit(void);
 extern void EventChangeLock(void);
 extern bool EventChangeNote(const Event *before, const Event *after, const text *reason);
 extern bool EventChangesExist(int64 seal, int64 after_position, int64 up_to_position,
