@@ -179,13 +179,13 @@ StateProjectionCheck(const StateProjection *state)
 	check_key(state->table, name, "view_id");
 	if (has_tenant)
 		check_key(state->table, name, "tenant_id");
+	check_indexes(state->table, name, has_tenant);
 	make_statements(&fresh, CurrentMemoryContext, name, has_tenant);
-	/* planning finds out whether there is a unique index */
+	/* planning finds out whether that index is one for all rows */
 	DefinerStatementCheck(fresh.read);
 	DefinerStatementCheck(fresh.read_at);
 	DefinerStatementCheck(fresh.update_at);
 	DefinerStatementCheck(fresh.insert);
-	check_indexes(state->table, name, has_tenant);
 }
 
 /* Could the current role fold what it keeps?  QE101, and what ReducersRequireRights raises. */
@@ -366,14 +366,16 @@ check_key(Oid table, const char *name, const char *column)
 }
 
 /*
- * So do the unique indexes that ON CONFLICT goes by, which must not be deferrable.  Raises
- * 42804, 42P21, 55000.
+ * Do so the unique indexes that ON CONFLICT goes by?  There must be one, and none that is
+ * deferrable.  Raises 42P10, 42804, 42P21, 55000.
  */
 static void
 check_indexes(Oid table, const char *name, bool has_tenant)
 {
 	AttrNumber	keys[2] = {get_attnum(table, "view_id"), get_attnum(table, "tenant_id")};
+	const char *columns = has_tenant ? "tenant_id, view_id" : "view_id";
 	Relation	rel = table_open(table, NoLock);
+	bool		is_unique = false;
 	ListCell   *lc;
 
 	foreach(lc, RelationGetIndexList(rel))
@@ -381,10 +383,19 @@ check_indexes(Oid table, const char *name, bool has_tenant)
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
 		if (is_arbiter(index, keys, has_tenant ? 2 : 1))
+		{
 			check_index(index, name);
+			is_unique = true;
+		}
 		index_close(index, NoLock);
 	}
 	table_close(rel, NoLock);
+	if (!is_unique)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("table %s has no unique index on just %s", name, columns),
+				 errdetail("Without one an aggregate could have several rows."),
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (%s)", name, columns)));
 }
 
 /* Is it a unique index on just these columns? */

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- The ready-made projection that keeps the states of aggregates in a table.
 BEGIN;
-SELECT plan(52);
+SELECT plan(54);
 CREATE FUNCTION pg_temp.append(id text, event_type text, payload jsonb DEFAULT '{}', type text DEFAULT 'state') RETURNS void LANGUAGE sql AS $$
 	SELECT cqrs_es.append_event(type, id, event_type, payload) $$;
 -- rows of a table of states that are not what a replay says, and streams that have no row
@@ -36,9 +36,12 @@ CREATE TABLE wrong_type (view_id text PRIMARY KEY, version bigint, payload integ
 CREATE TABLE by_uuid (view_id uuid PRIMARY KEY, version bigint, payload jsonb);
 CREATE VIEW state_view AS SELECT * FROM states;
 SELECT is((pg_temp.error_of(format('SELECT cqrs_es.create_projection(%L, read_models => %L, state_of => %L)', 'p', read_models, state_of)))[1], state, format('%s of %s: %s', read_models, state_of, state))
-FROM (VALUES (1, '{no_version}', 'state', '42703'), (2, '{no_index}', 'state', '42P10'), (3, '{wrong_index}', 'state', '42P10'), (4, '{wrong_type}', 'state', '42846'), (5, '{by_uuid}', 'state', '42883'),
+FROM (VALUES (1, '{no_version}', 'state', '42703'), (2, '{no_index}', 'state', '42P10'), (3, '{wrong_index}', 'state', '42P10'), (4, '{wrong_type}', 'state', '42846'), (5, '{by_uuid}', 'state', '42804'),
 	(6, '{state_view}', 'state', '42809'), (7, '{states}', 'undeclared', 'QE101'), (8, '{states}', '', '22023'), (9, '{}', 'state', '22023'), (10, NULL, 'state', '22023'),
 	(11, '{states,states}', 'state', '22023'), (12, '{NULL}', 'state', '22004')) t (n, read_models, state_of, state) ORDER BY n;
+SELECT is((pg_temp.error_of(format('SELECT cqrs_es.create_projection(%L, read_models => %L, state_of => %L)', 'p', read_models, 'state')))[2:4], said, format('of %s it is said what to do', read_models))
+FROM (VALUES ('{no_index}', '{table public.no_index has no unique index on just view_id,Without one an aggregate could have several rows.,ALTER TABLE public.no_index ADD PRIMARY KEY (view_id)}'::text[]),
+	('{wrong_index}', '{"table public.wrong_index has no unique index on just tenant_id, view_id",Without one an aggregate could have several rows.,"ALTER TABLE public.wrong_index ADD PRIMARY KEY (tenant_id, view_id)"}')) t (read_models, said);
 SELECT throws_ok($$SELECT cqrs_es.create_projection('p', '{state}', '{states}', 'state')$$, '22023', NULL, 'with aggregate types of its own');
 SELECT lives_ok($$SELECT cqrs_es.create_projection('states', read_models => '{states}', state_of => 'state')$$, 'a good one');
 SELECT throws_ok($$SELECT cqrs_es.define_handler('states', 'added', 'DELETE FROM states')$$, '55000', NULL, 'it gets no handlers');
