@@ -64,6 +64,7 @@
 #include "aggregate/reducer.h"
 #include "aggregate/snapshot.h"
 #include "aggregate/snapshot_store.h"
+#include "aggregate/state_cache.h"
 #include "aggregate/strict.h"
 #include "command/command.h"
 #include "command/command_declaration.h"
@@ -100,6 +101,7 @@ static const EarlySetting early_settings[] = {
 	{"cqrs_es.require_tenant", true, EarlySettingIsBool},
 	{"cqrs_es.retry_window", false, NULL},
 	{"cqrs_es.settle_timeout", false, NULL},
+	{"cqrs_es.state_cache_size", false, NULL},
 	{"cqrs_es.tenant_id", true, TenancyIsValid},
 };
 
@@ -140,6 +142,7 @@ _PG_init(void)
 	AggregateInit();
 	ReducerInit();
 	SnapshotStoreInit();
+	StateCacheInit();
 	StrictInit();
 
 	CommandDeclarationInit();

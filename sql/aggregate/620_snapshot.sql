@@ -40,6 +40,18 @@ CREATE TRIGGER snapshot_updated BEFORE UPDATE OF current_snapshot ON cqrs_es.sna
     FOR EACH ROW WHEN (NEW.fingerprint OPERATOR(pg_catalog.=) OLD.fingerprint)
     EXECUTE FUNCTION cqrs_es.snapshot_updated();
 
+CREATE FUNCTION cqrs_es.snapshots_deleted() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'cqrs_es_snapshots_deleted';
+COMMENT ON FUNCTION cqrs_es.snapshots_deleted() IS
+    'internal: trigger function: where snapshots are deleted, sessions forget the states that they keep as well';
+REVOKE EXECUTE ON FUNCTION cqrs_es.snapshots_deleted() FROM PUBLIC;
+
+CREATE TRIGGER snapshots_deleted BEFORE DELETE OR TRUNCATE ON cqrs_es.snapshots
+    FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.snapshots_deleted();
+-- whoever changes events below the triggers deletes their snapshots there, too
+ALTER TABLE cqrs_es.snapshots ENABLE ALWAYS TRIGGER snapshots_deleted;
+
 CREATE FUNCTION cqrs_es.take_snapshot(aggregate_type text, aggregate_id text) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'cqrs_es_take_snapshot';

@@ -59,8 +59,9 @@ typedef struct Fold
 {
 	Aggregate  *aggregate;
 	const StreamKey *key;
-	int64		began_after;	/* the last event in the snapshot that it began at, 0
-								 * without one; -1: at a state that the caller had */
+	int64		began_after;	/* the last event in the state that it began at, 0
+								 * without one */
+	bool		is_replay;		/* that was a snapshot, and no state that the caller had */
 	int64		version;		/* sequence of the last event that is in the state */
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
@@ -90,7 +91,7 @@ static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint
 						   bool as_caller, FoldWatch *watch);
 static void note_event(const Fold *fold, const Event *event);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
-					   bool as_caller, const FoldedState *from);
+					   bool as_caller, const FoldedState *from, bool last_again);
 static bool fold_next(Fold *fold, Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
@@ -175,7 +176,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
-	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), NULL);
+	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), NULL, false);
 	while (max_count > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
@@ -286,7 +287,7 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, point, as_caller, NULL);
+	fold_begin(&fold, aggregate, key, point, as_caller, NULL, false);
 	fold.watch = watch;
 	while (fold.version < point.sequence && !fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
@@ -294,7 +295,7 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 	{
 		/* somebody has put back a snapshot of before */
 		(void) fold_end(&fold);
-		fold_begin(&fold, aggregate, key, point, as_caller, &nothing);
+		fold_begin(&fold, aggregate, key, point, as_caller, &nothing, false);
 		fold.watch = watch;
 		while (fold.version < point.sequence && fold_next(&fold, &event))
 			 /* on */ ;
@@ -314,12 +315,44 @@ FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key)
 	Fold		fold;
 	Event		event;
 
-	fold_begin(&fold, aggregate, key, end, false, folded);
+	fold_begin(&fold, aggregate, key, end, false, folded, false);
 	while (!fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
 	*folded = fold_end(&fold);
 	if (fold.redacted)
 		*folded = fold_to(aggregate, key, end, false, NULL);
+}
+
+/*
+ * Fold the events that follow a state which one has had for a while, up to a sequence, as
+ * FoldOn; if the last event in it is still `last`, and nothing was redacted since.  Else false, and
+ * *folded is as it was.
+ */
+bool
+FoldOnBehind(FoldedState *folded, const StreamTip *last, Aggregate *aggregate,
+			 const StreamKey *key, int64 up_to_sequence)
+{
+	FoldPoint	point = {up_to_sequence, DT_NOEND};
+	Fold		fold;
+	FoldedState result;
+	Event		event;
+	bool		holds;
+
+	fold_begin(&fold, aggregate, key, point, false, folded, true);
+	holds = EventScanNext(fold.scan, &event);
+	if (holds)
+	{
+		StreamTip	first = EventScanTipOf(&event);
+
+		holds = EventScanSameTip(&first, last);
+	}
+	while (holds && !fold.redacted && fold.version < point.sequence && fold_next(&fold, &event))
+		 /* on */ ;
+	holds = holds && !fold.redacted;
+	result = fold_end(&fold);
+	if (holds)
+		*folded = result;
+	return holds;
 }
 
 /*
@@ -333,7 +366,8 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext memory = AllocSetContextCreate(caller, "cqrs_es fold", ALLOCSET_DEFAULT_SIZES);
-	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version,.watch = watch};
+	Fold		fold = {.aggregate = aggregate,.key = key,.version = folded->version,
+		.last_event_at = folded->last_event_at,.watch = watch};
 	ErrorContextCallback callback = {error_context_stack, describe_fold, &fold};
 	int			i;
 
@@ -345,6 +379,8 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 		Event		event = events[i];
 
 		fold.version++;
+		fold.last_event_at = Max(fold.last_event_at,
+								 DatumGetTimestampTz(event.values[EVENT_CREATED_AT]));
 		note_event(&fold, &event);
 		ReducerStateApply(&fold.state, &aggregate->rules, &event);
 	}
@@ -352,6 +388,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 	ReducerStateEnd(&fold.state);
 	MemoryContextSwitchTo(caller);
 	folded->version = fold.version;
+	folded->last_event_at = fold.last_event_at;
 	folded->state = ReducerStateJsonb(&fold.state);
 	MemoryContextDelete(memory);
 }
@@ -359,13 +396,14 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 /*
  * Begin at a state that one has, or for NULL at the newest snapshot that is not beyond the
  * point; without one when row security of the log decides what the caller may see of the
- * stream.
+ * stream.  The scan shows the events behind it; `last_again`: the last one that is in it, too.
  */
 static void
 fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
-		   bool as_caller, const FoldedState *from)
+		   bool as_caller, const FoldedState *from, bool last_again)
 {
 	StoredState stored;
+	int64		begin;
 
 	check_stack_depth();
 	fold->aggregate = aggregate;
@@ -391,16 +429,18 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 		stored.last_event_at = DT_NOBEGIN;
 		stored.state = aggregate->rules.initial_state;
 	}
-	fold->began_after = from ? -1 : stored.last_sequence;
+	fold->is_replay = from == NULL;
+	fold->began_after = stored.last_sequence;
 	fold->version = stored.last_sequence;
 	fold->last_event_at = stored.last_event_at;
 	fold->up_to_time = point.time;
 	fold->watch = NULL;
 	fold->redacted = false;
 	ReducerStateInit(&fold->state, stored.state);
+	begin = fold->version + (last_again ? 0 : 1);
 	fold->scan = as_caller ?
-		EventScanStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot.snapshot) :
-		EventScanWholeStream(key, fold->version + 1, ForwardScanDirection, fold->snapshot.snapshot);
+		EventScanStream(key, begin, ForwardScanDirection, fold->snapshot.snapshot) :
+		EventScanWholeStream(key, begin, ForwardScanDirection, fold->snapshot.snapshot);
 	MemoryContextSwitchTo(fold->caller);
 }
 
@@ -462,9 +502,10 @@ fold_end(Fold *fold)
 	ReducerStateEnd(&fold->state);
 	folded.version = fold->version;
 	folded.last_event_at = fold->last_event_at;
+	folded.nread = fold->version - fold->began_after;
 	folded.state = ReducerStateJsonb(&fold->state);
-	if (fold->began_after >= 0)
-		CounterAdd("replay_counts", fold->version - fold->began_after, fold->began_after > 0);
+	if (fold->is_replay)
+		CounterAdd("replay_counts", folded.nread, fold->began_after > 0);
 	MemoryContextDelete(fold->memory);
 	return folded;
 }

@@ -9,6 +9,7 @@
 #include "fmgr.h"
 
 #include "base/stream_key.h"
+#include "log/event_scan.h"
 #include "aggregate/aggregate.h"
 
 /* A stream's state after the event with sequence `version`. */
@@ -16,6 +17,7 @@ typedef struct FoldedState
 {
 	int64		version;		/* 0: the stream has no events */
 	TimestampTz last_event_at;	/* the greatest created_at of its events */
+	int64		nread;			/* so many events were read for it */
 	Jsonb	   *state;
 } FoldedState;
 
@@ -34,6 +36,8 @@ extern FoldedState FoldStreamWatched(Aggregate *aggregate, const StreamKey *key,
 extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,
 								   int64 up_to_sequence, FoldWatch *watch);
 extern void FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key);
+extern bool FoldOnBehind(FoldedState *folded, const StreamTip *last, Aggregate *aggregate,
+						 const StreamKey *key, int64 up_to_sequence);
 extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 					 const Event *events, int nevents, FoldWatch *watch);
 

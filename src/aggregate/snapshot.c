@@ -8,6 +8,10 @@
  * back with the event, so a snapshot never speaks of events that are not there.  A
  * reducer that fails leaves no snapshot, and a warning.
  *
+ * Where the reducers have changed since, or somebody has deleted it, the newest snapshot is of no
+ * use, and whoever needs the state reads what may be a very long stream.  Who then appends
+ * leaves it to others as a snapshot, due or not (SnapshotOfLongFold).
+ *
  * Each snapshot of a stream that a transaction takes leaves the row of the one before, which nobody
  * can clean up before that transaction ends, and meets all of them.  So where it takes many it takes
  * fewer and fewer: after MANY of them every second one that is due, after twice as many every third, and
@@ -58,7 +62,7 @@ static void count_taken(const StreamKey *key);
 static void at_transaction_end(XactEvent event, void *arg);
 static bool try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence,
 					 FoldedState *folded);
-static void save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded);
+static bool save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded);
 
 void
 SnapshotInit(void)
@@ -89,7 +93,7 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
 	if (folded.version > 0 && !RedactionMissed())
-		save(&key, aggregate, &folded);
+		(void) save(&key, aggregate, &folded);
 	RegistryLeave();
 	PG_RETURN_INT64(folded.version);
 }
@@ -120,11 +124,30 @@ snapshot_if_due(const Event *event)
 	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(work);
 	if (try_fold(aggregate, &key, EventSequence(event), &folded))
-		save(&key, aggregate, &folded);
+		(void) save(&key, aggregate, &folded);
 	count_taken(&key);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 	RegistryLeave();
+}
+
+/*
+ * Save the state that a transaction has come to with its own append, and that so many events
+ * were read for, if there should have been a snapshot before those.  Nobody else has one of that
+ * version, for whose end one would have to wait.  Where events are not in the log `as_sent`, it is
+ * folded from there; else the caller has made sure that it would be the same.
+ */
+void
+SnapshotOfLongFold(const StreamKey *key, Aggregate *aggregate, const FoldedState *folded,
+				   bool as_sent, int64 nread)
+{
+	FoldedState logged = *folded;
+
+	if (aggregate->snapshot_every > 0 &&
+		nread / aggregate->snapshot_every >= 1 + *taken_of(key) / MANY &&
+		(as_sent || try_fold(aggregate, key, folded->version, &logged)) &&
+		save(key, aggregate, &logged))
+		count_taken(key);
 }
 
 static bool
@@ -209,16 +232,16 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 }
 
 /*
- * Save a state, unless declarations changed while it was folded: it may then be
+ * Save a state; not (false) when declarations changed while it was folded: it may then be
  * a mixture, which no fingerprint stands for.
  */
-static void
+static bool
 save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
-	if (AggregateIsCurrent(aggregate) && !EventsRowSecurity())
-	{
-		StoredState stored = {folded->version, folded->last_event_at, folded->state};
+	StoredState stored = {folded->version, folded->last_event_at, folded->state};
 
-		SnapshotStoreSave(key, aggregate, &stored);
-	}
+	if (!AggregateIsCurrent(aggregate) || EventsRowSecurity())
+		return false;
+	SnapshotStoreSave(key, aggregate, &stored);
+	return true;
 }

@@ -6,6 +6,12 @@
 #ifndef CQRS_ES_SNAPSHOT_H
 #define CQRS_ES_SNAPSHOT_H
 
+#include "base/stream_key.h"
+#include "aggregate/aggregate.h"
+#include "aggregate/fold.h"
+
 extern void SnapshotInit(void);
+extern void SnapshotOfLongFold(const StreamKey *key, Aggregate *aggregate,
+							   const FoldedState *folded, bool as_sent, int64 nread);
 
 #endif							/* CQRS_ES_SNAPSHOT_H */

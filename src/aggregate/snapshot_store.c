@@ -12,7 +12,8 @@
  * snapshot under the old fingerprint, which is how the two are told apart.
  *
  * Two who save at the same time do no harm: each row says what it is a state
- * of, and who saves next removes what is one too many.  Above READ COMMITTED the
+ * of, and who saves next removes what is one too many.  Nobody waits for a row that somebody else is
+ * about to remove, for that one may wait for the end of the stream.  Above READ COMMITTED the
  * second would fail, since it may not change what it cannot see; but a snapshot
  * is no fact, and whoever appends or reads must not fail for it: then it is left
  * to the other.
@@ -41,6 +42,9 @@ PG_FUNCTION_INFO_V1(cqrs_es_snapshot_updated);
 
 /* where so many are kept, that of a time is found by bisection */
 #define BISECT_FROM 1000
+
+/* Is what a statement deletes about to be what SnapshotStoreSave lets go of? */
+static bool cleaning = false;
 
 static int64 last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time,
 						Snapshot snapshot);
@@ -223,11 +227,12 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const Stored
 		.nargs = 7,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, JSONBOID, TIMESTAMPTZOID}
 	};
 	static InternalQuery clean = {
-		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM
+		.sql = "DELETE FROM cqrs_es.snapshots WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+		"SELECT ctid FROM cqrs_es.snapshots WHERE" OF_STREAM
 		" AND (fingerprint IS NULL OR fingerprint OPERATOR(pg_catalog.<>) $4"
 		" OR last_sequence OPERATOR(pg_catalog.<=) (SELECT last_sequence FROM cqrs_es.snapshots"
 		" WHERE" OF_STREAM " AND fingerprint OPERATOR(pg_catalog.=) $4"
-		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1))",
+		" ORDER BY last_sequence DESC OFFSET $5 LIMIT 1)) FOR UPDATE SKIP LOCKED))",
 		.nargs = 5,.argtypes = {TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT8OID}
 	};
 	Datum		values[7] = {PointerGetDatum(key->aggregate_type),
@@ -243,9 +248,31 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const Stored
 	saved = RoleSwitchToOwner("snapshots");
 	InternalQueryWriteUnlessMoved(&save, values);
 	values[4] = Int64GetDatum(aggregate->keep_snapshots);
-	InternalQueryWriteUnlessMoved(&clean, values);
+	cleaning = true;
+	PG_TRY();
+	{
+		InternalQueryWriteUnlessMoved(&clean, values);
+	}
+	PG_FINALLY();
+	{
+		cleaning = false;
+	}
+	PG_END_TRY();
 	RoleSwitchBack(&saved);
 	SPI_finish();
+}
+
+/*
+ * For the trigger of a statement that deletes snapshots: is it our own, which lets go of those
+ * that newer ones have taken the place of?  What follows from it, or is undone with it, is not.
+ */
+bool
+SnapshotStoreIsCleaning(void)
+{
+	bool		result = cleaning;
+
+	cleaning = false;
+	return result;
 }
 
 /* Those that we made go with the aggregate type; a client's own are not ours. */

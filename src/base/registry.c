@@ -378,6 +378,16 @@ RegistryGeneration(void)
 }
 
 /*
+ * Counts changes of functions, any there are, and of the schemas that they are in: for who
+ * keeps what users' functions came to, which may have called any other.
+ */
+uint64
+RegistryFunctionChanges(void)
+{
+	return function_changes;
+}
+
+/*
  * Keep a plan, in place of an earlier one, with the cached `entry` that has it in
  * *kept.  A plan that is replaced goes with its entry: all caches start anew with
  * the next lookup, and what is in use lasts as ever.

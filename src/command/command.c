@@ -28,13 +28,16 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/tupdesc.h"
 #include "access/xact.h"
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 
 #include "base/compat.h"
 #include "base/counter.h"
@@ -50,6 +53,8 @@
 #include "log/event_scan.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
+#include "aggregate/snapshot.h"
+#include "aggregate/state_cache.h"
 #include "command/command.h"
 #include "command/command_declaration.h"
 #include "command/command_id.h"
@@ -80,6 +85,8 @@ typedef struct CommandRun
 	bool		loaded;			/* is `folded` what is to be decided on ... */
 	CommandId	loaded_at;		/* ... as of this command of the transaction? */
 	FoldedState folded;
+	StateOrigin origin;			/* what it was folded from */
+	int64		nread;			/* so many events were read for it, if not for one before */
 	int64		moved_to;		/* where the stream is instead, after a lost race */
 	int64		global_position;	/* 0: nothing happened */
 	bool		appended;		/* by this call */
@@ -105,6 +112,7 @@ static Datum result_datum(FunctionCallInfo fcinfo, const CommandRun *run);
 static Datum outcome_datum(FunctionCallInfo fcinfo, const CommandRun *run);
 static Datum row_datum(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 static void command_args(FunctionCallInfo fcinfo, Command *command);
+static TupleDesc result_desc(void);
 static CommandRun run_command(Command *command);
 static Attempt attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue,
 					   CommandRun *run);
@@ -193,7 +201,30 @@ result_datum(FunctionCallInfo fcinfo, const CommandRun *run)
 		Int64GetDatum(run->global_position), JsonbPGetDatum(run->folded.state)};
 	bool		nulls[] = {false, run->global_position == 0, false};
 
-	return row_datum(fcinfo, values, nulls);
+	return HeapTupleGetDatum(heap_form_tuple(result_desc(), values, nulls));
+}
+
+/*
+ * The columns that the function is declared with; made once in a session, since to ask the
+ * catalog takes as long as to decide some commands.
+ */
+static TupleDesc
+result_desc(void)
+{
+	static TupleDesc desc = NULL;
+
+	if (desc == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc	made = CreateTemplateTupleDesc(3);
+
+		TupleDescInitEntry(made, 1, "version", INT8OID, -1, 0);
+		TupleDescInitEntry(made, 2, "global_position", INT8OID, -1, 0);
+		TupleDescInitEntry(made, 3, "state", JSONBOID, -1, 0);
+		desc = BlessTupleDesc(made);
+		MemoryContextSwitchTo(caller);
+	}
+	return desc;
 }
 
 /*
@@ -305,7 +336,8 @@ attempt(const Command *command, Aggregate *aggregate, CommandQueue *queue, Comma
 	if (!run->loaded)
 	{
 		run->loaded_at = GetCurrentCommandId(false);
-		run->folded = FoldStream(aggregate, &command->key, PG_INT64_MAX);
+		run->folded = StateCacheFold(aggregate, &command->key, &run->origin);
+		run->nread = Max(run->nread, run->folded.nread);
 		run->loaded = true;
 	}
 	/* somebody appended between the search for the command and the fold */
@@ -393,7 +425,14 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	}
 	run->appended = !appended.was_there;
 	if (run->appended)
+	{
 		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents, NULL);
+		if (StateCacheIsCurrent(&run->origin))
+			SnapshotOfLongFold(&command->key, aggregate, &run->folded, appended.as_sent, run->nread);
+		if (appended.as_sent)
+			StateCacheKeep(aggregate, &command->key, &run->folded,
+						   &append.events[append.nevents - 1], &run->origin);
+	}
 	else
 		/* the decider named ids, of events that were there already */
 		run->folded = FoldStream(aggregate, &command->key, appended.version);

@@ -497,6 +497,7 @@ finish(const AppendCall *call, const EventWriter *writer, Tagging *tagging)
 
 		call->results[i].version = EventSequence(last);
 		call->results[i].global_position = EventGlobalPosition(last);
+		call->results[i].as_sent = writer->straight;
 	}
 	TaggingWrite(tagging, triggers_fired);
 	if (writer->straight)

@@ -53,6 +53,8 @@ typedef struct AppendResult
 	int64		global_position;	/* of the last event */
 	bool		was_there;		/* nothing was written: an earlier append of the same ids
 								 * did */
+	bool		as_sent;		/* what is in the log is what was sent: nobody on the way
+								 * could change it */
 } AppendResult;
 
 extern void AppendRequestOfEvent(AppendRequest *append, FunctionCallInfo fcinfo);

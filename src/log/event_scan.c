@@ -187,6 +187,7 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 		DatumGetInt64(slot_getattr(slot, columns->attno[EVENT_GLOBAL_POSITION], &isnull));
 	tip.created_at =
 		DatumGetTimestampTz(slot_getattr(slot, columns->attno[EVENT_CREATED_AT], &isnull));
+	tip.event_id = *DatumGetUUIDP(slot_getattr(slot, columns->attno[EVENT_EVENT_ID], &isnull));
 	tip.after_snapshot = false;
 	if (IsolationUsesXactSnapshot())
 	{
@@ -279,7 +280,7 @@ static StreamTip
 query_tip(const StreamKey *key, bool latest)
 {
 	static InternalQuery query = {
-		.sql = "SELECT sequence, global_position, created_at FROM cqrs_es.events"
+		.sql = "SELECT sequence, global_position, created_at, event_id FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
@@ -302,6 +303,7 @@ query_tip(const StreamKey *key, bool latest)
 		tip.version = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 		tip.created_at = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
+		tip.event_id = *DatumGetUUIDP(SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull));
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
@@ -438,26 +440,67 @@ EventScanId(const StreamKey *key, const pg_uuid_t *id, Snapshot snapshot)
 
 /*
  * The stream's last event as the snapshot sees it, in so far as a StreamTip
- * tells of it; waits for nobody.  The caller has checked the right to read.
+ * tells of it; waits for nobody.  The caller has checked the right to read.  In
+ * SERIALIZABLE the end of the stream has then been read.
  */
 StreamTip
 EventScanLast(const StreamKey *key, Snapshot snapshot)
 {
 	StreamTip	tip = {0};
-	EventScan  *scan;
-	Event		event;
+	EventsTable table;
+
+	/* a scan leaves the traces that SERIALIZABLE goes by */
+	Relation	heap = IsolationIsSerializable() ? NULL : EventsOpenStraight(&table);
 
 	snapshot = RegisterSnapshot(snapshot);
-	scan = EventScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
-	if (EventScanNext(scan, &event))
+	if (heap)
 	{
-		tip.version = EventSequence(&event);
-		tip.global_position = EventGlobalPosition(&event);
-		tip.created_at = DatumGetTimestampTz(event.values[EVENT_CREATED_AT]);
+		Relation	index = index_open(table.stream_index, AccessShareLock);
+		TupleTableSlot *slot = table_slot_create(heap, NULL);
+
+		if (find_last_row(heap, index, &table.columns, key, snapshot, slot))
+			tip = tip_from_slot(slot, &table.columns);
+		ExecDropSingleTupleTableSlot(slot);
+		index_close(index, AccessShareLock);
+		table_close(heap, AccessShareLock);
 	}
-	EventScanEnd(scan);
+	else
+	{
+		EventScan  *scan = EventScanStream(key, PG_INT64_MAX, BackwardScanDirection, snapshot);
+		Event		event;
+
+		if (EventScanNext(scan, &event))
+			tip = EventScanTipOf(&event);
+		EventScanEnd(scan);
+	}
 	UnregisterSnapshot(snapshot);
 	return tip;
+}
+
+/* What a StreamTip tells of an event. */
+StreamTip
+EventScanTipOf(const Event *event)
+{
+	StreamTip	tip = {
+		.version = EventSequence(event),
+		.global_position = EventGlobalPosition(event),
+		.created_at = DatumGetTimestampTz(event->values[EVENT_CREATED_AT]),
+		.event_id = *DatumGetUUIDP(event->values[EVENT_EVENT_ID])
+	};
+
+	return tip;
+}
+
+/*
+ * Do both tell of the same event, or both of none?  A sequence alone may be that of another
+ * one, where the first was rolled back.
+ */
+bool
+EventScanSameTip(const StreamTip *a, const StreamTip *b)
+{
+	return a->version == b->version && a->global_position == b->global_position &&
+		a->created_at == b->created_at &&
+		memcmp(&a->event_id, &b->event_id, UUID_LEN) == 0;
 }
 
 /*

@@ -18,6 +18,7 @@ typedef struct StreamTip
 	int64		version;		/* 0: no such stream */
 	int64		global_position;	/* of the last event, 0 when there is none */
 	TimestampTz created_at;		/* likewise; far enough back when there is none */
+	pg_uuid_t	event_id;		/* likewise */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
 } StreamTip;
 
@@ -37,6 +38,8 @@ extern EventScan *EventScanStream(const StreamKey *key, int64 from_sequence,
 								  ScanDirection direction, Snapshot snapshot);
 extern EventScan *EventScanId(const StreamKey *key, const pg_uuid_t *id, Snapshot snapshot);
 extern StreamTip EventScanLast(const StreamKey *key, Snapshot snapshot);
+extern StreamTip EventScanTipOf(const Event *event);
+extern bool EventScanSameTip(const StreamTip *a, const StreamTip *b);
 extern char *EventScanAggregateId(const text *aggregate_type);
 extern int64 EventScanVersionWithout(const StreamKey *key, CommandId since);
 extern EventScan *EventScanLog(int64 position, ScanDirection direction,

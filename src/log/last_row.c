@@ -11,7 +11,9 @@
  * the page where that ends one entry is looked at.  When that page alone does not tell
  * (nothing to be seen is left on it, or duplicates of aborted appends have been packed
  * into one entry), or the bytes do not (nulls, which somebody has allowed, or a text so
- * long that it was compressed), the caller scans after all.
+ * long that it was compressed), the caller scans after all.  So he does when there are more than
+ * a few rows that are not to be seen: a scan tells the index of the dead ones, which are passed
+ * without a look from then on.
  *
  * Rows are visited under the page's lock, as the index itself does it when it
  * looks for duplicates: in no other order, and the entry stays while we look.
@@ -26,6 +28,9 @@
 
 #include "base/compat.h"
 #include "log/last_row.h"
+
+/* So many rows are passed that are not to be seen. */
+#define MAX_UNSEEN 4
 
 /* What is looked for. */
 typedef struct RowSearch
@@ -198,9 +203,10 @@ last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot
 {
 	OffsetNumber first = P_FIRSTDATAKEY(BTPageGetOpaque(page));
 	OffsetNumber offset = first_behind(search, page);
+	int			unseen = 0;
 
 	/* back over rows that are not to be seen */
-	while (offset > first && !search->unclear)
+	while (offset > first && unseen < MAX_UNSEEN && !search->unclear)
 	{
 		ItemId		item;
 		IndexTuple	entry;
@@ -226,6 +232,7 @@ last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot
 			table_index_fetch_end(fetch);
 			if (found)
 				return LAST_ROW_FOUND;
+			unseen++;
 		}
 	}
 	return LAST_ROW_UNKNOWN;

@@ -2,7 +2,7 @@
 -- Snapshots: taken when due on every way in, used only under today's reducers,
 -- and always equal to the replay from the first event.
 BEGIN;
-SELECT plan(47);
+SELECT plan(53);
 CREATE FUNCTION pg_temp.snapshot(id text) RETURNS text LANGUAGE sql AS $$
 	SELECT format('%s %s %s', last_sequence, payload, current_snapshot) FROM cqrs_es.snapshots
 	WHERE aggregate_type = 'snapshot' AND aggregate_id = id AND tenant_id = '' $$;
@@ -118,6 +118,30 @@ SELECT cqrs_es.take_snapshot('snapshot', 'f') IS NULL AS x \gset
 SELECT is(fingerprint, :'before', 'the same declarations make the same one') FROM cqrs_es.snapshots WHERE aggregate_type = 'snapshot' AND aggregate_id = 'f';
 UPDATE cqrs_es.aggregates SET initial_state = '{"start": false}' WHERE aggregate_type = 'snapshot';
 SELECT is(cqrs_es.aggregate_state('snapshot', 'f') -> 'start', 'false', 'another initial state makes another one');
+
+-- a long replay that was paid for
+
+SELECT cqrs_es.create_aggregate('paid', '{}', 5) IS NULL AS x \gset
+SELECT cqrs_es.define_command('paid', 'Do', $$'{"type": "e", "payload": {}}'::jsonb$$) IS NULL AS x \gset
+SELECT cqrs_es.define_command('paid', 'Do not', $$cqrs_es.reject('no')$$) IS NULL AS x \gset
+CREATE FUNCTION pg_temp.paid() RETURNS text LANGUAGE sql AS
+	$$SELECT format('%s %s', last_sequence, payload) FROM cqrs_es.snapshots WHERE aggregate_type = 'paid'$$;
+SELECT cqrs_es.append_event('paid', 'a', 'e', jsonb_build_object('n', n)) AS x FROM generate_series(1, 12) AS n \g /dev/null
+SELECT cqrs_es.define_reducer('paid', 'e', '[{"op": "increment", "path": "/e"}]'::jsonb) IS NULL AS x \gset
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.execute_command('paid', 'a', 'Do not')$$), 'QE301', 'a command that is refused');
+SELECT is(pg_temp.paid(), '10 {"n": 10}', 'writes nothing');
+SELECT cqrs_es.alter_aggregate('paid', initial_state => '{"e": 100}') IS NULL AS x \gset
+SELECT is((cqrs_es.execute_command('paid', 'a', 'Do')).version, 13::bigint, 'one that appends');
+SELECT is(pg_temp.paid(), '13 {"e": 113}', 'leaves what came of the state that it had to replay a long stream for');
+SELECT is((cqrs_es.execute_command('paid', 'a', 'Do')).version || ', ' || pg_temp.paid(), '14, 13 {"e": 113}', 'the next one finds it');
+SELECT cqrs_es.append_event('paid', 'b', 'e', '{}') AS x FROM generate_series(1, 7) \g /dev/null
+DELETE FROM cqrs_es.snapshots WHERE aggregate_type = 'paid';
+SELECT cqrs_es.define_command('paid', 'Merge', $$'{"type": "m", "payload": {"k": "sent"}}'::jsonb$$) IS NULL AS x \gset
+CREATE FUNCTION pg_temp.written() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.payload := '{"k": "written"}'; RETURN NEW; END $$;
+CREATE TRIGGER written BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION pg_temp.written();
+SELECT cqrs_es.execute_command('paid', 'b', 'Merge') IS NULL AS x \gset
+SELECT is(pg_temp.paid(), '8 {"e": 107, "k": "written"}', 'where triggers change events, it is of what is in the log');
+DROP TRIGGER written ON cqrs_es.events;
 
 -- savepoints
 

@@ -144,6 +144,8 @@ stays('appends to long streams', $is_long ? 20_000 : 2_000, each_by_itself(q{SEL
 		SELECT 'long', 's' || n % 50, 'e', '{}' FROM generate_series(1, 110000) AS n}]);
 stays('plain INSERT', $is_long ? 200_000 : 3_000, each_by_itself(q{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('account', 's:stream', 'Put', '{"amount": 1}')}));
 stays('commands', $is_long ? 100_000 : 4_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'c:stream', 'Put', '{"amount": 1}', command_id => cqrs_es.new_event_id())}), before => [$nothing]);
+# what a session keeps of streams takes as much as it may
+stays('commands to other streams', $is_long ? 100_000 : 4_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'f:n', 'Put', '{"amount": 1}')}), before => [$nothing, q{SET cqrs_es.state_cache_size = '40kB'}]);
 stays('commands that are refused', $is_long ? 50_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.execute_command('account', 'c:stream', 'Refuse')}, 'QE301'));
 stays('appends that are refused', $is_long ? 50_000 : 2_000, each_by_itself(q{SELECT FROM cqrs_es.append_event('account', 's:stream', 'Put', '{"amount": 1}', expected_version => 1)}, 'QE001'));
 stays('rebuilds', $is_long ? 1_000 : 60, each_by_itself(q{SET client_min_messages = error; SELECT cqrs_es.rebuild_projection('small')}), warm => 20);
