@@ -223,6 +223,8 @@ StateCacheFold(Aggregate *aggregate, const StreamKey *key, StateOrigin *origin)
 		forget(&young);
 	}
 	made_for_size = cqrs_es_state_cache_size;
+	/* who has waited, and has all his locks already, would not hear what came meanwhile */
+	AcceptInvalidationMessages();
 	origin->changes = current_changes();
 	snapshot = EventsSnapshotTake(false);
 	origin->end = EventScanLast(key, snapshot.snapshot);
