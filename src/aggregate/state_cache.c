@@ -27,6 +27,9 @@
  * folded before the message came, is not kept.  Neither is one that was folded above READ
  * COMMITTED, whose snapshot may be older than a change that we have heard of already.
  *
+ * The same is done when the log as a table changes: somebody may have switched its triggers off
+ * to change events, or have emptied and restored it.
+ *
  * A fingerprint is of a reducer's own text.  What it calls may change as well, so all is
  * forgotten when any function does.
  *
@@ -90,7 +93,7 @@ static int	cqrs_es_state_cache_size = 1024;
 static Generation young;
 static Generation old;
 
-/* changes of what states hang on, without those of functions; what is kept is as of ... */
+/* changes of what states hang on, but for those that others count; what is kept is as of ... */
 static uint64 changes = 0;
 static uint64 kept_as_of = 0;
 
@@ -177,7 +180,8 @@ current_changes(void)
 		if (started == changes)
 			snapshots_relid = relid;
 	}
-	return changes + RegistryFunctionChanges();
+	/* of numbers that only grow, as the sum does */
+	return changes + RegistryFunctionChanges() + EventsTableChanges();
 }
 
 /* Nothing is freed in these two: whoever uses or keeps a state looks at the count before. */

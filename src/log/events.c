@@ -149,6 +149,16 @@ EventsTableGet(void)
 }
 
 /*
+ * Counts what may have changed the table as a whole: its files, columns, indexes, triggers,
+ * policies; VACUUM and ANALYZE as well.
+ */
+uint64
+EventsTableChanges(void)
+{
+	return events_table_invalidations;
+}
+
+/*
  * The caller, who is about to write to the log or else to read from it, must have all of
  * `mode` (ACL_INSERT, ACL_SELECT or both) on it.  Below the executor nobody else
  * asks.  Raises 42501, 42P01 when the extension is gone, and what a module that

@@ -65,6 +65,7 @@ typedef struct LogSnapshot
 
 extern void EventsInit(void);
 extern EventsTable EventsTableGet(void);
+extern uint64 EventsTableChanges(void);
 extern void EventsRequireRights(AclMode mode);
 extern void EventsCheckRights(AclMode mode);
 extern bool EventsMayRead(void);
