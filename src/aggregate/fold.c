@@ -84,6 +84,7 @@ typedef struct FoldPoint
 {
 	int64		sequence;
 	TimestampTz time;
+	bool		newest;			/* as of now, whatever the isolation level */
 } FoldPoint;
 
 static FoldPoint point_args(FunctionCallInfo fcinfo);
@@ -162,7 +163,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
-	FoldPoint	before;
+	FoldPoint	before = {.sequence = from_sequence - 1,.time = DT_NOEND};
 	Fold		fold;
 	Event		event;
 
@@ -170,8 +171,6 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("from_sequence must be greater than zero")));
-	before.sequence = from_sequence - 1;
-	before.time = DT_NOEND;
 	InitMaterializedSRF(fcinfo, 0);
 
 	RegistryEnter();
@@ -207,7 +206,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 static FoldPoint
 point_args(FunctionCallInfo fcinfo)
 {
-	FoldPoint	point = {PG_INT64_MAX, DT_NOEND};
+	FoldPoint	point = {.sequence = PG_INT64_MAX,.time = DT_NOEND};
 
 	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -256,12 +255,21 @@ FoldStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 	return FoldStreamWatched(aggregate, key, up_to_sequence, NULL);
 }
 
-/* The same; says in *watch, unless that is NULL, which event it is at; starts with none. */
+/* The same of what is committed now, in every isolation level: for who keeps it for others. */
+FoldedState
+FoldStreamNewest(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
+{
+	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND,.newest = true};
+
+	return fold_to(aggregate, key, point, EventsRowSecurity(), NULL);
+}
+
+/* FoldStream; says in *watch, unless that is NULL, which event it is at; starts with none. */
 FoldedState
 FoldStreamWatched(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
 				  FoldWatch *watch)
 {
-	FoldPoint	point = {up_to_sequence, DT_NOEND};
+	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND};
 
 	return fold_to(aggregate, key, point, EventsRowSecurity(), watch);
 }
@@ -274,7 +282,7 @@ FoldedState
 FoldWholeStream(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence,
 				FoldWatch *watch)
 {
-	FoldPoint	point = {up_to_sequence, DT_NOEND};
+	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND};
 
 	return fold_to(aggregate, key, point, false, watch);
 }
@@ -311,7 +319,7 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 void
 FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key)
 {
-	FoldPoint	end = {PG_INT64_MAX, DT_NOEND};
+	FoldPoint	end = {.sequence = PG_INT64_MAX,.time = DT_NOEND};
 	Fold		fold;
 	Event		event;
 
@@ -332,7 +340,7 @@ bool
 FoldOnBehind(FoldedState *folded, const StreamTip *last, Aggregate *aggregate,
 			 const StreamKey *key, int64 up_to_sequence)
 {
-	FoldPoint	point = {up_to_sequence, DT_NOEND};
+	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND};
 	Fold		fold;
 	FoldedState result;
 	Event		event;
@@ -415,7 +423,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->event_memory = AllocSetContextCreate(fold->memory, "cqrs_es fold event",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(fold->memory);
-	fold->snapshot = EventsSnapshotTake(false);
+	fold->snapshot = EventsSnapshotTake(point.newest);
 	if (from)
 	{
 		stored.last_sequence = from->version;

@@ -31,6 +31,8 @@ typedef struct FoldWatch
 extern Aggregate *FoldStreamArgs(FunctionCallInfo fcinfo, StreamKey *key);
 extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
+extern FoldedState FoldStreamNewest(Aggregate *aggregate, const StreamKey *key,
+									int64 up_to_sequence);
 extern FoldedState FoldStreamWatched(Aggregate *aggregate, const StreamKey *key,
 									 int64 up_to_sequence, FoldWatch *watch);
 extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,

@@ -8,6 +8,10 @@
  * back with the event, so a snapshot never speaks of events that are not there.  A
  * reducer that fails leaves no snapshot, and a warning.
  *
+ * A snapshot is of what is committed, also where the transaction's own snapshot is older, and
+ * whoever is about to save one holds a lock of their table from before he reads the log
+ * (SnapshotStoreBegin): for those who change events below the triggers, and delete what was there before.
+ *
  * Where the reducers have changed since, or somebody has deleted it, the newest snapshot is of no
  * use, and whoever needs the state reads what may be a very long stream.  Who then appends
  * leaves it to others as a snapshot, due or not (SnapshotOfLongFold).
@@ -91,7 +95,11 @@ cqrs_es_take_snapshot(PG_FUNCTION_ARGS)
 	RedactionKeepOut();
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
+	SnapshotStoreBegin();
 	folded = FoldStream(aggregate, &key, PG_INT64_MAX);
+	/* up to there, as it is now */
+	if (folded.version > 0 && IsolationUsesXactSnapshot())
+		folded = FoldStreamNewest(aggregate, &key, folded.version);
 	if (folded.version > 0 && !RedactionMissed())
 		(void) save(&key, aggregate, &folded);
 	RegistryLeave();
@@ -123,6 +131,7 @@ snapshot_if_due(const Event *event)
 
 	work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es snapshot", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(work);
+	SnapshotStoreBegin();
 	if (try_fold(aggregate, &key, EventSequence(event), &folded))
 		(void) save(&key, aggregate, &folded);
 	count_taken(&key);
@@ -134,17 +143,20 @@ snapshot_if_due(const Event *event)
 /*
  * Save the state that a transaction has come to with its own append, and that so many events
  * were read for, if there should have been a snapshot before those.  Nobody else has one of that
- * version, for whose end one would have to wait.  Where events are not in the log `as_sent`, it is
- * folded from there; else the caller has made sure that it would be the same.
+ * version, for whose end one would have to wait.  It was folded on from `origin`, and is saved if it
+ * would be the same today; where events are not in the log `as_sent`, it is folded from there.
  */
 void
 SnapshotOfLongFold(const StreamKey *key, Aggregate *aggregate, const FoldedState *folded,
-				   bool as_sent, int64 nread)
+				   const StateOrigin *origin, bool as_sent, int64 nread)
 {
 	FoldedState logged = *folded;
 
-	if (aggregate->snapshot_every > 0 &&
-		nread / aggregate->snapshot_every >= 1 + *taken_of(key) / MANY &&
+	if (aggregate->snapshot_every == 0 ||
+		nread / aggregate->snapshot_every < 1 + *taken_of(key) / MANY)
+		return;
+	SnapshotStoreBegin();
+	if (StateCacheIsCurrent(origin) &&
 		(as_sent || try_fold(aggregate, key, folded->version, &logged)) &&
 		save(key, aggregate, &logged))
 		count_taken(key);
@@ -210,7 +222,7 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 	SubtransactionBegin(&subtransaction);
 	PG_TRY();
 	{
-		*folded = FoldStream(aggregate, key, sequence);
+		*folded = FoldStreamNewest(aggregate, key, sequence);
 		SubtransactionEnd(&subtransaction, true);
 	}
 	PG_CATCH();

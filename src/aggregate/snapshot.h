@@ -9,9 +9,11 @@
 #include "base/stream_key.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
+#include "aggregate/state_cache.h"
 
 extern void SnapshotInit(void);
 extern void SnapshotOfLongFold(const StreamKey *key, Aggregate *aggregate,
-							   const FoldedState *folded, bool as_sent, int64 nread);
+							   const FoldedState *folded, const StateOrigin *origin,
+							   bool as_sent, int64 nread);
 
 #endif							/* CQRS_ES_SNAPSHOT_H */

@@ -25,6 +25,7 @@
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -201,7 +202,19 @@ last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time, 
 }
 
 /*
- * Save a state, and let go of those that are not to be
+ * To be called before the log is read for a state that will be saved.  Takes the lock, to the end of the
+ * transaction, that saving takes anyway.  So who changes events below the triggers, and has locked
+ * the table against that, either waits for whoever may save what he is about to change, and then
+ * sees it, or is waited for.
+ */
+void
+SnapshotStoreBegin(void)
+{
+	LockRelationOid(ExtensionRelid("snapshots"), RowExclusiveLock);
+}
+
+/*
+ * Save a state that was folded behind SnapshotStoreBegin, and let go of those that are not to be
  * kept.  Above READ COMMITTED nothing is saved, or let go of, where another
  * transaction did so since this one's snapshot.
  */

@@ -22,6 +22,7 @@ extern void SnapshotStoreInit(void);
 extern bool SnapshotStoreLoad(const StreamKey *key, const Aggregate *aggregate,
 							  int64 up_to_sequence, TimestampTz up_to_time,
 							  Snapshot snapshot, StoredState *stored);
+extern void SnapshotStoreBegin(void);
 extern bool SnapshotStoreIsCleaning(void);
 extern void SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate,
 							  const StoredState *stored);

@@ -427,8 +427,8 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	if (run->appended)
 	{
 		FoldMore(&run->folded, aggregate, &command->key, append.events, append.nevents, NULL);
-		if (StateCacheIsCurrent(&run->origin))
-			SnapshotOfLongFold(&command->key, aggregate, &run->folded, appended.as_sent, run->nread);
+		SnapshotOfLongFold(&command->key, aggregate, &run->folded, &run->origin,
+						   appended.as_sent, run->nread);
 		if (appended.as_sent)
 			StateCacheKeep(aggregate, &command->key, &run->folded,
 						   &append.events[append.nevents - 1], &run->origin);
