@@ -415,6 +415,7 @@ append_events(const Command *command, Aggregate *aggregate, Jsonb *events, Comma
 	AppendResult appended;
 
 	AppendRequestInit(&append, &command->key, run->folded.version, JB_ROOT_COUNT(events));
+	append.seen = &run->origin.end;
 	append.metadata = command->metadata;
 	append.stamp = command->stamp;
 	AppendRequestParse(&append, events, "the decider");

@@ -407,6 +407,6 @@ CommandIdAwaitStream(CommandIdentity *identity)
 
 	EventWriterOpen(&writer);
 	identity->appends_show = writer.reads_straight;
-	(void) EventWriterTip(&writer, identity->key);
+	(void) EventWriterTip(&writer, identity->key, NULL);
 	EventWriterClose(&writer);
 }

@@ -142,7 +142,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
 		index = index_open(stream_index, AccessShareLock);
 		slot = table_slot_create(trigdata->tg_relation, NULL);
-		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key, slot);
+		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key, NULL, slot);
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, AccessShareLock);
 		settle_sequence(&row, &key, &tip, draw);

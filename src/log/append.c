@@ -333,7 +333,7 @@ look_at_end(const EventWriter *writer, StreamAppend *stream)
 	const StreamKey *key = &stream->request->key;
 
 	stream->looked_in = GetCurrentCommandId(false);
-	stream->tip = EventWriterTip(writer, key);
+	stream->tip = EventWriterTip(writer, key, stream->request->seen);
 	if (stream->tip.after_snapshot)
 		EventScanReportMoved(key);
 	if (stream->lost_at >= 0 && stream->tip.version > stream->lost_at && !writer->straight &&

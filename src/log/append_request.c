@@ -226,6 +226,7 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 				 errmsg("there must be at least one event to append")));
 	append->key = *key;
 	append->expected_version = expected_version;
+	append->seen = NULL;
 	append->metadata = NULL;
 	append->stamp = NULL;
 	append->tags = NULL;

@@ -12,6 +12,7 @@
 
 #include "base/compat.h"
 #include "base/stream_key.h"
+#include "log/event_scan.h"
 #include "log/events.h"
 
 /* expected versions that are not a number of events */
@@ -26,6 +27,8 @@ typedef struct AppendRequest
 {
 	StreamKey	key;
 	int64		expected_version;
+	const StreamTip *seen;		/* the end of the stream, where the caller has looked for
+								 * it already; NULL */
 	Jsonb	   *metadata;		/* an object for all events, or NULL; with the stamp in
 								 * it */
 	Jsonb	   *stamp;			/* what of it no event can change, or NULL */

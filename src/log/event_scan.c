@@ -72,7 +72,8 @@ struct EventScan
 static inline bool is_complete(HeapTuple row);
 static void event_from_row(HeapTuple row, Event *event);
 static bool find_last_row(Relation rel, Relation index, const EventColumns *columns,
-						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot);
+						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot,
+						  LastRowPlace *place);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
 static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, TupleTableSlot *slot);
@@ -105,6 +106,7 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  * included (an INSERT of many rows, a COPY).  When someone else's transaction
  * holds the end, waits for it to end and looks again.
  *
+ * Where it has been `seen` before (else NULL), and nothing has come to its page since, that is told at once.
  * `rel` is locked, and `index`, open, the one that guards its streams; `slot` is one of `rel`, and
  * empty afterwards.  Above READ
  * COMMITTED, after_snapshot tells that the end is not in the transaction's snapshot;
@@ -118,10 +120,11 @@ static bool scan_next_generic(EventScan *scan, Event *event);
  */
 StreamTip
 EventScanTip(Relation rel, Relation index, const EventColumns *columns,
-			 const StreamKey *key, TupleTableSlot *slot)
+			 const StreamKey *key, const StreamTip *seen, TupleTableSlot *slot)
 {
 	SnapshotData dirty;
 	StreamTip	tip;
+	LastRowPlace place;
 	TransactionId in_progress;
 
 	InitDirtySnapshot(dirty);
@@ -132,7 +135,8 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 		CHECK_FOR_INTERRUPTS();
 		memset(&tip, 0, sizeof(tip));
 		in_progress = InvalidTransactionId;
-		if (find_last_row(rel, index, columns, key, &dirty, slot))
+		if ((seen != NULL && LastRowIsStill(rel, index, &seen->place, &dirty, slot)) ||
+			find_last_row(rel, index, columns, key, &dirty, slot, &place))
 		{
 			in_progress = dirty.xmin;
 			tid = slot->tts_tid;
@@ -149,10 +153,10 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 	return tip;
 }
 
-/* The stream's last row into the slot; false when there is none. */
+/* The stream's last row into the slot, and where it was met; false when there is none. */
 static bool
 find_last_row(Relation rel, Relation index, const EventColumns *columns,
-			  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot)
+			  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot, LastRowPlace *place)
 {
 	text	   *values[3];
 	LastRow		last;
@@ -163,7 +167,7 @@ find_last_row(Relation rel, Relation index, const EventColumns *columns,
 
 	for (i = 0; i < 3; i++)
 		values[i] = stream_key_value(index, i, columns, key);
-	last = LastRowFind(rel, index, values, 3, snapshot, slot);
+	last = LastRowFind(rel, index, values, 3, snapshot, slot, place);
 	if (last != LAST_ROW_UNKNOWN)
 		return last == LAST_ROW_FOUND;
 
@@ -189,6 +193,7 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 		DatumGetTimestampTz(slot_getattr(slot, columns->attno[EVENT_CREATED_AT], &isnull));
 	tip.event_id = *DatumGetUUIDP(slot_getattr(slot, columns->attno[EVENT_EVENT_ID], &isnull));
 	tip.after_snapshot = false;
+	tip.place.index = InvalidOid;
 	if (IsolationUsesXactSnapshot())
 	{
 		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
@@ -457,9 +462,13 @@ EventScanLast(const StreamKey *key, Snapshot snapshot)
 	{
 		Relation	index = index_open(table.stream_index, AccessShareLock);
 		TupleTableSlot *slot = table_slot_create(heap, NULL);
+		LastRowPlace place;
 
-		if (find_last_row(heap, index, &table.columns, key, snapshot, slot))
+		if (find_last_row(heap, index, &table.columns, key, snapshot, slot, &place))
+		{
 			tip = tip_from_slot(slot, &table.columns);
+			tip.place = place;
+		}
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, AccessShareLock);
 		table_close(heap, AccessShareLock);

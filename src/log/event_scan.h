@@ -11,6 +11,7 @@
 
 #include "base/stream_key.h"
 #include "log/events.h"
+#include "log/last_row.h"
 
 /* The end of a stream. */
 typedef struct StreamTip
@@ -20,13 +21,14 @@ typedef struct StreamTip
 	TimestampTz created_at;		/* likewise; far enough back when there is none */
 	pg_uuid_t	event_id;		/* likewise */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
+	LastRowPlace place;			/* where that event was met */
 } StreamTip;
 
 typedef struct EventScan EventScan;
 
 extern StreamTip EventScanTip(Relation rel, Relation index,
 							  const EventColumns *columns, const StreamKey *key,
-							  TupleTableSlot *slot);
+							  const StreamTip *seen, TupleTableSlot *slot);
 extern void EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *dirty);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);

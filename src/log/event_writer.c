@@ -115,7 +115,7 @@ EventWriterDraw(EventWriter *writer, Event *event)
 
 /* The end of the stream on the path that will be taken; see EventScanTip. */
 StreamTip
-EventWriterTip(const EventWriter *writer, const StreamKey *key)
+EventWriterTip(const EventWriter *writer, const StreamKey *key, const StreamTip *seen)
 {
 	Relation	index;
 	TupleTableSlot *slot;
@@ -125,10 +125,10 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key)
 		return EventScanTipByQuery(key);
 	if (writer->straight)
 		return EventScanTip(writer->rel, open_index(writer, writer->table.stream_index),
-							&writer->table.columns, key, writer->slot);
+							&writer->table.columns, key, seen, writer->slot);
 	index = index_open(writer->table.stream_index, AccessShareLock);
 	slot = table_slot_create(writer->rel, NULL);
-	tip = EventScanTip(writer->rel, index, &writer->table.columns, key, slot);
+	tip = EventScanTip(writer->rel, index, &writer->table.columns, key, seen, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	return tip;

@@ -39,7 +39,8 @@ typedef enum EventWriterOutcome
 } EventWriterOutcome;
 
 extern void EventWriterOpen(EventWriter *writer);
-extern StreamTip EventWriterTip(const EventWriter *writer, const StreamKey *key);
+extern StreamTip EventWriterTip(const EventWriter *writer, const StreamKey *key,
+								const StreamTip *seen);
 extern void EventWriterDraw(EventWriter *writer, Event *event);
 extern EventWriterOutcome EventWriterInsert(EventWriter *writer, Event *events,
 											int nevents, bool plainly);

@@ -15,6 +15,10 @@
  * a few rows that are not to be seen: a scan tells the index of the dead ones, which are passed
  * without a look from then on.
  *
+ * Who looks again soon need not descend again: what comes behind the row would go to its page,
+ * and whatever happens to a page's entries is written to the WAL, and leaves its place there on
+ * the page.  (But for hints that an entry is dead, which hide none that anybody could see.)
+ *
  * Rows are visited under the page's lock, as the index itself does it when it
  * looks for duplicates: in no other order, and the entry stays while we look.
  *-------------------------------------------------------------------------
@@ -46,18 +50,21 @@ typedef struct RowSearch
 static Buffer find_leaf(RowSearch *search);
 static OffsetNumber first_behind(RowSearch *search, Page page);
 static int	compare(RowSearch *search, Page page, OffsetNumber offset);
-static LastRow last_row_on_page(RowSearch *search, Page page, Snapshot snapshot,
-								TupleTableSlot *slot);
+static LastRow last_row_on_page(RowSearch *search, Buffer leaf, Snapshot snapshot,
+								TupleTableSlot *slot, LastRowPlace *place);
+static bool fetch_row(Relation heap, const ItemPointerData *row, Snapshot snapshot,
+					  TupleTableSlot *slot);
 
 /*
  * The last row that the snapshot lets see, in the order of the index, among
  * those whose first nvalues columns, of type text, have these values.  With a
  * dirty snapshot that may be one in progress.  Both relations are locked; the
- * slot is one of the heap's.
+ * slot is one of the heap's.  *place says where it is, if no row has been passed, and
+ * LastRowIsStill could tell.
  */
 LastRow
 LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
-			Snapshot snapshot, TupleTableSlot *slot)
+			Snapshot snapshot, TupleTableSlot *slot, LastRowPlace *place)
 {
 	RowSearch	search;
 	Buffer		leaf;
@@ -68,6 +75,7 @@ LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 	search.index = index;
 	search.nvalues = nvalues;
 	search.unclear = false;
+	place->index = InvalidOid;
 	for (i = 0; i < nvalues; i++)
 	{
 		if (index->rd_indcollation[i] != C_COLLATION_OID)
@@ -80,9 +88,29 @@ LastRowFind(Relation heap, Relation index, text *const *values, int nvalues,
 		return LAST_ROW_UNKNOWN;
 	if (!BufferIsValid(leaf))
 		return LAST_ROW_NONE;
-	result = last_row_on_page(&search, BufferGetPage(leaf), snapshot, slot);
+	result = last_row_on_page(&search, leaf, snapshot, slot, place);
 	_bt_relbuf(index, leaf);
 	return search.unclear ? LAST_ROW_UNKNOWN : result;
+}
+
+/*
+ * Is the row at a place still the last, and does the snapshot let it be seen?  Into the slot,
+ * then.  False also where that does not show at once.  As LastRowFind else.
+ */
+bool
+LastRowIsStill(Relation heap, Relation index, const LastRowPlace *place, Snapshot snapshot,
+			   TupleTableSlot *slot)
+{
+	Buffer		leaf;
+	bool		found;
+
+	if (place->index != RelationGetRelid(index) || place->file != index->rd_rel->relfilenode)
+		return false;
+	leaf = _bt_relandgetbuf(index, InvalidBuffer, place->block, BT_READ);
+	found = BufferGetLSNAtomic(leaf) == place->changed &&
+		fetch_row(heap, &place->row, snapshot, slot);
+	_bt_relbuf(index, leaf);
+	return found;
 }
 
 /*
@@ -199,8 +227,10 @@ compare(RowSearch *search, Page page, OffsetNumber offset)
 
 /* From the locked leaf page to which the values lead. */
 static LastRow
-last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot *slot)
+last_row_on_page(RowSearch *search, Buffer leaf, Snapshot snapshot, TupleTableSlot *slot,
+				 LastRowPlace *place)
 {
+	Page		page = BufferGetPage(leaf);
 	OffsetNumber first = P_FIRSTDATAKEY(BTPageGetOpaque(page));
 	OffsetNumber offset = first_behind(search, page);
 	int			unseen = 0;
@@ -221,19 +251,33 @@ last_row_on_page(RowSearch *search, Page page, Snapshot snapshot, TupleTableSlot
 		/* rows of one key, merged when the page was full: seldom, where none is updated */
 		if (BTreeTupleIsPosting(entry))
 			return LAST_ROW_UNKNOWN;
-		else
+		if (fetch_row(search->heap, &entry->t_tid, snapshot, slot))
 		{
-			ItemPointerData tid = entry->t_tid;
-			IndexFetchTableData *fetch = table_index_fetch_begin(search->heap);
-			bool		call_again = false;
-			bool		found = table_index_fetch_tuple(fetch, &tid, snapshot, slot,
-														&call_again, NULL);
-
-			table_index_fetch_end(fetch);
-			if (found)
-				return LAST_ROW_FOUND;
-			unseen++;
+			/* without WAL a page does not show that it has changed */
+			if (unseen == 0 && RelationNeedsWAL(search->index))
+			{
+				place->index = RelationGetRelid(search->index);
+				place->file = search->index->rd_rel->relfilenode;
+				place->block = BufferGetBlockNumber(leaf);
+				place->changed = BufferGetLSNAtomic(leaf);
+				place->row = entry->t_tid;
+			}
+			return LAST_ROW_FOUND;
 		}
+		unseen++;
 	}
 	return LAST_ROW_UNKNOWN;
+}
+
+/* The row of an entry, if the snapshot lets it be seen. */
+static bool
+fetch_row(Relation heap, const ItemPointerData *row, Snapshot snapshot, TupleTableSlot *slot)
+{
+	ItemPointerData tid = *row;
+	IndexFetchTableData *fetch = table_index_fetch_begin(heap);
+	bool		call_again = false;
+	bool		found = table_index_fetch_tuple(fetch, &tid, snapshot, slot, &call_again, NULL);
+
+	table_index_fetch_end(fetch);
+	return found;
 }

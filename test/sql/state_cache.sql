@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- States that a session keeps for its next commands: what a command is decided on is what
 -- a replay gives, whatever has been rolled back, declared or changed meanwhile.
-SELECT plan(102);
+SELECT plan(103);
 
 -- each event says on which sum, and on which version, it was decided; each call of the reducer is counted
 CREATE SEQUENCE folds;
@@ -305,6 +305,7 @@ BEGIN
 	ELSIF how = 'replace' THEN
 		CREATE OR REPLACE FUNCTION added(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS $body$SELECT '{"sum": 9000}'::jsonb$body$;
 	ELSIF how = 'upcast' THEN PERFORM cqrs_es.define_upcaster('Added', '1', '2', 'public.tenfold(jsonb)'::regprocedure);
+	ELSIF how = 'reindex' THEN REINDEX TABLE cqrs_es.events;
 	ELSIF how = 'forget' THEN DELETE FROM cqrs_es.snapshots;
 	END IF;
 	RETURN '{"type": "Added", "payload": {"by": 1}}';
@@ -322,6 +323,14 @@ SELECT is((cqrs_es.execute_command('kept', 'n', 'Nest', '{"how": "forget"}')).ve
 -- within the transaction: at its end the session hears of it once more
 SELECT is(pg_temp.folds($$SELECT pg_temp.ask('n')$$), 1::bigint, 'leaves no state');
 COMMIT;
+
+-- the index has become so short that the page is not there any more on which the stream ended
+SELECT pg_temp.append('z' || n % 10 || n) AS x FROM generate_series(1, 1000) AS n \g /dev/null
+SELECT pg_temp.append('zz') AS x \gset
+SET session_replication_role = replica;
+DELETE FROM cqrs_es.events WHERE aggregate_type = 'kept' AND aggregate_id ~ '^z[0-9]';
+RESET session_replication_role;
+SELECT is((cqrs_es.execute_command('kept', 'zz', 'Nest', '{"how": "reindex"}')).version, 2::bigint, 'the end of the stream is found in an index that a decider has made anew');
 
 SELECT is((cqrs_es.execute_command('kept', 'n', 'Nest', '{"how": "replace"}')).version, 2::bigint, 'nor does one that replaces its function');
 CREATE OR REPLACE FUNCTION added(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS
