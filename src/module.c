@@ -82,6 +82,8 @@
 #include "async/async_projection.h"
 #include "async/worker.h"
 #include "scale/kept_shards.h"
+#include "scale/log_link.h"
+#include "scale/publication.h"
 #include "seal/event_change.h"
 
 PG_MODULE_MAGIC;
@@ -171,5 +173,7 @@ _PG_init(void)
 	EventChangeInit();
 
 	KeptShardsInit();
+	LogLinkInit();
+	PublicationInit();
 	MarkGUCPrefixReserved(CQRS_ES_SCHEMA);
 }

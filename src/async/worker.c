@@ -73,6 +73,8 @@ static bool wanted = false;
 static bool missed = false;
 static TimestampTz last_start = 0;
 
+static const WorkerChore *chore = NULL;
+
 static void at_transaction_end(XactEvent event, void *arg);
 static void start_if_absent(void);
 static bool is_there(void);
@@ -112,6 +114,19 @@ void
 WorkerWanted(void)
 {
 	wanted = !is_worker;
+}
+
+/* At Init. */
+void
+WorkerSetChore(const WorkerChore *set)
+{
+	chore = set;
+}
+
+const WorkerChore *
+WorkerGetChore(void)
+{
+	return chore;
 }
 
 static void

@@ -16,6 +16,9 @@
  *
  * Each time it gives up its place first, and then looks once more (see worker.c).
  *
+ * Between two rounds it does a chore of somebody else's (WorkerSetChore), for which a round
+ * ends when it is due.
+ *
  * When it is ended (pg_terminate_backend(), of which the server's own FATAL errors are a
  * kind), a launcher stays behind as well, which starts another one: it may have been a
  * handler that ended it, in the middle of a batch, and nobody need append any more.  So
@@ -81,6 +84,7 @@ typedef struct Worker
 	bool		has_place;
 	bool		has_run;
 	Oid			extension;		/* as it was when this round began */
+	bool		has_chore;		/* something is to be done soon, though nobody appends */
 	bool		is_foreign;		/* the extension is of another version, which was logged */
 	TimestampTz born;
 	TimestampTz last_work;
@@ -248,6 +252,7 @@ has_reason_to_leave(void)
 			break;
 		case EXTENSION_PRESENT:
 			worker.is_foreign = false;
+			worker.has_chore = WorkerGetChore()->run();
 			leave = no_more_to_do();
 	}
 	PopActiveSnapshot();
@@ -260,6 +265,11 @@ no_more_to_do(void)
 {
 	RunnerState state;
 
+	if (worker.has_chore)
+	{
+		worker.last_work = GetCurrentTimestamp();
+		return false;
+	}
 	if (!is_idle() && (worker.has_run || !WorkerIsOnlyIfNeeded()))
 		return false;
 	state = RunnerLook();
@@ -345,6 +355,8 @@ leave_round(int64 handled)
 	if (handled != worker.handled)
 		worker.last_work = now;
 	worker.handled = handled;
+	if (WorkerGetChore()->is_due())
+		return true;
 	if (!TimestampDifferenceExceeds(worker.last_look, now, LOOK_MS))
 		return false;
 	worker.last_look = now;

@@ -54,6 +54,13 @@
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#define compat_publication_ownercheck(publication, roleid) \
+	object_ownercheck(PublicationRelationId, publication, roleid)
+#else
+#define compat_publication_ownercheck(publication, roleid) pg_publication_ownercheck(publication, roleid)
+#endif
+
+#if PG_VERSION_NUM >= 160000
 #define compat_extension_ownercheck(extension, roleid) \
 	object_ownercheck(ExtensionRelationId, extension, roleid)
 #else
@@ -263,6 +270,23 @@ compat_wait_event(uint32 *wait_event, const char *name)
 #define compat_function_xmin(function)	((function)->cfunc.fn_xmin)
 #else
 #define compat_function_xmin(function)	((function)->fn_xmin)
+#endif
+
+/* 16 added who must use a password (nobody: a superuser connects), 17 whether it is for replication */
+#if PG_VERSION_NUM >= 170000
+#define compat_walrcv_connect(conninfo, appname, err) \
+	walrcv_connect(conninfo, true, true, false, appname, err)
+#elif PG_VERSION_NUM >= 160000
+#define compat_walrcv_connect(conninfo, appname, err) \
+	walrcv_connect(conninfo, true, false, appname, err)
+#else
+#define compat_walrcv_connect(conninfo, appname, err) \
+	walrcv_connect(conninfo, true, appname, err)
+#endif
+#if PG_VERSION_NUM >= 160000
+#define compat_walrcv_check_conninfo(conninfo)	walrcv_check_conninfo(conninfo, false)
+#else
+#define compat_walrcv_check_conninfo(conninfo)	walrcv_check_conninfo(conninfo)
 #endif
 
 /* 18 gave "does not return" a new form, written in front */

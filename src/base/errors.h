@@ -42,6 +42,12 @@
 #define ERRCODE_UNDEFINED_SUBSCRIPTION	MAKE_SQLSTATE('Q','E','4','0','2')
 #define ERRCODE_POSITION_AHEAD			MAKE_SQLSTATE('Q','E','4','0','4')
 
+/* a log in several databases */
+#define ERRCODE_LOG_FOLLOWS				MAKE_SQLSTATE('Q','E','6','0','1')
+#define ERRCODE_LOG_HANDED_OVER			MAKE_SQLSTATE('Q','E','6','0','2')
+#define ERRCODE_LOG_NOT_HANDED_OVER		MAKE_SQLSTATE('Q','E','6','0','3')
+#define ERRCODE_PUBLISHER_UNFIT			MAKE_SQLSTATE('Q','E','6','0','4')
+
 /* tags */
 #define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
 

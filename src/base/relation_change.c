@@ -12,7 +12,7 @@
 
 #include "base/relation_change.h"
 
-#define MAX_OBSERVERS	8
+#define MAX_OBSERVERS	16
 
 static void (*observers[MAX_OBSERVERS]) (Oid relid);
 static int	nobservers = 0;

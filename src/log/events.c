@@ -471,10 +471,13 @@ are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch)
 	{
 		const Trigger *trigger = &triggers->triggers[i];
 
-		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+		bool		is_ours = trigger->tgfoid == admit || trigger->tgfoid == dispatch;
+
+		/* what applies the changes of others does not go straight in any case */
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype) ||
+			(!is_ours && trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA))
 			continue;
-		if ((trigger->tgfoid != admit && trigger->tgfoid != dispatch) ||
-			trigger->tgenabled == TRIGGER_DISABLED ||
+		if (!is_ours || trigger->tgenabled == TRIGGER_DISABLED ||
 			trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
 			return false;
 		ours++;

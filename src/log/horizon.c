@@ -65,7 +65,7 @@
  * known of the snapshot, so the walk is an ordinary one from its beginning.
  *
  * A log that is replicated from elsewhere is judged by its publisher: publisher.c
- * says it there, published.c reads it here.  A jump after a failover is judged by
+ * says it there, published.c reads it here.  While it is being copied a walk hands out nothing.  A jump after a failover is judged by
  * what is written of it (log_history.c).
  *-------------------------------------------------------------------------
  */
@@ -333,7 +333,7 @@ HorizonLongestSleep(int64 number)
 	LOCKTAG		tag;
 	int			n = 0;
 
-	if (RecoveryInProgress() || PublishedIsSubscriber())
+	if (RecoveryInProgress() || (PublishedIsSubscriber() && !PublishedIsFollowed()))
 		return LONGEST_SLEEP_MS;
 	if (PositionLastNumber() > number)
 	{
@@ -410,6 +410,8 @@ init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 	walk->deadline = deadline;
 	walk->handed_out = false;
 	walk->filtered = NULL;
+	/* what is seen to be copied was so before the snapshot is taken */
+	walk->is_closed = PublishedIsCopying();
 }
 
 /*
@@ -419,6 +421,8 @@ init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 bool
 HorizonScanNext(HorizonScan *walk, Event *event)
 {
+	if (walk->is_closed)
+		return false;
 	if (walk->filtered)
 	{
 		if (EventFilterNext(walk->filtered, event))
@@ -544,7 +548,7 @@ open_filtered(HorizonScan *walk, const EventFilter *filter)
 	int64		own = first_own_number();
 	int64		visible;
 
-	if (IsolationUsesXactSnapshot() || !EventFilterHasIndex(filter))
+	if (walk->is_closed || IsolationUsesXactSnapshot() || !EventFilterHasIndex(filter))
 		return false;
 	visible = highest_visible_number(POSITION_MAX_NUMBER);
 	/* where a publisher decides, it is asked only when a gap is met */

@@ -16,6 +16,7 @@ typedef struct HorizonScan
 	bool		handed_out;		/* set by the caller when it took an event */
 
 	/* private */
+	bool		is_closed;		/* hands out nothing */
 	int64		before_node;	/* where the node's positions begin */
 	int64		number;			/* of the last event passed; 0 before the first */
 	int64		settled_number; /* known to be settled before the snapshot was taken */

@@ -45,6 +45,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/relation_change.h"
@@ -54,6 +55,7 @@
 #include "log/log_end.h"
 #include "log/log_history.h"
 #include "log/position.h"
+#include "log/published.h"
 
 /* how far positions jump */
 #define JUMP (INT64CONST(1) << 32)
@@ -114,10 +116,20 @@ cqrs_es_log_id(PG_FUNCTION_ARGS)
  * no room for a jump.
  *
  * Calls wait for each other, and each jumps.  The jump stays when the transaction
- * rolls back, as a gap like others.
+ * rolls back, as a gap like others.  QE601 where the log is followed.
  */
 Datum
 cqrs_es_after_failover(PG_FUNCTION_ARGS)
+{
+	PreventCommandDuringRecovery("after_failover()");
+	PreventCommandIfReadOnly("after_failover()");
+	PreventCommandIfParallelMode("after_failover()");
+	PG_RETURN_INT64(LogHistoryJump());
+}
+
+/* The same, where something can be written. */
+int64
+LogHistoryJump(void)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.log_histories (log_id, last_position, first_position) VALUES ($1, $2, $3)",
@@ -129,9 +141,12 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	int64		last;
 	RoleSwitch	saved;
 
-	PreventCommandDuringRecovery("after_failover()");
-	PreventCommandIfReadOnly("after_failover()");
-	PreventCommandIfParallelMode("after_failover()");
+	/* positions have jumped, whatever becomes of this transaction */
+	if (PublishedIsFollowed())
+		ereport(ERROR,
+				(errcode(ERRCODE_LOG_FOLLOWS),
+				 errmsg("positions of a log that is followed cannot jump"),
+				 errhint("Call after_failover() at the publisher.")));
 	LockRelationOid(ExtensionRelid("log_histories"), ShareRowExclusiveLock);
 
 	/* what was drawn at this moment is below it, what will be is above */
@@ -158,7 +173,7 @@ cqrs_es_after_failover(PG_FUNCTION_ARGS)
 	(void) InternalQueryWrite(&query, values, NULL);
 	RoleSwitchBack(&saved);
 	SPI_finish();
-	PG_RETURN_INT64(PositionOfNumber(target));
+	return PositionOfNumber(target);
 }
 
 /*

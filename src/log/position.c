@@ -88,6 +88,9 @@ static int64 own_last = 0;
 /* who knows what must not be drawn any more */
 static PositionFloor find_floor = NULL;
 
+/* who says whether any may be drawn */
+static PositionGuard ask_guard = NULL;
+
 /*
  * Of these, the last that were drawn for rows which our triggers have not seen yet.
  * One is enough for a plain INSERT; more are open when its other triggers insert events
@@ -172,6 +175,17 @@ void
 PositionSetFloor(PositionFloor floor)
 {
 	find_floor = floor;
+}
+
+/*
+ * Whom to ask in each transaction that draws, when it has the lock of the sequence; at Init.
+ * So whoever takes that lock in a mode that keeps others off is seen by them, or has waited
+ * for them.
+ */
+void
+PositionSetGuard(PositionGuard guard)
+{
+	ask_guard = guard;
 }
 
 /*
@@ -428,6 +442,7 @@ begin_drawing(void)
 		return;
 	announce_transaction();
 	lock_sequence();
+	ask_guard();
 	own_first = own_last = 0;
 	memset(unused, 0, sizeof(unused));
 	own_lxid = compat_my_lxid();

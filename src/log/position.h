@@ -23,10 +23,14 @@ typedef int64 (*PositionFloor) (bool exact, Relation open_index);
 
 extern int	PositionNodeId;
 
+/* Raises an error where no position may be drawn. */
+typedef void (*PositionGuard) (void);
+
 extern void PositionInit(void);
 extern bool PositionNodeIsValid(const char *node_id);
 extern Oid	PositionSequence(void);
 extern void PositionSetFloor(PositionFloor floor);
+extern void PositionSetGuard(PositionGuard guard);
 extern int64 PositionDraw(int64 after, Relation open_index);
 extern void PositionKeep(int64 position, uint64 drawn_in);
 extern bool PositionTake(int64 position, uint64 *drawn_in);

@@ -18,6 +18,10 @@
  * with a dump, or somebody has tried to append.  Without such a row the log may be
  * one of several nodes, and what was drawn from our sequence counts as our own.
  * Once the subscription is dropped, the log is our own, and horizon.c judges as ever.
+ *
+ * Where follow_log() made the subscription, more is known (PublishedSetLink): nothing is drawn
+ * here, so the publisher decides of all; and until all tables have been copied nothing is
+ * read, since an event may be there whose tags and upcasters are not.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -48,8 +52,31 @@ typedef struct Replication
 	bool		ready;			/* and copied, and up with the rest? */
 } Replication;
 
+static const PublishedLink *published_link = NULL;
+
 static Replication replication_of(Oid relid);
 static bool read_row(int64 *number, bool *is_ours);
+
+/* Who knows whether the log is followed; at Init. */
+void
+PublishedSetLink(const PublishedLink *known)
+{
+	published_link = known;
+}
+
+/* Does this database follow the log of its node, so that it is woken by what is received? */
+bool
+PublishedIsFollowed(void)
+{
+	return published_link->follows();
+}
+
+/* And is it still being copied, so that some of it is there, and some is not? */
+bool
+PublishedIsCopying(void)
+{
+	return published_link->is_copying();
+}
 
 /* Does a subscription bring the rows of the log here? */
 bool
@@ -72,6 +99,9 @@ PublishedDecides(int64 number)
 	int64		published;
 	bool		is_ours;
 
+	/* there the sequence moves with what is received */
+	if (PublishedIsFollowed() && PublishedIsSubscriber())
+		return true;
 	return PublishedIsSubscriber() &&
 		(number > PositionLastNumber() || (read_row(&published, &is_ours) && !is_ours));
 }

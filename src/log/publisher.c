@@ -21,6 +21,7 @@
 #include "log/horizon.h"
 #include "log/position.h"
 #include "log/published.h"
+#include "log/publisher.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_publish_settled);
 
@@ -30,14 +31,23 @@ static void write_row(int64 position);
 Datum
 cqrs_es_publish_settled(PG_FUNCTION_ARGS)
 {
-	int64		position;
-
 	PreventCommandDuringRecovery("publish_settled()");
 	PreventCommandIfReadOnly("publish_settled()");
 	EventsRequireRights(ACL_SELECT);
-	position = HorizonSettled(HorizonDeadline());
+	PG_RETURN_INT64(PublisherTell(HorizonDeadline()));
+}
+
+/*
+ * The same, waiting for writers until the deadline; where something can be written, by whoever
+ * may know of it.
+ */
+int64
+PublisherTell(TimestampTz deadline)
+{
+	int64		position = HorizonSettled(deadline);
+
 	write_row(position);
-	PG_RETURN_INT64(position);
+	return position;
 }
 
 /* Let subscribers know that our log is settled up to the position. */
