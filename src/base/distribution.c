@@ -44,7 +44,7 @@ DistributionOf(Relation rel)
 	return is_shell(RelationGetRelid(rel)) ? DISTRIBUTION_SHELL : DISTRIBUTION_NONE;
 }
 
-/* QE602 if a table is distributed, or a shard of one that is; `what` would be written to it. */
+/* QE606 if a table is distributed, or a shard of one that is; `what` would be written to it. */
 void
 DistributionRefuse(Relation rel, const char *what)
 {

@@ -52,7 +52,7 @@
 #define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
 
 /* several servers */
-#define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','2')
+#define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','6')
 #define ERRCODE_FOREIGN_SHARD			MAKE_SQLSTATE('Q','E','6','0','5')
 
 extern bool ErrorIsNotUsers(int sqlerrcode);

@@ -161,7 +161,7 @@ RegistryRegister(const char *table)
 }
 
 /*
- * SQL: the statement trigger of every registry table.  QE602 where that is distributed: sessions
+ * SQL: the statement trigger of every registry table.  QE606 where that is distributed: sessions
  * of other nodes would not hear of it.
  */
 Datum

@@ -114,7 +114,7 @@ StreamIndexesOf(Relation rel, const EventColumns *columns)
  * what the table is a partition of in AccessShareLock, as the server does for
  * a partition's constraint.
  *
- * Raises 55000 when nothing guards them, QE602 when the table is distributed.
+ * Raises 55000 when nothing guards them, QE606 when the table is distributed.
  */
 Oid
 StreamIndexRequire(Relation rel, const EventColumns *columns)

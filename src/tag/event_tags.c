@@ -653,7 +653,7 @@ hash_slots(const TagSlotSet *set)
 
 /*
  * Open event_tags to write.  Takes RowExclusiveLock on it until the transaction ends.
- * Palloc'd.  QE602 when it is distributed: what is written below the executor would be lost.
+ * Palloc'd.  QE606 when it is distributed: what is written below the executor would be lost.
  */
 EventTagWriter *
 EventTagsWriterOpen(void)

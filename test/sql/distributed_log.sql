@@ -36,27 +36,27 @@ SELECT is(pg_temp.by_statement('INSERT INTO cqrs_es.events'), false, 'straight')
 SELECT is(pg_temp.insert_into('events'), 'none', 'and by INSERT');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_aggregate('d', '{}')$$), 'none', 'and registries declarations');
 SELECT is(pg_temp.insert_into('events_2024'), 'none', 'a table that has a number in its name alone is no shard');
-SELECT is(pg_temp.insert_into('events_102008'), 'QE602', 'a shard of the log takes nothing');
-SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events_102008 SELECT * FROM cqrs_es.events$$), 'QE602', 'no events that are restored either');
-SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.aggregates_102009 SELECT * FROM cqrs_es.aggregates$$), 'QE602', 'nor does one of a registry');
+SELECT is(pg_temp.insert_into('events_102008'), 'QE606', 'a shard of the log takes nothing');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events_102008 SELECT * FROM cqrs_es.events$$), 'QE606', 'no events that are restored either');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.aggregates_102009 SELECT * FROM cqrs_es.aggregates$$), 'QE606', 'nor does one of a registry');
 
 INSERT INTO pg_catalog.pg_dist_partition VALUES ('cqrs_es.event_tags');
 SET LOCAL client_min_messages = error;
 ALTER TABLE cqrs_es.event_tags ALTER COLUMN tag SET STATISTICS 100;
 RESET client_min_messages;
 SELECT is(pg_temp.append(), 'none', 'where tags are distributed, an event without any is taken');
-SELECT is(pg_temp.append('{t}'), 'QE602', 'and one with a tag is not');
+SELECT is(pg_temp.append('{t}'), 'QE606', 'and one with a tag is not');
 SELECT is(pg_temp.insert_into('events'), 'none', 'nor does INSERT care');
 
 INSERT INTO pg_catalog.pg_dist_partition VALUES ('cqrs_es.events');
 ALTER TABLE cqrs_es.events ALTER COLUMN metadata SET STATISTICS 100;
-SELECT is(pg_temp.append(), 'QE602', 'a distributed log takes nothing');
-SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_to_streams('[{"aggregate_type": "distributed", "aggregate_id": "a", "type": "e", "payload": {}}]')$$), 'QE602', 'by no function');
+SELECT is(pg_temp.append(), 'QE606', 'a distributed log takes nothing');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_to_streams('[{"aggregate_type": "distributed", "aggregate_id": "a", "type": "e", "payload": {}}]')$$), 'QE606', 'by no function');
 SELECT is((SELECT count(*) FROM cqrs_es.read_stream('distributed', 'a')), 4::bigint, 'what is in it is read');
 SELECT is(pg_temp.by_statement('SELECT global_position, sequence'), true, 'by a statement');
 SELECT is(cqrs_es.stream_version('distributed', 'a'), 4::bigint, 'to its end');
 
 INSERT INTO pg_catalog.pg_dist_partition VALUES ('cqrs_es.aggregates');
-SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_aggregate('e', '{}')$$), 'QE602', 'a distributed registry takes no declaration');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_aggregate('e', '{}')$$), 'QE606', 'a distributed registry takes no declaration');
 SELECT * FROM finish();
 ROLLBACK;

@@ -28,7 +28,7 @@ sub error_on
 sub refused
 {
 	my ($node, $sql, $what, $how) = @_;
-	like(error_on($node, $sql), qr/^QE602: $what cannot be written to distributed table/, $how . ', ' . $node->name);
+	like(error_on($node, $sql), qr/^QE606: $what cannot be written to distributed table/, $how . ', ' . $node->name);
 	return;
 }
 
