@@ -14,6 +14,8 @@
 #	make test-valgrind               with Valgrind's memcheck
 #	make coverage                    how much of the sources the tests run, and what not
 #	make mutants                     does a test fail where the sources are made wrong?
+#	make dist                        cqrs_es-VERSION.zip, as PGXN takes it
+#	make deb                         Debian packages of it, for the servers that are installed
 #	make demo                        a small application and three systems, step by step
 #	make bench                       appends, reads, handlers, commands beside the same by hand
 #	make bench BENCH=fold            replay against PL/pgSQL and a bare scan
@@ -74,7 +76,7 @@ ISOLATION_OPTS = --inputdir=$(SOURCES)test --outputdir=. --load-extension=$(EXTE
 PG_CONFIG ?= pg_config
 
 # These must work before there is any pg_config to ask.
-FROM_NOTHING = test test-bare test-all test-assertions test-asan test-valgrind coverage mutants demo bench
+FROM_NOTHING = test test-bare test-all test-assertions test-asan test-valgrind coverage mutants demo dist deb bench
 ifneq ($(or $(filter-out $(FROM_NOTHING),$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)),)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -166,6 +168,10 @@ mutants:
 
 demo:
 	@$(SOURCES)test/with-server test/demo
+
+# Both put what they make into results/, and print where it is.
+dist deb:
+	@$(SOURCES)packaging/$@ results
 
 # Settings of a production server, where test/with-server has those of a test.
 BENCH ?= operations
