@@ -291,7 +291,7 @@ static FoldedState
 fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_caller,
 		FoldWatch *watch)
 {
-	const FoldedState nothing = {0, DT_NOBEGIN, aggregate->rules.initial_state};
+	const FoldedState nothing = {.last_event_at = DT_NOBEGIN,.state = aggregate->rules.initial_state};
 	Fold		fold;
 	Event		event;
 
