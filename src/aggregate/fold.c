@@ -313,22 +313,24 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 
 /*
  * Fold all events of the stream that follow a state, whatever row security would show the
- * caller; anew when events that are in the state have been redacted since.  Changes *folded; its state is palloc'd in the current memory context.  Raises
- * what FoldStream does.
+ * caller; anew when events that are in the state have been redacted since.  Changes *folded; its
+ * state is palloc'd in the current memory context.  Says in *watch, unless that is NULL, which
+ * event it is at.  Raises what FoldStream does.
  */
 void
-FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key)
+FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, FoldWatch *watch)
 {
 	FoldPoint	end = {.sequence = PG_INT64_MAX,.time = DT_NOEND};
 	Fold		fold;
 	Event		event;
 
 	fold_begin(&fold, aggregate, key, end, false, folded, false);
+	fold.watch = watch;
 	while (!fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
 	*folded = fold_end(&fold);
 	if (fold.redacted)
-		*folded = fold_to(aggregate, key, end, false, NULL);
+		*folded = fold_to(aggregate, key, end, false, watch);
 }
 
 /*
@@ -542,6 +544,7 @@ note_event(const Fold *fold, const Event *event)
 	if (fold->watch == NULL)
 		return;
 	fold->watch->sequence = fold->version;
+	fold->watch->global_position = EventGlobalPosition(event);
 	text_to_cstring_buffer(EventText(event, EVENT_EVENT_TYPE), fold->watch->event_type,
 						   sizeof(fold->watch->event_type));
 }

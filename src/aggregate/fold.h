@@ -25,6 +25,7 @@ typedef struct FoldedState
 typedef struct FoldWatch
 {
 	int64		sequence;		/* 0: none yet */
+	int64		global_position;
 	char		event_type[EVENT_TYPE_MAX_BYTES + 1];
 } FoldWatch;
 
@@ -37,7 +38,7 @@ extern FoldedState FoldStreamWatched(Aggregate *aggregate, const StreamKey *key,
 									 int64 up_to_sequence, FoldWatch *watch);
 extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,
 								   int64 up_to_sequence, FoldWatch *watch);
-extern void FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key);
+extern void FoldOn(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, FoldWatch *watch);
 extern bool FoldOnBehind(FoldedState *folded, const StreamTip *last, Aggregate *aggregate,
 						 const StreamKey *key, int64 up_to_sequence);
 extern void FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,

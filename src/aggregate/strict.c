@@ -32,7 +32,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
-#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/errors.h"
@@ -46,7 +45,6 @@
 #include "base/text.h"
 #include "log/dispatch.h"
 #include "log/event_error.h"
-#include "log/event_scan.h"
 #include "log/events.h"
 #include "log/reserved_type.h"
 #include "log/upcast.h"
@@ -90,7 +88,6 @@ static void at_transaction_end(XactEvent event, void *arg);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 								  SubTransactionId parent, void *arg);
 static ErrorData *try_fold(Aggregate *aggregate, const StreamKey *key, FoldWatch *watch);
-static int64 position_of(const StreamKey *key, int64 sequence);
 static void put_poisoned(ReturnSetInfo *result, const StreamKey *key, const FoldWatch *watch,
 						 const ErrorData *error);
 
@@ -399,24 +396,11 @@ put_poisoned(ReturnSetInfo *result, const StreamKey *key, const FoldWatch *watch
 	values[0] = PointerGetDatum(key->aggregate_type);
 	values[1] = PointerGetDatum(key->aggregate_id);
 	values[2] = Int64GetDatum(watch->sequence);
-	values[3] = Int64GetDatum(position_of(key, watch->sequence));
+	values[3] = Int64GetDatum(watch->global_position);
 	values[4] = CStringGetTextDatum(watch->event_type);
 	values[5] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
 	values[6] = CStringGetTextDatum(error->message);
 	nulls[7] = error->detail == NULL;
 	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(error->detail);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
-static int64
-position_of(const StreamKey *key, int64 sequence)
-{
-	Snapshot	snapshot = RegisterSnapshot(InternalQueryFreshSnapshot());
-	EventScan  *scan = EventScanStream(key, sequence, ForwardScanDirection, snapshot);
-	Event		event;
-	int64		position = EventScanNext(scan, &event) ? EventGlobalPosition(&event) : 0;
-
-	EventScanEnd(scan);
-	UnregisterSnapshot(snapshot);
-	return position;
 }

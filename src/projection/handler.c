@@ -133,6 +133,7 @@ static void require_read_models(const Projection *projection);
 static bool keeps_sqlstate(int sqlstate);
 static void name_failure(const Handler *handler, const Event *event,
 						 ErrorData *error, bool may_see_all);
+static void name_event(const Handler *handler, const Event *event, ErrorData *error);
 static void describe_handler(void *arg);
 static bool list_member_text(List *texts, const char *text);
 static void check_handler(const Handler *handler);
@@ -738,6 +739,8 @@ run(Handler *handler, const Event *event, int how, int *guc_level)
 	bool		may_see_all = DispatchMaySee(handler->definer.role) && DispatchMaySee(GetUserId());
 
 	check_stack_depth();
+	if (handler->states)
+		StateProjectionBegin(handler->states);
 	error_context_stack = &callback;
 	PG_TRY();
 	{
@@ -766,7 +769,7 @@ run(Handler *handler, const Event *event, int how, int *guc_level)
 		if (!keeps_sqlstate(error->sqlerrcode))
 			name_failure(handler, event, error, may_see_all);
 		else if (!ErrorIsNotUsers(error->sqlerrcode) && error->schema_name == NULL)
-			EventErrorName(error, event);
+			name_event(handler, event, error);
 		if ((how & RUN_REPLAYED) && !ErrorIsNotUsers(error->sqlerrcode) && error->hint == NULL)
 			error->hint = pstrdup("Mend the handler or the upcaster. Or pass on_error => 'skip': such events are then recorded in cqrs_es.skipped_events.");
 		if (may_see_all)
@@ -840,6 +843,7 @@ static void
 name_failure(const Handler *handler, const Event *event, ErrorData *error, bool may_see_all)
 {
 	StreamKey	key;
+	const FoldWatch *at = handler->states ? StateProjectionFailedAt(handler->states) : NULL;
 	const char *detail = may_see_all ? error->detail : DefinerDetail(error);
 	char	   *own_words = psprintf("%s (SQLSTATE %s)", error->message,
 									 unpack_sql_state(error->sqlerrcode));
@@ -849,11 +853,29 @@ name_failure(const Handler *handler, const Event *event, ErrorData *error, bool 
 		error->detail_log = psprintf("%s\n%s", own_words, error->detail);
 	error->detail = detail ? psprintf("%s\n%s", own_words, detail) : own_words;
 	error->message = psprintf("projection \"%s\" failed on event %lld (%s) of stream \"%s\"",
-							  handler->projection->name, (long long) EventSequence(event),
-							  text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
+							  handler->projection->name,
+							  (long long) (at ? at->sequence : EventSequence(event)),
+							  at ? at->event_type : text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
 							  StreamKeyName(&key));
 	error->sqlerrcode = ERRCODE_PROJECTION_FAILED;
+	name_event(handler, event, error);
+}
+
+/*
+ * The fields of an error name the event that is to blame: of a state that which could not be
+ * folded, which may be another one of the stream.
+ */
+static void
+name_event(const Handler *handler, const Event *event, ErrorData *error)
+{
+	const FoldWatch *at = handler->states ? StateProjectionFailedAt(handler->states) : NULL;
+
 	EventErrorName(error, event);
+	if (at)
+	{
+		error->column_name = psprintf("%lld", (long long) at->sequence);
+		error->datatype_name = psprintf("%lld", (long long) at->global_position);
+	}
 }
 
 static void

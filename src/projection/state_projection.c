@@ -85,6 +85,9 @@ struct StateProjection
 	/* where the row is that was met last, and the hash of its stream; a hint */
 	ItemPointerData place;
 	uint32		stream;
+
+	/* the event that is being folded, and remains so when that fails */
+	FoldWatch	watch;
 };
 
 /* The parameters of all statements, in this order. */
@@ -114,11 +117,11 @@ static void bind_row(const DefinerStatement *statement, ParamListInfo params,
 					 const void *source);
 static ItemPointer place_of(StateProjection *state, const StreamKey *key);
 static uint32 stream_hash(const StreamKey *key);
-static void fold_as_definer(const StateProjection *state, FoldedState *folded,
+static void fold_as_definer(StateProjection *state, FoldedState *folded,
 							Aggregate *aggregate, const StreamKey *key, const Event *event,
 							bool one_event);
-static void fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
-				 const Event *event, bool replayed, bool one_event);
+static void fold(StateProjection *state, FoldedState *folded, Aggregate *aggregate,
+				 const StreamKey *key, const Event *event, bool replayed, bool one_event);
 static bool read_row(StateProjection *state, const StreamKey *key, FoldedState *folded);
 static uint64 run_for_row(StateProjection *state, DefinerStatement *statement, int expected,
 						  const StateRow *row, QueryRow *found);
@@ -237,9 +240,26 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	if (replayed || ReservedTypeIsRedaction(event))
 		fold_as_definer(state, &folded, aggregate, &key, event, one_event || !replayed);
 	else
-		fold(&folded, aggregate, &key, event, false, true);
+		fold(state, &folded, aggregate, &key, event, false, true);
 	write_row(state, &key, &folded);
 	return true;
+}
+
+/* Before a run: nothing of it has failed yet. */
+void
+StateProjectionBegin(StateProjection *state)
+{
+	state->watch.sequence = 0;
+}
+
+/*
+ * Which event its run could not fold, when it has failed; it may be another one of the stream
+ * than that for which it ran.  NULL: the fault was not in an event.  Good until it begins again.
+ */
+const FoldWatch *
+StateProjectionFailedAt(const StateProjection *state)
+{
+	return state->watch.sequence > 0 ? &state->watch : NULL;
 }
 
 /* Will its statements probably run directly? */
@@ -251,7 +271,7 @@ StateProjectionIsDirect(const StateProjection *state)
 
 /* Reducers of a replay are for the account of who owns the projection. */
 static void
-fold_as_definer(const StateProjection *state, FoldedState *folded, Aggregate *aggregate,
+fold_as_definer(StateProjection *state, FoldedState *folded, Aggregate *aggregate,
 				const StreamKey *key, const Event *event, bool one_event)
 {
 	RoleSwitch	saved;
@@ -262,7 +282,7 @@ fold_as_definer(const StateProjection *state, FoldedState *folded, Aggregate *ag
 	LentSessionBegin(&lent);
 	PG_TRY();
 	{
-		fold(folded, aggregate, key, event, true, one_event);
+		fold(state, folded, aggregate, key, event, true, one_event);
 	}
 	PG_FINALLY();
 	{
@@ -278,19 +298,20 @@ fold_as_definer(const StateProjection *state, FoldedState *folded, Aggregate *ag
  * changed.
  */
 static void
-fold(FoldedState *folded, Aggregate *aggregate, const StreamKey *key, const Event *event,
-	 bool replayed, bool one_event)
+fold(StateProjection *state, FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
+	 const Event *event, bool replayed, bool one_event)
 {
 	Event		next = *event;
 
 	if (ReservedTypeIsRedaction(event))
-		*folded = FoldWholeStream(aggregate, key, one_event ? EventSequence(event) : PG_INT64_MAX, NULL);
+		*folded = FoldWholeStream(aggregate, key, one_event ? EventSequence(event) : PG_INT64_MAX, &state->watch);
 	else if (folded->version != EventSequence(event) - 1 || (folded->version == 0 && !one_event))
-		*folded = FoldWholeStream(aggregate, key, replayed ? PG_INT64_MAX : EventSequence(event), NULL);
+		*folded = FoldWholeStream(aggregate, key, replayed ? PG_INT64_MAX : EventSequence(event), &state->watch);
 	else if (one_event)
-		FoldMore(folded, aggregate, key, &next, 1, NULL);
+		FoldMore(folded, aggregate, key, &next, 1, &state->watch);
 	else
-		FoldOn(folded, aggregate, key);
+		FoldOn(folded, aggregate, key, &state->watch);
+	state->watch.sequence = 0;
 }
 
 /* Is there a projection of that name that keeps states? */

@@ -2,7 +2,7 @@
 -- Events that a projection cannot handle: what the error says, and how rebuild and resume step over them.
 
 BEGIN;
-SELECT plan(46);
+SELECT plan(50);
 CREATE SCHEMA se;
 SET LOCAL search_path = se, public;
 CREATE FUNCTION pg_temp.append(id text, amount text, type text DEFAULT 'moved') RETURNS bigint LANGUAGE sql AS
@@ -137,6 +137,31 @@ SELECT is(cqrs_es.resume_projection('states', 'skip') > 0, true, 'the others can
 SELECT pg_temp.same($$SELECT view_id, payload->'sum' FROM states WHERE view_id IN ('good', 'bad')$$, $$VALUES ('good', '1'::jsonb)$$, 'its row is not there');
 SELECT pg_temp.same($$SELECT aggregate_id, sequence FROM cqrs_es.skipped_events WHERE projection = 'states' AND aggregate_id IN ('good', 'bad')$$, $$VALUES ('bad', 1::bigint)$$, 'recorded is the first event of the stream, for all');
 SELECT cqrs_es.drop_projection('states') IS NULL AS x \gset
+
+-- the event that is named is the one that cannot be folded, whichever of the stream brought it up
+CREATE FUNCTION se.check(state jsonb, event cqrs_es.event) RETURNS jsonb LANGUAGE sql AS $$SELECT state || jsonb_build_object('n', 1 / (event.payload->>'n')::int)$$;
+SELECT cqrs_es.create_aggregate('se ' || type, '{"n": 0}') IS NULL AS x,
+	cqrs_es.define_reducer('se ' || type, 'moved', CASE type WHEN 'operations' THEN '[{"op": "increment", "path": "/n", "from": "/n"}]' ELSE 'se.check(jsonb, cqrs_es.event)' END) IS NULL AS y,
+	cqrs_es.append_events('se ' || type, 'bad', '[{"type": "moved", "payload": {"n": 1}}, {"type": "moved", "payload": {"n": 2}}]') IS NULL AS z,
+	cqrs_es.append_event('se ' || type, 'bad', 'moved', CASE type WHEN 'operations' THEN '{"n": "x"}' ELSE '{"n": 0}' END::jsonb) IS NULL AS u,
+	cqrs_es.append_event('se ' || type, 'bad', 'moved', '{"n": 4}') IS NULL AS v FROM (VALUES ('operations'), ('function')) v (type) \g /dev/null
+CREATE FUNCTION pg_temp.blamed(type text, statement text) RETURNS text LANGUAGE sql AS $$
+	SELECT replace(array_to_string(pg_temp.error_of(statement, '{state,schema,table,column,datatype,message}'), '; '),
+		(SELECT '; ' || global_position FROM cqrs_es.events WHERE aggregate_type = type AND aggregate_id = 'bad' AND sequence = 3), '; its position') $$;
+CREATE TABLE se.operations (LIKE states INCLUDING ALL);
+CREATE TABLE se.function (LIKE states INCLUDING ALL);
+SELECT cqrs_es.create_projection(type, state_of => 'se ' || type, read_models => ARRAY[('se.' || type)::regclass], backfill => true) IS NULL AS x FROM (VALUES ('operations'), ('function')) v (type) \g /dev/null
+SELECT is(pg_temp.blamed('se operations', $$SELECT cqrs_es.resume_projection('operations')$$),
+	'QE102; se operations; bad; 3; its position; operation 1 (increment "/n") of the reducer for "moved" cannot be applied', 'an operation');
+SELECT is(pg_temp.blamed('se function', $$SELECT cqrs_es.resume_projection('function')$$),
+	'QE201; se function; bad; 3; its position; projection "function" failed on event 3 (moved) of stream "se function/bad"', 'a function');
+SELECT cqrs_es.resume_projection('function', 'skip') IS NULL AS x \gset
+SELECT is(pg_temp.blamed('se function', $$SELECT cqrs_es.append_event('se function', 'bad', 'moved', '{"n": 5}')$$),
+	'QE201; se function; bad; 3; its position; projection "function" failed on event 3 (moved) of stream "se function/bad"', 'also when another one is appended');
+ALTER TABLE se.function ADD CHECK (version < 0);
+SELECT is((pg_temp.error_of($$SELECT cqrs_es.append_event('se function', 'good', 'moved', '{"n": 5}')$$, '{message}'))[1],
+	'projection "function" failed on event 1 (moved) of stream "se function/good"', 'and what the table refuses is no other event''s fault');
+SELECT cqrs_es.drop_projection(name) IS NULL AS x FROM (VALUES ('operations'), ('function')) v (name) \g /dev/null
 
 -- upcasters
 CREATE FUNCTION se.lift(payload jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT jsonb_build_object('amount', (payload->>'amount')::numeric)$$;
