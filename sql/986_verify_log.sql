@@ -56,6 +56,12 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         SELECT count(*) AS n
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
         WHERE g.tgrelid = 'cqrs_es.events'::regclass AND g.tgenabled IN ('O', 'A') AND f.pronamespace = 'cqrs_es'::regnamespace
+    ), tellers AS (
+        -- what tells sessions that what they have cached is old has to, whatever is restored or applied
+        SELECT count(*) FILTER (WHERE g.tgenabled = 'A') AS n,
+               min(format('%s of %s', g.tgname, g.tgrelid::regclass)) FILTER (WHERE g.tgenabled <> 'A') AS weak
+        FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
+        WHERE f.pronamespace = 'cqrs_es'::regnamespace AND f.proname IN ('registry_changed', 'resolve_names', 'snapshots_deleted')
     ), keys AS (
         SELECT count(*) AS n
         FROM pg_index AS i
@@ -113,6 +119,8 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN format('the last event of the state is missing, of boundary "%s" for instance', a.boundary) END FROM ahead_of_boundaries AS a
     UNION ALL SELECT 'guards of the log', g.n, CASE WHEN g.n < 5
         THEN 'triggers of cqrs_es.events are missing or disabled' END FROM guards AS g
+    UNION ALL SELECT 'triggers that fire always', t.n, CASE WHEN t.weak IS NOT NULL
+        THEN format('sessions do not hear of every change: ENABLE ALWAYS TRIGGER %s, for instance', t.weak) END FROM tellers AS t
     UNION ALL SELECT 'unique indexes of streams', k.n, CASE WHEN k.n = 0
         THEN 'nothing keeps two events from getting one sequence, so nothing is written' END FROM keys AS k
     UNION ALL SELECT 'tables without the policy of tenants', s.n, CASE WHEN s.n > 0

@@ -2,7 +2,7 @@
 -- verify_log() counts, and finds what is wrong with a log; and what dumps do not have
 -- of the other tables is refused or told.
 BEGIN;
-SELECT plan(46);
+SELECT plan(48);
 
 -- what other files have left, too
 CREATE FUNCTION pg_temp.problems() RETURNS SETOF text LANGUAGE sql AS $$
@@ -61,6 +61,8 @@ SELECT is(pg_temp.found_after($$UPDATE cqrs_es.events SET global_position = (3::
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER ALL$$), 'guards of the log 0', 'triggers');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DISABLE TRIGGER dispatch_event$$), 'guards of the log 4', 'one trigger');
 SELECT is(pg_temp.found_after($$DROP TRIGGER admit_event ON cqrs_es.events$$), 'guards of the log 4', 'one that is gone');
+SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.snapshots DISABLE TRIGGER ALL, ENABLE TRIGGER ALL$$), format('triggers that fire always %s', pg_temp.found('triggers that fire always') - 1), 'one that does not fire always any more');
+SELECT cmp_ok(pg_temp.found('triggers that fire always'), '>', 10::bigint, 'of many');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DROP CONSTRAINT events_pkey$$), 'unique indexes of streams 0', 'the primary key');
 SELECT is(pg_temp.found_after($$ALTER TABLE cqrs_es.events DROP CONSTRAINT events_pkey, ADD UNIQUE (tenant_id, aggregate_id, aggregate_type, sequence)$$), NULL, 'another one does');
 SELECT is(pg_temp.found_after($$DROP POLICY tenant_isolation ON cqrs_es.events$$), 'tables without the policy of tenants 1', 'the policy');
