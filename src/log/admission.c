@@ -325,6 +325,9 @@ settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool dr
 
 	if (tip->after_snapshot)
 		EventScanReportMoved(key);
+	/* one that is taken is that of another event, which the index says */
+	if (row->columns[EVENT_SEQUENCE].isnull || sequence > tip->version)
+		EventScanRequireOpen(key, tip);
 	if (row->columns[EVENT_SEQUENCE].isnull)
 	{
 		EventScanRequireRoom(key, tip, 1);

@@ -373,6 +373,7 @@ prepare_streams(const AppendCall *call, StreamAppend *streams, int from)
 
 		call->results[i].version = tip->version;
 		call->results[i].was_there = false;
+		EventScanRequireOpen(&append->key, tip);
 		if (!AppendVersionFits(append->expected_version, tip->version))
 			return i;
 		EventScanRequireRoom(&append->key, tip, append->nevents);

@@ -26,13 +26,16 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"
 #include "base/text.h"
+#include "log/event_error.h"
 #include "log/event_scan.h"
 #include "log/last_row.h"
+#include "log/reserved_type.h"
 #include "log/row_scan.h"
 
 /* rows fetched at once on the generic way */
@@ -75,6 +78,7 @@ static bool find_last_row(Relation rel, Relation index, const EventColumns *colu
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot,
 						  LastRowPlace *place);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
+static bool is_closing(Datum event_type, bool isnull);
 static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, TupleTableSlot *slot);
 static StreamTip query_tip(const StreamKey *key, bool latest);
@@ -192,6 +196,7 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	tip.created_at =
 		DatumGetTimestampTz(slot_getattr(slot, columns->attno[EVENT_CREATED_AT], &isnull));
 	tip.event_id = *DatumGetUUIDP(slot_getattr(slot, columns->attno[EVENT_EVENT_ID], &isnull));
+	tip.is_closed = is_closing(slot_getattr(slot, columns->attno[EVENT_EVENT_TYPE], &isnull), isnull);
 	tip.after_snapshot = false;
 	tip.place.index = InvalidOid;
 	if (IsolationUsesXactSnapshot())
@@ -255,6 +260,30 @@ EventScanReportMoved(const StreamKey *key)
 			 errhint("Retry the transaction.")));
 }
 
+/* QE006 for a closed stream, unless it is the extension that appends. */
+void
+EventScanRequireOpen(const StreamKey *key, const StreamTip *tip)
+{
+	char	   *version;
+
+	if (!tip->is_closed || ReservedTypeIsAllowed())
+		return;
+	version = psprintf(INT64_FORMAT, tip->version);
+	ereport(ERROR,
+			(errcode(ERRCODE_STREAM_CLOSED),
+			 errmsg("stream \"%s\" is closed", StreamKeyName(key)),
+			 errdetail("Its last event, at version %s, says so.", version),
+			 errhint("Begin another stream, or let this one go on with reopen_stream()."),
+			 EventErrorFields(key, version, CLOSED_EVENT_TYPE)));
+}
+
+/* Is a stream closed whose last event has this type? */
+static bool
+is_closing(Datum event_type, bool isnull)
+{
+	return !isnull && ReservedTypeEquals(DatumGetTextPP(event_type), CLOSED_EVENT_TYPE);
+}
+
 /* A stream that was restored may have any sequences; can so many follow?  2200H. */
 void
 EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents)
@@ -285,7 +314,7 @@ static StreamTip
 query_tip(const StreamKey *key, bool latest)
 {
 	static InternalQuery query = {
-		.sql = "SELECT sequence, global_position, created_at, event_id FROM cqrs_es.events"
+		.sql = "SELECT sequence, global_position, created_at, event_id, event_type FROM cqrs_es.events"
 		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1"
 		" AND aggregate_id OPERATOR(pg_catalog.=) $2"
 		" AND tenant_id OPERATOR(pg_catalog.=) $3"
@@ -309,6 +338,7 @@ query_tip(const StreamKey *key, bool latest)
 		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 		tip.created_at = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
 		tip.event_id = *DatumGetUUIDP(SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull));
+		tip.is_closed = is_closing(SPI_getbinval(row, SPI_tuptable->tupdesc, 5, &isnull), isnull);
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
@@ -494,7 +524,8 @@ EventScanTipOf(const Event *event)
 		.version = EventSequence(event),
 		.global_position = EventGlobalPosition(event),
 		.created_at = DatumGetTimestampTz(event->values[EVENT_CREATED_AT]),
-		.event_id = *DatumGetUUIDP(event->values[EVENT_EVENT_ID])
+		.event_id = *DatumGetUUIDP(event->values[EVENT_EVENT_ID]),
+		.is_closed = is_closing(event->values[EVENT_EVENT_TYPE], false)
 	};
 
 	return tip;

@@ -20,6 +20,7 @@ typedef struct StreamTip
 	int64		global_position;	/* of the last event, 0 when there is none */
 	TimestampTz created_at;		/* likewise; far enough back when there is none */
 	pg_uuid_t	event_id;		/* likewise */
+	bool		is_closed;		/* nothing may come behind */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
 	LastRowPlace place;			/* where that event was met */
 } StreamTip;
@@ -32,6 +33,7 @@ extern StreamTip EventScanTip(Relation rel, Relation index,
 extern void EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *dirty);
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);
+extern void EventScanRequireOpen(const StreamKey *key, const StreamTip *tip);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
 
 extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence,

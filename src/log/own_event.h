@@ -8,7 +8,7 @@
 
 #include "log/append.h"
 
-extern AppendResult OwnEventAppend(const StreamKey *key, const char *event_type,
-								   const char *payload);
+extern bool OwnEventAppend(const StreamKey *key, int64 expected_version, const char *event_type,
+						   const char *payload, AppendResult *result);
 
 #endif							/* CQRS_ES_OWN_EVENT_H */

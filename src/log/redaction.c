@@ -51,6 +51,7 @@
 #include "base/role_switch.h"
 #include "base/tenancy.h"
 #include "base/text.h"
+#include "log/closed_stream.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
 #include "log/own_event.h"
@@ -58,8 +59,6 @@
 #include "log/reserved_type.h"
 
 #define MAX_PARTS	8
-
-#define REASON_MAX_BYTES	1024
 
 /* A member of payload or metadata, or all of it. */
 typedef struct Target
@@ -347,6 +346,7 @@ redact(const Order *order)
 		.positions = initArrayResult(INT8OID, CurrentMemoryContext, false),
 		.event_types = initArrayResult(TEXTOID, CurrentMemoryContext, false)
 	};
+	AppendResult result;
 	bool		held;
 	int			i;
 
@@ -356,8 +356,9 @@ redact(const Order *order)
 		if (parts[i]->lock)
 			parts[i]->lock(&order->key);
 	held = DispatchHold();
-	redaction.global_position = OwnEventAppend(&order->key, REDACTED_EVENT_TYPE,
-											   marker_payload(order)).global_position;
+	(void) OwnEventAppend(&order->key, EXPECT_ANY, REDACTED_EVENT_TYPE, marker_payload(order), &result);
+	ClosedStreamKeep(&order->key, result.version - 1);
+	redaction.global_position = result.global_position;
 	change_events(order, &done);
 	redaction.first_position = done.first_position;
 	redaction.positions = DatumGetArrayTypeP(makeArrayResult(done.positions, CurrentMemoryContext));

@@ -40,11 +40,15 @@ ReservedTypeAllow(bool allow)
 	return before;
 }
 
+/* Is it we who append? */
+bool
+ReservedTypeIsAllowed(void)
+{
+	return allowed;
+}
+
 bool
 ReservedTypeIsRedaction(const Event *event)
 {
-	const text *event_type = EventText(event, EVENT_EVENT_TYPE);
-
-	return VARSIZE_ANY_EXHDR(event_type) == strlen(REDACTED_EVENT_TYPE) &&
-		memcmp(VARDATA_ANY(event_type), REDACTED_EVENT_TYPE, strlen(REDACTED_EVENT_TYPE)) == 0;
+	return ReservedTypeEquals(EventText(event, EVENT_EVENT_TYPE), REDACTED_EVENT_TYPE);
 }

@@ -11,14 +11,29 @@
 /* something in events of this stream has been replaced */
 #define REDACTED_EVENT_TYPE	"$redacted"
 
+/* the stream has ended, when this is its last event; it goes on */
+#define CLOSED_EVENT_TYPE	"$closed"
+#define REOPENED_EVENT_TYPE "$reopened"
+
+/* limit of a reason that such an event says, in bytes */
+#define REASON_MAX_BYTES	1024
+
 static inline bool
 ReservedTypeIs(const text *event_type)
 {
 	return VARSIZE_ANY_EXHDR(event_type) > 0 && *VARDATA_ANY(event_type) == '$';
 }
 
+static inline bool
+ReservedTypeEquals(const text *event_type, const char *ours)
+{
+	return ReservedTypeIs(event_type) && VARSIZE_ANY_EXHDR(event_type) == strlen(ours) &&
+		memcmp(VARDATA_ANY(event_type), ours, strlen(ours)) == 0;
+}
+
 extern void ReservedTypeRefuse(const text *event_type);
 extern bool ReservedTypeIsRedaction(const Event *event);
 extern bool ReservedTypeAllow(bool allow);
+extern bool ReservedTypeIsAllowed(void);
 
 #endif							/* CQRS_ES_RESERVED_TYPE_H */

@@ -204,6 +204,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('rights', 'a', 'e', '{}', now())$$),
 	-- for the owner alone
 	('{OWNER}', $$SELECT cqrs_es.redact_stream('rights', 'a', '{/payload/none}', 'r')$$),
+	('{OWNER}', $$SELECT cqrs_es.close_stream('rights', 'a', 'r')$$),
+	('{OWNER}', $$SELECT cqrs_es.reopen_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.redact_event(1, '{/payload/none}', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),

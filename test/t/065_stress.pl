@@ -202,6 +202,7 @@ my @write = (
 	(q{SELECT cqrs_es.execute_boundary('<u|bounded>', '<c|d>', '{"a": 1<|, "more": ["x", "y"]>}')}) x 2,
 	q{SELECT cqrs_es.receive_message('<a|b>', '<1|2|3>' || random())},
 	q{SELECT cqrs_es.take_snapshot('<t|u|kept>', 's<1|2|3>')},
+	q{SELECT cqrs_es.close_stream('t', 's4', 'r')}, (q{SELECT cqrs_es.reopen_stream('t', 's4', 'r')}) x 3,
 	q{SELECT cqrs_es.redact_stream('<t|u|kept>', 's<1|2|3>', '{/payload/c<|lear>}', 'r', '"<red|gone>"')},
 	q{SELECT cqrs_es.redact_event((SELECT max(global_position) FROM cqrs_es.read_stream('<t|u|kept>', 's<1|2|3>')), '{/payload/c}', 'r', '"<red|gone>"')},
 	q{SELECT cqrs_es.import_events('s.source')},
