@@ -135,6 +135,10 @@ my %pools = (
 		map { "(SELECT (e.global_position, e.sequence, e.created_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, $_)::cqrs_es.event
 			FROM cqrs_es.events AS e ORDER BY e.global_position LIMIT 1)" } 'e.payload, e.metadata', 'e.payload, e.metadata', q{'{"n": 2}', '{}'} ],
 	'text[]' => [ map { $_ eq 'NULL' ? $_ : "'$_'" } qw(NULL {} {NULL} {a} {a,b} {e} {e,e} {{a},{b}} [5:6]={a,b} {""} {async} {p,st} {x,y,z}), "'{e,f}'::text[] || array_fill('x'::text, ARRAY[1000])" ],
+	'integer[]' => [ map { $_ eq 'NULL' ? $_ : "'$_'" } qw({} {0} {0,1,3} {NULL} {-1} {{0},{1}} [5:6]={0,1} {65535} {2147483647} NULL) ],
+	'bigint[]' => [ map { $_ eq 'NULL' ? $_ : "'$_'" } qw({} {0} {NULL} {7,17592186044417} {-1} {{1},{2}} {9223372036854775807} NULL) ],
+	# of any type: what each stands as says
+	anyelement => [ qw(0::bigint 'a'::text '{}'::jsonb NULL::uuid ARRAY[1,2] ROW(1,'a')) ],
 	'jsonb[]' => [ 'NULL', map { "$_\::jsonb[]" } q{'{}'}, q{'{NULL}'}, q{ARRAY['{}', '{"n": 1}']}, q{ARRAY['[]']}, q{ARRAY['{"n": 1}']}, q{ARRAY[ARRAY['{}'], ARRAY['{}']]} ],
 	'uuid[]' => [ 'NULL', q{'{}'::uuid[]}, q{'{NULL}'::uuid[]}, q{ARRAY[gen_random_uuid()]}, q{ARRAY[md5('7')::uuid, md5('7')::uuid]}, q{ARRAY[gen_random_uuid(), gen_random_uuid()]} ],
 	'regclass[]' => [ 'NULL', map { "'$_'::regclass[]" } qw({} {NULL} {rows} {rows,rows} {rows,rows2} {{rows},{states}} [0:0]={rows} {looks} {parted} {states} {pg_class} {cqrs_es.events} {-}) ]);
@@ -154,8 +158,8 @@ sub value_of
 {
 	my ($type, $name) = @_;
 	my $likely = $likely{ $name // '' };
-	return one_of(@$likely) . "::$type" if $likely && rand() < 0.8 && $type !~ ($name =~ /_types$/ ? qr/^[^[]*$/ : qr/\[\]$/);
-	return one_of(@{ $pools{$type} }) . "::$type";
+	return one_of(@$likely) . "::$type" if $likely && $type ne 'anyelement' && rand() < 0.8 && $type !~ ($name =~ /_types$/ ? qr/^[^[]*$/ : qr/\[\]$/);
+	return one_of(@{ $pools{$type} }) . ($type eq 'anyelement' ? '' : "::$type");
 }
 
 # --- statements, out of the catalog

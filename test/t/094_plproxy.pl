@@ -322,6 +322,21 @@ judge_sent('moved');
 is($backs[$_]->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.verify_log() WHERE problem IS NOT NULL}), '0', 'the log is whole') foreach 0, 1;
 cmp_ok(front("SELECT count(DISTINCT global_position >> 44) FROM cqrs_es.read_stream('sent', 's31-1')"), '==', 1, 'a stream that has moved is all at one server');
 
+# 9. What a server keeps is in its dump.
+
+{
+	my $back = $backs[$to];
+	$back->safe_psql('postgres', 'CREATE DATABASE copy');
+	$back->safe_psql('postgres', 'DROP VIEW moving; DROP SCHEMA old CASCADE; DROP EXTENSION postgres_fdw CASCADE');
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+	$back->command_ok([ 'pg_dump', '-f', $file, $back->connstr('postgres') ], 'a server is dumped');
+	$back->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-o', '/dev/null', '-d', $back->connstr('copy'), '-f', $file ], 'and restored');
+	is($back->safe_psql('copy', 'SELECT cardinality(shards), shard_count FROM cqrs_es.kept_shards'), (SHARDS / 2 + 1) . '|' . SHARDS, 'it keeps the same shards');
+	my ($other) = grep { my $shard = shard($_); $shard % 2 == $from && $shard != $moved } 1 .. 40;
+	my ($rc, $stdout, $stderr) = $back->psql('copy', "\\set VERBOSITY verbose\nSELECT cqrs_es.routed_stream('account', '$other', NULL, NULL)");
+	like($stderr, qr/QE605/, 'and refuses the others');
+}
+
 $_->stop foreach $front, @backs;
 done_testing();
 
