@@ -96,6 +96,10 @@ endif
 # default of gcc 15, that stands for none.
 ifeq ($(MAJORVERSION),15)
 override CFLAGS += -std=gnu11
+# From 16 on PGXS hides what the server does not call. Here all is seen from outside, and nothing but
+# our own calls would have to be looked up by name when the library is loaded.
+override CFLAGS += -fno-semantic-interposition
+SHLIB_LINK += -Wl,-Bsymbolic
 endif
 
 # The tests of the examples start a psql; it is that of pg_regress.

@@ -88,7 +88,7 @@
 
 PG_MODULE_MAGIC;
 
-void		_PG_init(void);
+extern PGDLLEXPORT void _PG_init(void);
 
 /* all settings that the Inits below define */
 static const EarlySetting early_settings[] = {
