@@ -50,6 +50,7 @@
 #include "base/error_trap.h"
 #include "base/extension.h"
 #include "base/lock_probe.h"
+#include "base/setting.h"
 #include "subscription/feed.h"
 #include "async/async_projection.h"
 #include "async/worker.h"
@@ -85,14 +86,14 @@ static void describe(BackgroundWorker * process, const char *kind, Oid database,
 void
 WorkerInit(void)
 {
-	DefineCustomBoolVariable("cqrs_es.projection_worker",
-							 "Starts a background worker when there is something to do for asynchronous projections.",
-							 "Where it is off, somebody must call run_projections().",
-							 &WorkerIsOn, true, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("cqrs_es.projection_worker_idle_time",
-							"How long a background worker stays when there is nothing to do.",
-							"0: until the server stops.",
-							&WorkerIdleTime, 60, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	SettingDefineBool("cqrs_es.projection_worker",
+					  "Starts a background worker when there is something to do for asynchronous projections.",
+					  "Where it is off, somebody must call run_projections().",
+					  &WorkerIsOn, true, PGC_SUSET, 0);
+	SettingDefineInt("cqrs_es.projection_worker_idle_time",
+					 "How long a background worker stays when there is nothing to do.",
+					 "0: until the server stops.",
+					 &WorkerIdleTime, 60, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S);
 	AsyncProjectionSetAppended(WorkerWanted);
 	FeedSetWanted(WorkerWanted);
 	RegisterXactCallback(at_transaction_end, NULL);

@@ -15,10 +15,12 @@
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
+#include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/sinvaladt.h"
+#include "storage/smgr.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
@@ -109,6 +111,9 @@ compat_proc_aclcheck(Oid procid, Oid roleid, AclMode mode, bool *is_missing)
 #else
 #define COMPAT_LOCK_RIGHTS	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
 #endif
+
+/* the list of settings is sorted whenever one is added, and can be had as it is; 16 hashes */
+#define COMPAT_SORTS_SETTINGS	(PG_VERSION_NUM < 160000)
 
 /* all settings that are known, placeholders too; 16 gives a copy */
 static inline struct config_generic **
@@ -264,6 +269,24 @@ compat_wait_event(uint32 *wait_event, const char *name)
 #else
 #define compat_seq_rec_set(record, rel)	((record)->node = (rel)->rd_node)
 #endif
+
+/* how many blocks an ordinary table has, by its row in pg_class, while it is locked */
+static inline BlockNumber
+compat_table_blocks(Form_pg_class table)
+{
+	Oid			tablespace = OidIsValid(table->reltablespace) ? table->reltablespace : MyDatabaseTableSpace;
+#if PG_VERSION_NUM >= 160000
+	RelFileLocator file = {.spcOid = tablespace,.dbOid = MyDatabaseId,.relNumber = table->relfilenode};
+#else
+	RelFileNode file = {.spcNode = tablespace,.dbNode = MyDatabaseId,.relNode = table->relfilenode};
+#endif
+
+#if PG_VERSION_NUM >= 170000
+	return smgrnblocks(smgropen(file, INVALID_PROC_NUMBER), MAIN_FORKNUM);
+#else
+	return smgrnblocks(smgropen(file, InvalidBackendId), MAIN_FORKNUM);
+#endif
+}
 
 /* 18 moved what says whether a function in PL/pgSQL is as it was compiled to all languages */
 #if PG_VERSION_NUM >= 180000

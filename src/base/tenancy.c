@@ -44,6 +44,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/extension.h"
+#include "base/setting.h"
 #include "base/tenancy.h"
 #include "base/text.h"
 
@@ -61,16 +62,16 @@ static bool is_tenant_qual(const Expr *qual, AttrNumber tenant_id, Oid current_t
 void
 TenancyInit(void)
 {
-	DefineCustomStringVariable("cqrs_es.tenant_id",
-							   "The tenant whose events are appended and read.",
-							   "Empty for a database without tenants.",
-							   &cqrs_es_tenant_id, "",
-							   PGC_SUSET, 0, check_tenant_id, NULL, NULL);
-	DefineCustomBoolVariable("cqrs_es.require_tenant",
-							 "Nothing is appended or read without a tenant.",
-							 "Where it is on, an empty cqrs_es.tenant_id is an error.",
-							 &cqrs_es_require_tenant, false,
-							 PGC_SUSET, 0, NULL, NULL, NULL);
+	SettingDefineString("cqrs_es.tenant_id",
+						"The tenant whose events are appended and read.",
+						"Empty for a database without tenants.",
+						&cqrs_es_tenant_id, "",
+						PGC_SUSET, 0, check_tenant_id);
+	SettingDefineBool("cqrs_es.require_tenant",
+					  "Nothing is appended or read without a tenant.",
+					  "Where it is on, an empty cqrs_es.tenant_id is an error.",
+					  &cqrs_es_require_tenant, false,
+					  PGC_SUSET, 0);
 }
 
 /* Can it be a tenant, also the empty one? */
@@ -176,10 +177,7 @@ TenancyRequireOwn(Relation rel, const text *tenant_id)
 bool
 TenancyIsAllRowSecurity(Relation rel, AttrNumber tenant_id)
 {
-	Oid			none[1] = {InvalidOid};
-	Oid			current_tenant = LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA),
-														   makeString("current_tenant")),
-												0, none, true);
+	Oid			current_tenant = ExtensionFindFunction("current_tenant");
 	ListCell   *lc;
 
 	/* from here on a cache's memory: no look into the catalog any more */

@@ -45,6 +45,7 @@
 #include "base/extension.h"
 #include "base/read_only.h"
 #include "base/registry.h"
+#include "base/setting.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
 #include "base/tenancy.h"
@@ -128,11 +129,11 @@ static void describe_command(void *arg);
 void
 CommandInit(void)
 {
-	DefineCustomIntVariable("cqrs_es.command_retries",
-							"How often a command that lost a race is decided again.",
-							NULL,
-							&cqrs_es_command_retries, 3, 0, 1000,
-							PGC_USERSET, 0, NULL, NULL, NULL);
+	SettingDefineInt("cqrs_es.command_retries",
+					 "How often a command that lost a race is decided again.",
+					 NULL,
+					 &cqrs_es_command_retries, 3, 0, 1000,
+					 PGC_USERSET, 0);
 }
 
 /*-------------------------------------------------------------------------

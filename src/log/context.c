@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "base/setting.h"
 #include "log/context.h"
 
 static char *cqrs_es_context = NULL;
@@ -34,11 +35,11 @@ static Jsonb *current_context(void);
 void
 ContextInit(void)
 {
-	DefineCustomStringVariable("cqrs_es.context",
-							   "A JSON object that is merged into the metadata of every event.",
-							   "Keys given with an event win over these.",
-							   &cqrs_es_context, "",
-							   PGC_USERSET, 0, check_context, NULL, NULL);
+	SettingDefineString("cqrs_es.context",
+						"A JSON object that is merged into the metadata of every event.",
+						"Keys given with an event win over these.",
+						&cqrs_es_context, "",
+						PGC_USERSET, 0, check_context);
 }
 
 static bool

@@ -71,6 +71,7 @@
 #include "base/internal_query.h"
 #include "base/lent_session.h"
 #include "base/role_switch.h"
+#include "base/setting.h"
 #include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
@@ -187,11 +188,11 @@ static void at_subtransaction_end(SubXactEvent event, SubTransactionId id,
 void
 DispatchInit(void)
 {
-	DefineCustomIntVariable("cqrs_es.max_handler_depth",
-							"How long a chain of handlers that append events may become.",
-							"A handler that appends what it handles itself would never end.",
-							&cqrs_es_max_handler_depth, 16, 0, 1000,
-							PGC_USERSET, 0, NULL, NULL, NULL);
+	SettingDefineInt("cqrs_es.max_handler_depth",
+					 "How long a chain of handlers that append events may become.",
+					 "A handler that appends what it handles itself would never end.",
+					 &cqrs_es_max_handler_depth, 16, 0, 1000,
+					 PGC_USERSET, 0);
 	RegisterXactCallback(at_transaction_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
 }

@@ -88,6 +88,7 @@
 #include "base/internal_query.h"
 #include "base/lock_holders.h"
 #include "base/role_switch.h"
+#include "base/setting.h"
 #include "base/wakeup.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
@@ -158,11 +159,11 @@ static bool is_empty_now(int64 after_position, int64 before_position);
 void
 HorizonInit(void)
 {
-	DefineCustomIntVariable("cqrs_es.settle_timeout",
-							"How long a reader of the log waits for events in flight when there is nothing else to hand out.",
-							"After that it returns no rows; 0 never waits.",
-							&cqrs_es_settle_timeout, 1000, 0, INT_MAX,
-							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	SettingDefineInt("cqrs_es.settle_timeout",
+					 "How long a reader of the log waits for events in flight when there is nothing else to hand out.",
+					 "After that it returns no rows; 0 never waits.",
+					 &cqrs_es_settle_timeout, 1000, 0, INT_MAX,
+					 PGC_USERSET, GUC_UNIT_MS);
 }
 
 /*-------------------------------------------------------------------------

@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/setting.h"
 #include "base/text.h"
 #include "log/event_scan.h"
 #include "log/id_search.h"
@@ -118,16 +119,16 @@ static Size memory_limit(void);
 void
 IdSearchInit(void)
 {
-	DefineCustomIntVariable("cqrs_es.idempotency_window",
-							"How long ids of events and commands are recognized when they are sent again.",
-							"-1 for as long as the stream is there.",
-							&cqrs_es_idempotency_window, 7 * SECS_PER_DAY, -1, INT_MAX,
-							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("cqrs_es.retry_window",
-							"How many of a stream's events are searched for ids whatever their age; no others where an append's expected version fits.",
-							"0 searches none for such an append.",
-							&cqrs_es_retry_window, 100, 0, INT_MAX,
-							PGC_USERSET, 0, NULL, NULL, NULL);
+	SettingDefineInt("cqrs_es.idempotency_window",
+					 "How long ids of events and commands are recognized when they are sent again.",
+					 "-1 for as long as the stream is there.",
+					 &cqrs_es_idempotency_window, 7 * SECS_PER_DAY, -1, INT_MAX,
+					 PGC_USERSET, GUC_UNIT_S);
+	SettingDefineInt("cqrs_es.retry_window",
+					 "How many of a stream's events are searched for ids whatever their age; no others where an append's expected version fits.",
+					 "0 searches none for such an append.",
+					 &cqrs_es_retry_window, 100, 0, INT_MAX,
+					 PGC_USERSET, 0);
 }
 
 /* How many events are searched for ids whatever their age. */

@@ -65,6 +65,7 @@
 #include "base/compat.h"
 #include "base/extension.h"
 #include "base/relation_change.h"
+#include "base/setting.h"
 #include "base/wakeup.h"
 #include "log/events.h"
 #include "log/position.h"
@@ -119,11 +120,11 @@ static int64 last_number(Form_pg_sequence_data data);
 void
 PositionInit(void)
 {
-	DefineCustomIntVariable("cqrs_es.node_id",
-							"The number of this node in global positions.",
-							"Set it once, before the first event.",
-							&PositionNodeId, 0, 0, POSITION_MAX_NODE,
-							PGC_SUSET, 0, NULL, NULL, NULL);
+	SettingDefineInt("cqrs_es.node_id",
+					 "The number of this node in global positions.",
+					 "Set it once, before the first event.",
+					 &PositionNodeId, 0, 0, POSITION_MAX_NODE,
+					 PGC_SUSET, 0);
 	RelationChangeObserve(invalidate_sequence);
 }
 

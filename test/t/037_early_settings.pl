@@ -83,6 +83,19 @@ my @settings = split /\n/, $node->safe_psql('postgres', q{LOAD 'cqrs_es'; SELECT
 cmp_ok(scalar @settings, '>=', 9, 'there are settings');
 is(session('postgres', '', "SET $_$append"), 'version 1', "early: SET $_") foreach @settings;
 
+# The server finds every setting, its own, others' and ours, wherever ours came in between.
+for my $options ('', '-c cqrs_es.node_id=3', '-c aa.x=1 -c CQRS_E.x=1 -c cqrs_es.settle_timeout=1 -c cqrs_es1.x=1 -c zz.x=1')
+{
+	is(session('postgres', $options, q{CREATE TEMP TABLE earlier AS SELECT name FROM pg_settings WHERE NOT starts_with(name, 'cqrs_es.');
+		LOAD 'cqrs_es';
+		SELECT count(current_setting(name)) = count(*), array_agg(name) = array_agg(name ORDER BY lower(name) COLLATE "C"),
+			count(*) FILTER (WHERE starts_with(name, 'cqrs_es.')) >= 9, count(*) FILTER (WHERE NOT starts_with(name, 'cqrs_es.')) = (SELECT count(*) FROM earlier)
+		FROM pg_settings;
+		SELECT count(*) FROM earlier WHERE current_setting(name) IS NULL;
+		SELECT count(current_setting(x, true)) FROM unnest('{aa.x, cqrs_e.x, cqrs_es1.x, zz.x}'::text[]) AS x;}),
+		"t|t|t|t\n0\n" . ($options =~ /aa/ ? 4 : 0), "in order, with $options");
+}
+
 # With the library in session_preload_libraries they are there from the start.
 $node->append_conf('postgresql.conf', "session_preload_libraries = 'cqrs_es'\n");
 $node->reload;
