@@ -9,12 +9,17 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
+#include "base/compat.h"
 #include "base/extension.h"
 
 /* The oid of one of our own relations; InvalidOid when it, or the extension, is not there. */
@@ -38,6 +43,48 @@ ExtensionRelid(const char *relname)
 				 errmsg("relation \"%s.%s\" does not exist", CQRS_ES_SCHEMA, relname),
 				 errhint("Run CREATE EXTENSION cqrs_es in this database.")));
 	return relid;
+}
+
+/* The oid of one of our own functions that has no arguments; InvalidOid when it is not there. */
+Oid
+ExtensionFindFunction(const char *name)
+{
+	Oid			nspoid = get_namespace_oid(CQRS_ES_SCHEMA, true);
+	oidvector  *none = buildoidvector(NULL, 0);
+
+	if (!OidIsValid(nspoid))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(none), ObjectIdGetDatum(nspoid));
+}
+
+/*
+ * Was nothing ever in this table of ours?  To plan a query that finds nothing would be most of
+ * what the first append of a session does; so nothing is opened here, either.  Whoever inserts the
+ * first row makes the table grow before that row is committed, and before anybody is told.
+ * Raises 42P01.
+ */
+bool
+ExtensionIsBlank(const char *relname)
+{
+	Oid			relid = ExtensionRelid(relname);
+	bool		is_blank = false;
+	HeapTuple	tuple;
+
+	/* while it is locked it keeps its file */
+	LockRelationOid(relid, AccessShareLock);
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_class table = (Form_pg_class) GETSTRUCT(tuple);
+
+		is_blank = table->relkind == RELKIND_RELATION && !table->relhassubclass &&
+			table->relam == HEAP_TABLE_AM_OID && table->relpersistence == RELPERSISTENCE_PERMANENT &&
+			compat_table_blocks(table) == 0;
+		ReleaseSysCache(tuple);
+	}
+	UnlockRelationOid(relid, AccessShareLock);
+	return is_blank;
 }
 
 /* As the catalog is now, and its oid; in a transaction. */

@@ -18,6 +18,8 @@ typedef enum ExtensionState
 
 extern Oid	ExtensionFindRelid(const char *relname);
 extern Oid	ExtensionRelid(const char *relname);
+extern Oid	ExtensionFindFunction(const char *name);
+extern bool ExtensionIsBlank(const char *relname);
 extern ExtensionState ExtensionLook(Oid *extension);
 
 #endif							/* CQRS_ES_EXTENSION_H */

@@ -68,14 +68,11 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_am_d.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -95,11 +92,15 @@
 
 #define MAX_REGISTRIES 16
 
-/* their tables, and oids once these have been looked up */
+/* their tables, and the oids of those that anything hangs on which was looked up */
 static const char *tables[MAX_REGISTRIES];
 static Oid	relids[MAX_REGISTRIES];
 static int	nregistries = 0;
-static bool relids_known = false;
+static bool relids_known = false;	/* all of them */
+
+/* one was looked up while relations changed: it may be another, so all changes count */
+static bool relids_uncertain = false;
+static uint64 relation_changes = 0;
 
 /* a cache that has grown to this, mostly by names that mean nothing, starts anew */
 #define MAX_CACHE_ENTRIES 4096
@@ -122,7 +123,6 @@ static bool used_to_the_end = false;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
-static bool is_blank(const char *table);
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
 static bool is_entry_of(const RegistryEntry *entry, const text *key);
 static void own_plan(SPIPlanPtr plan, void *owner);
@@ -132,6 +132,8 @@ static void start_anew(RegistryCache *cache);
 static void at_transaction_end(XactEvent event, void *arg);
 static RoleSwitch act_as_owner(void);
 static void learn_relids(void);
+static void learn_relid(int registry);
+static void learn_relid_of(const char *table);
 static void invalidate_registry(Oid relid);
 static void invalidate_function(Datum arg, int cacheid, uint32 hashvalue);
 static void invalidate_schema(Datum arg, int cacheid, uint32 hashvalue);
@@ -197,8 +199,9 @@ RegistryLookup(RegistryCache *cache, const text *key)
 	/* another attempt may have failed half-way */
 	memset((char *) entry + sizeof(RegistryEntry), 0, cache->entry_size - sizeof(RegistryEntry));
 	entry->generation = cache->generation;
-	if (cache->table == NULL || !is_blank(cache->table))
+	if (cache->table == NULL || !ExtensionIsBlank(cache->table))
 	{
+		learn_relids();
 		SPI_connect();
 		cache->load(entry, key, memory);
 		SPI_finish();
@@ -207,22 +210,6 @@ RegistryLookup(RegistryCache *cache, const text *key)
 	if (changes != function_changes)
 		begin_generation();
 	return entry;
-}
-
-/*
- * Has nothing ever been declared?  To plan a query that finds nothing would be most of what the
- * first append of a session does.  Whoever inserts the first row makes the table grow before
- * that row is committed, and before its change is told.
- */
-static bool
-is_blank(const char *table)
-{
-	Relation	rel = table_open(ExtensionRelid(table), AccessShareLock);
-	bool		is_blank = rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relhassubclass &&
-		rel->rd_rel->relam == HEAP_TABLE_AM_OID && RelationGetNumberOfBlocks(rel) == 0;
-
-	table_close(rel, AccessShareLock);
-	return is_blank;
 }
 
 /*
@@ -253,7 +240,7 @@ find_entry(RegistryCache *cache, const text *key)
 
 	/* a transaction that holds all its locks already would not hear of changes */
 	AcceptInvalidationMessages();
-	learn_relids();
+	learn_relid_of(cache->table);
 	if (users == 0)
 		used_to_the_end = true;
 	/* one cache may point into another: no cache is thrown away alone */
@@ -374,6 +361,14 @@ uint64
 RegistryGeneration(void)
 {
 	learn_relids();
+	return registry_generation;
+}
+
+/* The same for what was derived from this cache alone. */
+uint64
+RegistryGenerationOf(const RegistryCache *cache)
+{
+	learn_relid_of(cache->table);
 	return registry_generation;
 }
 
@@ -525,38 +520,73 @@ act_as_owner(void)
 	return saved;
 }
 
-/* The callback can not look oids up, so every lookup makes sure they are known. */
+/*
+ * The callback can not look oids up, so every lookup makes sure that those are known which it
+ * hangs on: all when anything is read, and of a cache without rows its own table alone, for
+ * that is all that the first append of a session asks for where nothing is declared.
+ */
 static void
 learn_relids(void)
 {
-	uint64		started = registry_generation;
+	bool		all = true;
 	int			i;
 
 	if (relids_known)
 		return;
 	for (i = 0; i < nregistries; i++)
-		relids[i] = ExtensionRelid(tables[i]);
-	/* until they are, every invalidation counts */
-	relids_known = started == registry_generation;
+		learn_relid(i);
+	/* a change may have taken some back */
+	for (i = 0; i < nregistries; i++)
+		all &= OidIsValid(relids[i]);
+	relids_known = all;
+	relids_uncertain |= !all;
+}
+
+static void
+learn_relid_of(const char *table)
+{
+	int			i;
+
+	if (relids_known)
+		return;
+	for (i = 0; i < nregistries; i++)
+		if (table != NULL && strcmp(tables[i], table) == 0)
+		{
+			learn_relid(i);
+			return;
+		}
+	learn_relids();
+}
+
+static void
+learn_relid(int registry)
+{
+	uint64		started = relation_changes;
+	Oid			relid;
+
+	if (OidIsValid(relids[registry]))
+		return;
+	relid = ExtensionRelid(tables[registry]);
+	relids[registry] = relid;
+	if (started != relation_changes)
+		relids_uncertain = true;
 }
 
 static void
 invalidate_registry(Oid relid)
 {
+	bool		counts = relid == InvalidOid || relids_uncertain;
 	int			i;
 
-	if (relid == InvalidOid || !relids_known)
-	{
-		begin_generation();
-		relids_known = false;
+	relation_changes++;
+	for (i = 0; i < nregistries && !counts; i++)
+		counts = relid == relids[i];
+	if (!counts)
 		return;
-	}
-	for (i = 0; i < nregistries; i++)
-		if (relid == relids[i])
-		{
-			begin_generation();
-			relids_known = false;
-		}
+	begin_generation();
+	relids_known = false;
+	relids_uncertain = false;
+	memset(relids, 0, sizeof(relids));
 }
 
 static void

@@ -59,6 +59,7 @@ extern void RegistryEnter(void);
 extern void RegistryLeave(void);
 extern uint64 RegistryGeneration(void);
 extern uint64 RegistryFunctionChanges(void);
+extern uint64 RegistryGenerationOf(const RegistryCache *cache);
 extern void RegistryForget(void);
 extern void RegistryKeepPlan(void *entry, SPIPlanPtr *kept, SPIPlanPtr plan);
 extern uint64 RegistryRead(InternalQuery *query, Datum *values);

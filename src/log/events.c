@@ -53,6 +53,7 @@
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/relation_change.h"
+#include "base/setting.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
 #include "log/events.h"
@@ -73,21 +74,20 @@ static void tell_watchers(bool writes);
 static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static Oid	find_id_index(Relation rel, const EventColumns *columns);
-static bool finds_ids(Relation index, const EventColumns *columns, Oid uuid_family);
+static bool finds_ids(Relation index, const EventColumns *columns);
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
-static Oid	trigger_function(char *name);
 static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch);
 static bool is_computed(Relation rel, int att, const EventColumns *columns);
 
 void
 EventsInit(void)
 {
-	DefineCustomBoolVariable("cqrs_es.force_generic_path",
-							 "Reads and writes the log through SQL instead of the executor's insert interface.",
-							 "A developer setting: the same tests run over both ways.",
-							 &cqrs_es_force_generic_path, false,
-							 PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	SettingDefineBool("cqrs_es.force_generic_path",
+					  "Reads and writes the log through SQL instead of the executor's insert interface.",
+					  "A developer setting: the same tests run over both ways.",
+					  &cqrs_es_force_generic_path, false,
+					  PGC_USERSET, GUC_NOT_IN_SAMPLE);
 	RelationChangeObserve(invalidate_events);
 }
 
@@ -378,7 +378,6 @@ find_position_index(Relation rel, AttrNumber position)
 static Oid
 find_id_index(Relation rel, const EventColumns *columns)
 {
-	Oid			uuid_family = get_opclass_family(GetDefaultOpClass(UUIDOID, BTREE_AM_OID));
 	List	   *indexes = RelationGetIndexList(rel);
 	Oid			found = InvalidOid;
 	ListCell   *lc;
@@ -387,7 +386,7 @@ find_id_index(Relation rel, const EventColumns *columns)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		if (finds_ids(index, columns, uuid_family))
+		if (finds_ids(index, columns))
 			found = RelationGetRelid(index);
 		index_close(index, AccessShareLock);
 		if (OidIsValid(found))
@@ -398,7 +397,7 @@ find_id_index(Relation rel, const EventColumns *columns)
 }
 
 static bool
-finds_ids(Relation index, const EventColumns *columns, Oid uuid_family)
+finds_ids(Relation index, const EventColumns *columns)
 {
 	Form_pg_index form = index->rd_index;
 	int			i;
@@ -411,7 +410,7 @@ finds_ids(Relation index, const EventColumns *columns, Oid uuid_family)
 		AttrNumber	attno = form->indkey.values[i];
 
 		if (attno == columns->attno[EVENT_EVENT_ID])
-			return index->rd_opfamily[i] == uuid_family;
+			return index->rd_opfamily[i] == get_opclass_family(GetDefaultOpClass(UUIDOID, BTREE_AM_OID));
 		if ((attno != columns->attno[EVENT_AGGREGATE_TYPE] &&
 			 attno != columns->attno[EVENT_AGGREGATE_ID] &&
 			 attno != columns->attno[EVENT_TENANT_ID]) ||
@@ -440,8 +439,8 @@ is_plain_heap(Relation rel)
 static bool
 is_as_installed(Relation rel, const EventColumns *columns)
 {
-	Oid			admit = trigger_function("admit_event");
-	Oid			dispatch = trigger_function("dispatch_event");
+	Oid			admit = ExtensionFindFunction("admit_event");
+	Oid			dispatch = ExtensionFindFunction("dispatch_event");
 	int			att;
 
 	if (rel->rd_rules != NULL || !are_our_triggers(rel->trigdesc, admit, dispatch))
@@ -450,14 +449,6 @@ is_as_installed(Relation rel, const EventColumns *columns)
 		if (is_computed(rel, att, columns))
 			return false;
 	return true;
-}
-
-static Oid
-trigger_function(char *name)
-{
-	Oid			none[1] = {InvalidOid};
-
-	return LookupFuncName(list_make2(makeString(CQRS_ES_SCHEMA), makeString(name)), 0, none, true);
 }
 
 /* Looks at a cache's memory: nothing in here may look into the catalog. */

@@ -82,6 +82,7 @@ static int64 log_floor(bool exact, Relation open_index);
 static const Jump *last_jump(void);
 static bool holds_nobody(void);
 static void load_jumps(void);
+static int	read_jumps(Jump **array);
 static void invalidate_jumps(Oid relid);
 static void first_log_id(pg_uuid_t *id);
 static uint64 mix(uint64 number);
@@ -233,22 +234,38 @@ holds_nobody(void)
 	return n == 0;
 }
 
-/* Read the jumps, unless they are known. */
+/* Know the jumps, or that there are none. */
 static void
 load_jumps(void)
+{
+	uint64		started = invalidations;
+	Jump	   *fresh = NULL;
+	int			nfresh;
+
+	if (jumps_valid)
+		return;
+	histories_relid = ExtensionRelid("log_histories");
+	nfresh = ExtensionIsBlank("log_histories") ? 0 : read_jumps(&fresh);
+
+	if (jumps)
+		pfree(jumps);
+	jumps = fresh;
+	njumps = nfresh;
+	jumps_valid = started == invalidations;
+}
+
+/* The jumps that are in the table, in an array that lasts; returns how many. */
+static int
+read_jumps(Jump **array)
 {
 	static InternalQuery query = {
 		.sql = "SELECT log_id, last_position, first_position FROM cqrs_es.log_histories ORDER BY first_position"
 	};
-	uint64		started = invalidations;
 	Jump	   *fresh = NULL;
 	RoleSwitch	saved;
 	uint64		n;
 	uint64		i;
 
-	if (jumps_valid)
-		return;
-	histories_relid = ExtensionRelid("log_histories");
 	SPI_connect();
 	saved = RoleSwitchToOwner("log_histories");
 	n = InternalQueryRead(&query, NULL, NULL, GetLatestSnapshot());
@@ -264,12 +281,8 @@ load_jumps(void)
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
-
-	if (jumps)
-		pfree(jumps);
-	jumps = fresh;
-	njumps = n;
-	jumps_valid = started == invalidations;
+	*array = fresh;
+	return n;
 }
 
 static void

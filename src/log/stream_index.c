@@ -33,6 +33,7 @@
 #include "access/table.h"
 #include "catalog/partition.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_collation_d.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_opfamily_d.h"
 #include "utils/builtins.h"
@@ -65,6 +66,7 @@ static void count_invalidation(Oid relid);
 static void remember(Oid relid, Oid guard, uint64 as_of);
 static bool is_guard(Relation index, const EventColumns *columns);
 static bool is_stream_column(AttrNumber attno, const EventColumns *columns);
+static bool is_deterministic(Oid collation);
 static const char *nondeterministic_column(Relation rel, const EventColumns *columns);
 static void check_collations(Relation rel, const EventColumns *columns);
 static void check_partitioning(Relation rel, const EventColumns *columns);
@@ -188,7 +190,7 @@ is_guard(Relation index, const EventColumns *columns)
 		if (index->rd_indoption[i] != 0 ||
 			index->rd_opfamily[i] != (i < 3 ? TEXT_BTREE_FAM_OID : INTEGER_BTREE_FAM_OID) ||
 			(i < 3 && (!is_stream_column(key[i], columns) ||
-					   !get_collation_isdeterministic(index->rd_indcollation[i]))))
+					   !is_deterministic(index->rd_indcollation[i]))))
 			return false;
 	}
 	return key[0] != key[1] && key[0] != key[2] && key[1] != key[2];
@@ -203,6 +205,13 @@ is_stream_column(AttrNumber attno, const EventColumns *columns)
 		attno == columns->attno[EVENT_TENANT_ID];
 }
 
+/* Mostly it is "C", and need not be looked up. */
+static bool
+is_deterministic(Oid collation)
+{
+	return collation == C_COLLATION_OID || get_collation_isdeterministic(collation);
+}
+
 /*
  * A column of the stream's key, by which SQL looks for a stream, that has a
  * nondeterministic collation: its name, palloc'd; NULL when there is none.
@@ -215,7 +224,7 @@ nondeterministic_column(Relation rel, const EventColumns *columns)
 
 	for (i = 0; i < desc->natts; i++)
 		if (is_stream_column(i + 1, columns) &&
-			!get_collation_isdeterministic(TupleDescAttr(desc, i)->attcollation))
+			!is_deterministic(TupleDescAttr(desc, i)->attcollation))
 			return pstrdup(NameStr(TupleDescAttr(desc, i)->attname));
 	return NULL;
 }

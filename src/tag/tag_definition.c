@@ -497,7 +497,7 @@ definitions_if_any(void)
 
 	/* a reader has taken no lock that would have done it */
 	AcceptInvalidationMessages();
-	generation = RegistryGeneration();
+	generation = RegistryGenerationOf(&definition_cache);
 	if (none_in_generation == generation)
 		return NULL;
 	all = RegistryLookup(&definition_cache, NULL);

@@ -119,5 +119,28 @@ is($unlike, 0, 'interrupted sessions go on with what is right');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_es.events LEFT JOIN seen ON n = global_position WHERE n IS NULL}),
 	'0', 'and every event was handled');
 
+# A session that has appended where nothing was declared knows that without reading it, and hears
+# of the first declaration of each kind.
+$node->safe_psql('postgres', 'CREATE DATABASE blank');
+$node->safe_psql('blank', 'CREATE EXTENSION cqrs_es; CREATE TABLE seen (n bigint)');
+for (
+	[ 'projection', q{SELECT cqrs_es.create_projection('seen', read_models => '{seen}'), cqrs_es.define_handler('seen', 'e', 'INSERT INTO seen VALUES (1)')}, 'SELECT count(*) FROM seen' ],
+	[ 'aggregate type', q{SELECT cqrs_es.create_aggregate('t', snapshot_every => 1), cqrs_es.define_reducer('t', 'e', '[{"op": "increment", "path": "/n"}]')}, 'SELECT count(*) FROM cqrs_es.snapshots' ],
+	[ 'tags', q{SELECT cqrs_es.define_tags('e', 'k:{/k}'); CALL cqrs_es.retag('e')}, q{SELECT count(*) - 1 FROM cqrs_es.read_all(tags => '{k:1}')} ],
+	[ 'jump', q{SELECT cqrs_es.after_failover()}, 'SELECT count(*) FROM cqrs_es.events WHERE global_position > 1::bigint << 32' ],
+  )
+{
+	my ($kind, $declare, $count) = @$_;
+	my ($database) = $kind =~ /^(\w+)/;
+	my $append = q{SELECT FROM cqrs_es.append_event('t', 'a', 'e', '{"k": 1}');};
+	my $file = "$PostgreSQL::Test::Utils::tmp_check/declare.sql";
+
+	unlink $file;
+	append_to_file($file, $declare);
+	$node->safe_psql('postgres', "CREATE DATABASE $database TEMPLATE blank");
+	is($node->safe_psql($database, "$append\n\\! psql -X -q -d '" . $node->connstr($database) . "' -f '$file' > /dev/null\n$append\n$count;"),
+		'1', "the first of its kind: $kind");
+}
+
 $node->stop;
 done_testing();
