@@ -297,6 +297,18 @@ foreach my $round (1, 2)
 judge_sent('killed');
 cmp_ok($front->safe_psql('postgres', 'SELECT count(*) FROM sent WHERE tries > 1'), '>', 0, 'some were sent more than once');
 
+# An answer that the front does not wait for: sent again it is there once.
+{
+	my $call = "SELECT outcome, version FROM cqrs_es.try_append_event('account', '$streams[0]', 'slow', '{}', event_id => '00000000-0000-7000-8000-000000000001')";
+	my $version = front("SELECT cqrs_es.stream_version('account', '$streams[0]')") + 2;
+	$backs[0]->safe_psql('postgres', "BEGIN; SELECT cqrs_es.append_event('account', '$streams[0]', 'e', '{}'); PREPARE TRANSACTION 'slow'");
+	my ($rc, $stdout, $stderr) = $front->psql('postgres', "SET ROLE front; SET statement_timeout = '500ms'; $call");
+	like($stderr, qr/ERROR: .*canceling statement due to statement timeout/, 'the front gives up');
+	$backs[0]->safe_psql('postgres', q{COMMIT PREPARED 'slow'});
+	like(front($call), qr/^(appended|repeated)\|$version$/, 'it is sent again');
+	is(front($call), "repeated|$version", 'and there once');
+}
+
 # 8. A shard moves to the other server, under senders.
 
 my $moved = shard('s31-1', 'sent');
