@@ -87,7 +87,7 @@ CREATE FUNCTION pg_temp.back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.
 CREATE TRIGGER z BEFORE UPDATE ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION pg_temp.back();
 SELECT is(pg_temp.sqlstate_of($$SELECT cqrs_es.redact_stream('redacted', 'a', '{/payload/age}', 'r')$$), '09000', 'and nothing is kept back unnoticed');
 ROLLBACK TO s;
-SELECT is(pg_temp.sqlstate_of($$UPDATE cqrs_es.events SET payload = '{}' WHERE aggregate_id = 'a'$$), 'QE004', 'after an error it is as before');
+SELECT is(pg_temp.sqlstate_of($$UPDATE cqrs_es.events SET payload = '{}' WHERE aggregate_id = 'a' AND sequence = 1$$), 'QE004', 'after an error it is as before, of just that row as well');
 
 -- snapshots
 
