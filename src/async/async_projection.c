@@ -414,5 +414,5 @@ start_behind(const Coverage *handled)
 {
 	int64		position = CoverageFirstMissing(handled) - 1;
 
-	return POSITION_NODE(position) == PositionNodeId ? position : 0;
+	return POSITION_NODE(position) == PositionNode() ? position : 0;
 }

@@ -29,6 +29,7 @@
 #include "base/distribution.h"
 #include "base/errors.h"
 
+static bool is_marked(Relation rel);
 static bool is_shell(Oid relid);
 static bool is_shard(Relation rel);
 static const char *shard_suffix(const char *name);
@@ -56,6 +57,44 @@ DistributionRefuse(Relation rel, const char *what)
 					RelationGetRelationName(rel)),
 			 errdetail("Citus keeps its rows in shards, where no node sees what the sessions of another have drawn, locked or declared."),
 			 errhint("Restore a dump into a database where it is not distributed. A log that is no table of the extension can be taken back by undistribute_table().")));
+}
+
+/* Is it distributed, and was that distribute() (scale.c), which has marked a trigger of the log? */
+bool
+DistributionIsOurs(Relation rel)
+{
+	return is_marked(rel) && DistributionOf(rel) != DISTRIBUTION_NONE;
+}
+
+/* The number that the engine has given to this node. */
+int
+DistributionNode(void)
+{
+	int			node;
+	bool		isnull;
+
+	SPI_connect();
+	if (SPI_execute("SELECT groupid FROM pg_catalog.pg_dist_local_group", true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read pg_dist_local_group");
+	node = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return node;
+}
+
+/* Looks at a cache's memory: nothing in here may look into the catalog. */
+static bool
+is_marked(Relation rel)
+{
+	const TriggerDesc *triggers = rel->trigdesc;
+	int			i;
+
+	for (i = 0; triggers && i < triggers->numtriggers; i++)
+		if (strncmp(triggers->triggers[i].tgname, "admit_event", strlen("admit_event")) == 0 &&
+			triggers->triggers[i].tgnargs == 1 &&
+			strcmp(triggers->triggers[i].tgargs[0], "distributed") == 0)
+			return true;
+	return false;
 }
 
 static bool

@@ -18,6 +18,8 @@ typedef enum Distribution
 } Distribution;
 
 extern Distribution DistributionOf(Relation rel);
+extern bool DistributionIsOurs(Relation rel);
+extern int	DistributionNode(void);
 extern void DistributionRefuse(Relation rel, const char *what);
 
 #endif							/* CQRS_ES_DISTRIBUTION_H */

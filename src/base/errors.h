@@ -55,6 +55,8 @@
 /* several servers */
 #define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','6')
 #define ERRCODE_FOREIGN_SHARD			MAKE_SQLSTATE('Q','E','6','0','5')
+#define ERRCODE_NOT_AT_HOME				MAKE_SQLSTATE('Q','E','6','0','7')
+#define ERRCODE_NOT_IN_DISTRIBUTED_LOG	MAKE_SQLSTATE('Q','E','6','0','8')
 
 extern bool ErrorIsNotUsers(int sqlerrcode);
 

@@ -121,6 +121,9 @@ static MemoryContext retired = NULL;
 static int	users = 0;
 static bool used_to_the_end = false;
 
+/* who may have something against a change of any registry */
+static void (*guard) (void) = NULL;
+
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
 static RegistryEntry *find_entry(RegistryCache *cache, const text *key);
@@ -162,6 +165,13 @@ RegistryRegister(const char *table)
 	tables[nregistries++] = table;
 }
 
+/* Have somebody called who may refuse, by an error, that anything is declared; called by Inits only. */
+void
+RegistrySetGuard(void (*new_guard) (void))
+{
+	guard = new_guard;
+}
+
 /*
  * SQL: the statement trigger of every registry table.  QE606 where that is distributed: sessions
  * of other nodes would not hear of it.
@@ -177,6 +187,7 @@ cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 				 errmsg("%s must be fired as a trigger", "registry_changed()")));
 	rel = ((TriggerData *) fcinfo->context)->tg_relation;
 	DistributionRefuse(rel, "declarations");
+	guard();
 	CacheInvalidateRelcache(rel);
 	return PointerGetDatum(NULL);
 }

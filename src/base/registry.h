@@ -52,6 +52,7 @@ typedef struct RegistryCache
 } RegistryCache;
 
 extern void RegistryInit(void);
+extern void RegistrySetGuard(void (*guard) (void));
 extern void RegistryRegister(const char *table);
 extern void *RegistryLookup(RegistryCache *cache, const text *key);
 extern void RegistryWatchFunction(Oid function);

@@ -94,7 +94,7 @@ BoundarySnapshotLoad(const BoundaryKey *key, const StateRules *rules, int64 up_t
 		*position = DatumGetInt64(InternalQueryDatum(&row, "last_position", NULL));
 		*state = DatumGetJsonbPCopy(InternalQueryDatum(&row, "payload", NULL));
 		MemoryContextSwitchTo(spi);
-		found = POSITION_NODE(*position) == PositionNodeId;
+		found = POSITION_NODE(*position) == PositionNode();
 	}
 	SPI_finish();
 	return found;

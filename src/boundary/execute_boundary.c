@@ -388,7 +388,7 @@ save_snapshot_if_due(const CommandRun *run)
 	const BoundaryFold *fold = &run->fold;
 
 	if (run->boundary->snapshot_every > 0 && fold->nevents >= run->boundary->snapshot_every &&
-		POSITION_NODE(fold->position) == PositionNodeId &&
+		POSITION_NODE(fold->position) == PositionNode() &&
 		BoundaryIsCurrent(run->boundary))
 		BoundarySnapshotSave(&fold->key, &run->boundary->rules, fold->position, fold->state);
 }

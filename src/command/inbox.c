@@ -77,6 +77,7 @@ cqrs_es_receive_message(PG_FUNCTION_ARGS)
 	bool		is_first;
 
 	ReadOnlyPrevent(fcinfo);
+	EventsRefuseDistributed("receive_message()");
 	EventsCheckRights(ACL_INSERT | ACL_SELECT);
 	values[1] = PointerGetDatum(TextArgument(fcinfo->args[0], "source", SOURCE_MAX_BYTES));
 	values[2] = PointerGetDatum(TextArgument(fcinfo->args[1], "message_id", MESSAGE_ID_MAX_BYTES));

@@ -42,6 +42,7 @@
 #include "utils/rel.h"
 
 #include "base/compat.h"
+#include "base/distribution.h"
 #include "base/errors.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
@@ -73,6 +74,7 @@ typedef struct NewRow
 static void check_new_row(Relation rel, const EventColumns *columns, NewRow *row, StreamKey *key);
 static void require_values(Relation rel, const EventColumns *columns, const NewRow *row);
 static void admit_restored(Relation rel, NewRow *row);
+pg_noreturn static void report_misplaced(const StreamKey *key);
 static bool lock_tags(Relation rel, const NewRow *row, uint64 drawn_in);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool draw);
 static void check_time(Relation rel, const NewRow *row, const StreamKey *key);
@@ -126,7 +128,11 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	TenancyRequireOwn(trigdata->tg_relation, key.tenant_id);
 	stream_index = StreamIndexRequire(trigdata->tg_relation, &columns);
 	if (!PositionTake(DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value), &drawn_in))
+	{
+		if (DistributionIsOurs(trigdata->tg_relation))
+			report_misplaced(&key);
 		admit_restored(trigdata->tg_relation, &row);
+	}
 	else
 	{
 		Relation	index;
@@ -287,12 +293,23 @@ admit_restored(Relation rel, NewRow *row)
 				 errmsg("position %lld is in the log already", (long long) position),
 				 errdetail("The event at that position is one of stream \"%s\".", stream),
 				 errhint("Leave global_position out to append the events. To restore a log that has positions twice, set session_replication_role to replica.")));
-	if (POSITION_NODE(position) == PositionNodeId)
+	if (POSITION_NODE(position) == PositionNode())
 	{
 		(void) PositionAdvance(POSITION_NUMBER(position));
 		if (tell_restored)
 			tell_restored(position);
 	}
+}
+
+/* A row of a distributed log that comes from another node, or from another session of this one. */
+static void
+report_misplaced(const StreamKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_AT_HOME),
+			 errmsg("stream \"%s\" is stored on another node", StreamKeyName(key)),
+			 errdetail("Events are appended by a session of the node that stores them, which draws their positions."),
+			 errhint("home_of() says which node that is.")));
 }
 
 /*

@@ -235,6 +235,8 @@ AppendToStreams(AppendCall *call)
 	int			done = 0;
 	int			i;
 
+	if (call->condition)
+		EventsRefuseDistributed("conditions");
 	begin_streams(call, streams);
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
 	EventWriterOpen(&writer);

@@ -41,6 +41,12 @@
 /* rows fetched at once on the generic way */
 #define GENERIC_FETCH_ROWS 128
 
+/*
+ * What a cursor over a distributed log gives: its nodes send all that a query asks for before the first
+ * row is there.  No two events have one position there.
+ */
+#define PORTION_ROWS 1000
+
 /* How the columns of fixed size lie in a row; those of texts and jsonb follow. */
 typedef struct FixedColumns
 {
@@ -69,6 +75,11 @@ struct EventScan
 	SPITupleTable *rows;
 	uint64		nrows;
 	uint64		next_row;
+	uint64		nfetched;		/* by this cursor */
+	InternalQuery *portions;	/* of a distributed log: a cursor for so many rows, then
+								 * the next */
+	Snapshot	snapshot;
+	int64		position;		/* of the last row */
 	bool		as_caller;		/* because row security concerns them */
 };
 
@@ -96,6 +107,8 @@ static EventScan *scan_stream(const StreamKey *key, int64 from_sequence,
 static EventScan *scan_at(int64 position, Snapshot snapshot, bool as_caller);
 static EventScan *scan_begin_generic(InternalQuery *query, Datum *values,
 									 Snapshot snapshot, bool as_caller);
+static void open_cursor(EventScan *scan, InternalQuery *query, Datum *values, Snapshot snapshot);
+static void close_cursor(EventScan *scan);
 static RoleSwitch switch_for_scan(const EventScan *scan);
 static bool scan_next_generic(EventScan *scan, Event *event);
 
@@ -603,6 +616,18 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 		" WHERE global_position OPERATOR(pg_catalog.<=) $1 ORDER BY global_position DESC",
 		.nargs = 1,.argtypes = {INT8OID}
 	};
+	static InternalQuery forward_portion = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.>) $1 ORDER BY global_position"
+		" LIMIT " CppAsString2(PORTION_ROWS),
+		.nargs = 1,.argtypes = {INT8OID}
+	};
+	static InternalQuery backward_portion = {
+		.sql = "SELECT " EVENT_COLUMN_LIST " FROM cqrs_es.events"
+		" WHERE global_position OPERATOR(pg_catalog.<) $1 ORDER BY global_position DESC"
+		" LIMIT " CppAsString2(PORTION_ROWS),
+		.nargs = 1,.argtypes = {INT8OID}
+	};
 	bool		is_forward = ScanDirectionIsForward(direction);
 	EventsTable table;
 	Relation	heap = EventsOpenStraight(&table);
@@ -616,6 +641,17 @@ EventScanLog(int64 position, ScanDirection direction, Snapshot snapshot)
 					is_forward ? BTGreaterStrategyNumber : BTLessEqualStrategyNumber,
 					is_forward ? F_INT8GT : F_INT8LE, Int64GetDatum(position));
 		return scan_begin(heap, index, &table.columns, &key, 1, direction, snapshot);
+	}
+	else if (table.node >= 0)
+	{
+		/* a portion begins behind the row that ended the last one */
+		Datum		value = Int64GetDatum(is_forward ? position : Min(position, PG_INT64_MAX - 1) + 1);
+		InternalQuery *portions = is_forward ? &forward_portion : &backward_portion;
+		EventScan  *scan = scan_begin_generic(portions, &value, snapshot, EventsRowSecurity());
+
+		scan->portions = portions;
+		scan->snapshot = snapshot;
+		return scan;
 	}
 	else
 	{
@@ -749,8 +785,7 @@ EventScanEnd(EventScan *scan)
 		MemoryContext caller = CurrentMemoryContext;
 
 		SPI_freetuptable(scan->rows);
-		UnpinPortal(scan->portal);
-		SPI_cursor_close(scan->portal);
+		close_cursor(scan);
 		SPI_finish();
 		MemoryContextSwitchTo(caller);
 	}
@@ -851,18 +886,32 @@ scan_begin_generic(InternalQuery *query, Datum *values, Snapshot snapshot, bool 
 {
 	MemoryContext caller = CurrentMemoryContext;
 	EventScan  *scan = palloc0(sizeof(EventScan));
-	RoleSwitch	saved;
 
 	scan->as_caller = as_caller;
 	SPI_connect();
-	saved = switch_for_scan(scan);
+	open_cursor(scan, query, values, snapshot);
+	MemoryContextSwitchTo(caller);
+	return scan;
+}
+
+static void
+open_cursor(EventScan *scan, InternalQuery *query, Datum *values, Snapshot snapshot)
+{
+	RoleSwitch	saved = switch_for_scan(scan);
+
 	PushActiveSnapshot(snapshot);
 	scan->portal = SPI_cursor_open(NULL, InternalQueryPlan(query), values, NULL, true);
 	PinPortal(scan->portal);	/* against CLOSE ALL in a function of the user */
 	PopActiveSnapshot();
 	RoleSwitchBack(&saved);
-	MemoryContextSwitchTo(caller);
-	return scan;
+	scan->nfetched = 0;
+}
+
+static void
+close_cursor(EventScan *scan)
+{
+	UnpinPortal(scan->portal);
+	SPI_cursor_close(scan->portal);
 }
 
 static RoleSwitch
@@ -879,15 +928,24 @@ scan_next_generic(EventScan *scan, Event *event)
 	if (scan->next_row >= scan->nrows)
 	{
 		MemoryContext caller = CurrentMemoryContext;
-		RoleSwitch	saved = switch_for_scan(scan);
+		RoleSwitch	saved;
 
 		if (scan->rows)
 			SPI_freetuptable(scan->rows);
+		if (scan->portions && scan->nfetched == PORTION_ROWS)
+		{
+			Datum		value = Int64GetDatum(scan->position);
+
+			close_cursor(scan);
+			open_cursor(scan, scan->portions, &value, scan->snapshot);
+		}
+		saved = switch_for_scan(scan);
 		SPI_cursor_fetch(scan->portal, true, GENERIC_FETCH_ROWS);
 		RoleSwitchBack(&saved);
 		MemoryContextSwitchTo(caller);
 		scan->rows = SPI_tuptable;
 		scan->nrows = SPI_processed;
+		scan->nfetched += scan->nrows;
 		scan->next_row = 0;
 		if (scan->nrows == 0)
 			return false;
@@ -901,6 +959,7 @@ scan_next_generic(EventScan *scan, Event *event)
 	}
 	event->row = NULL;
 	event->append_version = 0;
+	scan->position = EventGlobalPosition(event);
 	scan->next_row++;
 	return true;
 }

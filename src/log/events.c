@@ -51,7 +51,9 @@
 #include "base/compat.h"
 #include "base/distribution.h"
 #include "base/extension.h"
+#include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/registry.h"
 #include "base/relation_change.h"
 #include "base/setting.h"
 #include "base/stream_key.h"
@@ -71,6 +73,7 @@ static Oid	event_type_relid = InvalidOid;
 static uint64 event_type_invalidations = 0;
 
 static void tell_watchers(bool writes);
+static void refuse_declarations(void);
 static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static Oid	find_id_index(Relation rel, const EventColumns *columns);
@@ -89,6 +92,7 @@ EventsInit(void)
 					  &cqrs_es_force_generic_path, false,
 					  PGC_USERSET, GUC_NOT_IN_SAMPLE);
 	RelationChangeObserve(invalidate_events);
+	RegistrySetGuard(refuse_declarations);
 }
 
 /*-------------------------------------------------------------------------
@@ -127,6 +131,7 @@ EventsTableGet(void)
 	fresh.id_index = find_id_index(rel, &fresh.columns);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
+	fresh.node = DistributionIsOurs(rel) ? DistributionNode() : -1;
 	fresh.local = is_plain_heap(rel) &&
 		OidIsValid(fresh.position_index) &&
 		DistributionOf(rel) == DISTRIBUTION_NONE;
@@ -146,6 +151,31 @@ EventsTableGet(void)
 		events_table_valid = true;
 	}
 	return fresh;
+}
+
+/* The number of this node in a distributed log; -1 when the log is not distributed. */
+int
+EventsNode(void)
+{
+	return events_table_valid ? events_table.node : EventsTableGet().node;
+}
+
+/* QE604 in a distributed log, of which no session sees enough for this. */
+void
+EventsRefuseDistributed(const char *what)
+{
+	if (EventsNode() < 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_IN_DISTRIBUTED_LOG),
+			 errmsg("%s cannot be had in a distributed log", what),
+			 errdetail("What it hangs on would have to be known on all nodes.")));
+}
+
+static void
+refuse_declarations(void)
+{
+	EventsRefuseDistributed("declarations");
 }
 
 /*

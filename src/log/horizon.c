@@ -348,7 +348,7 @@ HorizonLongestSleep(int64 number)
 void
 HorizonCheckPosition(int64 position)
 {
-	if (position < 0 || (position > 0 && POSITION_NODE(position) != PositionNodeId))
+	if (position < 0 || (position > 0 && POSITION_NODE(position) != PositionNode()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position %lld is not one of this node", (long long) position)));
@@ -365,13 +365,13 @@ HorizonCheckCursor(int64 after_position)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
-	if (after_position > 0 && POSITION_NODE(after_position) != PositionNodeId &&
+	if (after_position > 0 && POSITION_NODE(after_position) != PositionNode() &&
 		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position %lld is not one of this node", (long long) after_position),
 				 errdetail("It is of node %d, and this is node %d.",
-						   (int) POSITION_NODE(after_position), PositionNodeId),
+						   (int) POSITION_NODE(after_position), PositionNode()),
 				 errhint("Go on after the last event of this node that was read. Events of other nodes are not read in this way.")));
 }
 
@@ -727,7 +727,7 @@ highest_visible_number(int64 up_to)
 
 	scan = EventScanLog(bound, BackwardScanDirection, snapshot.snapshot);
 	if (EventScanNext(scan, &event) &&
-		POSITION_NODE(EventGlobalPosition(&event)) == PositionNodeId)
+		POSITION_NODE(EventGlobalPosition(&event)) == PositionNode())
 		number = POSITION_NUMBER(EventGlobalPosition(&event));
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);

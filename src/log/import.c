@@ -198,6 +198,7 @@ cqrs_es_import_events(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("source must not be null")));
 	ReadOnlyPrevent(fcinfo);
+	EventsRefuseDistributed("import_events()");
 	open_source(PG_GETARG_OID(0), &source);
 	SPI_connect();
 	saved = fix_search_path();

@@ -215,7 +215,7 @@ last_jump(void)
 
 	load_jumps();
 	for (i = njumps - 1; i >= 0; i--)
-		if (POSITION_NODE(jumps[i].first_position) == PositionNodeId)
+		if (POSITION_NODE(jumps[i].first_position) == PositionNode())
 			return &jumps[i];
 	return NULL;
 }

@@ -70,7 +70,7 @@
 #include "log/events.h"
 #include "log/position.h"
 
-int			PositionNodeId = 0;
+static int	cqrs_es_node_id = 0;
 
 /* so many numbers PositionAdvance logs ahead, as nextval does with 32 */
 #define ADVANCE_LOGGED 1000
@@ -123,9 +123,18 @@ PositionInit(void)
 	SettingDefineInt("cqrs_es.node_id",
 					 "The number of this node in global positions.",
 					 "Set it once, before the first event.",
-					 &PositionNodeId, 0, 0, POSITION_MAX_NODE,
+					 &cqrs_es_node_id, 0, 0, POSITION_MAX_NODE,
 					 PGC_SUSET, 0);
 	RelationChangeObserve(invalidate_sequence);
+}
+
+/* The number of this node: that of the setting, but where the log is distributed, the engine's. */
+int
+PositionNode(void)
+{
+	int			node = EventsNode();
+
+	return node >= 0 ? node : cqrs_es_node_id;
 }
 
 /* Can it be the number of a node, as SET takes it? */
@@ -222,7 +231,7 @@ PositionDraw(int64 after, Relation open_index)
 		if (position <= floor_position)
 			floor_position = find_floor(true, open_index);
 		if (position > floor_position &&
-			(position > after || POSITION_NODE(after) != PositionNodeId))
+			(position > after || POSITION_NODE(after) != PositionNode()))
 		{
 			if (own_first == 0)
 				own_first = position;
@@ -298,7 +307,7 @@ PositionFirstOwn(void)
 int64
 PositionOfNumber(int64 number)
 {
-	return (int64) PositionNodeId << POSITION_NUMBER_BITS | number;
+	return (int64) PositionNode() << POSITION_NUMBER_BITS | number;
 }
 
 /*

@@ -21,12 +21,11 @@
  */
 typedef int64 (*PositionFloor) (bool exact, Relation open_index);
 
-extern int	PositionNodeId;
-
 /* Raises an error where no position may be drawn. */
 typedef void (*PositionGuard) (void);
 
 extern void PositionInit(void);
+extern int	PositionNode(void);
 extern bool PositionNodeIsValid(const char *node_id);
 extern Oid	PositionSequence(void);
 extern void PositionSetFloor(PositionFloor floor);

@@ -187,7 +187,7 @@ read_row(int64 *number, bool *is_ours)
 		" WHERE node_id OPERATOR(pg_catalog.=) $1",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
+	Datum		values[2] = {Int32GetDatum(PositionNode()), PublishedName()};
 	bool		found;
 	RoleSwitch	saved;
 

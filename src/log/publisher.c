@@ -61,7 +61,7 @@ write_row(int64 position)
 		" OR p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
 		.nargs = 3,.argtypes = {INT4OID, INT8OID, TEXTOID}
 	};
-	Datum		values[3] = {Int32GetDatum(PositionNodeId), Int64GetDatum(position), PublishedName()};
+	Datum		values[3] = {Int32GetDatum(PositionNode()), Int64GetDatum(position), PublishedName()};
 	RoleSwitch	saved;
 
 	SPI_connect();

@@ -131,7 +131,8 @@ StreamIndexRequire(Relation rel, const EventColumns *columns)
 	if (known)
 		return known->guard;
 
-	DistributionRefuse(rel, "events");
+	if (!DistributionIsOurs(rel))
+		DistributionRefuse(rel, "events");
 	check_collations(rel, columns);
 	check_partitioning(rel, columns);
 	check_children(rel);

@@ -289,7 +289,7 @@ static void
 receive(const Publisher *publisher, const char *connection, const char *slot, bool declarations)
 {
 	ParseState *pstate = make_parsestate(NULL);
-	bool		is_our_node = publisher->node_id == PositionNodeId;
+	bool		is_our_node = publisher->node_id == PositionNode();
 	Node	   *statement;
 
 	if (is_our_node)
@@ -330,7 +330,7 @@ require_nothing_here(const Publisher *publisher, bool declarations)
 		found = "declarations";
 		hint = "Drop aggregates, boundaries, reducers, upcasters and tags, which are received; or follow with declarations => false.";
 	}
-	else if (publisher->node_id == PositionNodeId &&
+	else if (publisher->node_id == PositionNode() &&
 			 is_there("SELECT FROM cqrs_es.projections AS p WHERE p.mode <> 'async' AND $1 >= 0 LIMIT 1", publisher->node_id))
 	{
 		found = "synchronous projections";
@@ -419,7 +419,7 @@ cqrs_es_take_over_log(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("arguments of take_over_log() must not be null")));
 	ReadOnlyPrevent(fcinfo);
-	node_id = PG_ARGISNULL(2) ? PositionNodeId : PG_GETARG_INT32(2);
+	node_id = PG_ARGISNULL(2) ? PositionNode() : PG_GETARG_INT32(2);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -432,11 +432,11 @@ cqrs_es_take_over_log(PG_FUNCTION_ARGS)
 				 errmsg("the log of node %d has not been handed over, or is not all here", node_id),
 				 errhint("Call hand_over_log() at the publisher. When that is gone for good, take over with force => true; what has not come is lost.")));
 	drop_subscription(subscription);
-	if (node_id == PositionNodeId)
+	if (node_id == PositionNode())
 		LockRelationOid(PositionSequence(), ShareRowExclusiveLock);
 	forget_row(node_id);
 	CommandCounterIncrement();
-	if (node_id != PositionNodeId)
+	if (node_id != PositionNode())
 		PG_RETURN_INT64(last);
 	if (!has_all)
 		PG_RETURN_INT64(LogHistoryJump());

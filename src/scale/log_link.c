@@ -99,7 +99,7 @@ LogLinkInit(void)
 const LogLink *
 LogLinkGet(void)
 {
-	if (!is_known || known_node != PositionNodeId)
+	if (!is_known || known_node != PositionNode())
 		load();
 	return &known;
 }
@@ -153,7 +153,7 @@ load(void)
 		load_published(&link);
 	known = link;
 	strlcpy(known_subscription, subscription, NAMEDATALEN);
-	known_node = PositionNodeId;
+	known_node = PositionNode();
 	is_copied = false;
 	is_known = started == invalidations;
 }
@@ -166,7 +166,7 @@ load_followed(LogLink *link, char *subscription)
 		" follower OPERATOR(pg_catalog.=) $2 AS is_here FROM cqrs_es.followed_logs",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
+	Datum		values[2] = {Int32GetDatum(PositionNode()), PublishedName()};
 	RoleSwitch	saved;
 	uint64		n;
 	uint64		i;
@@ -200,7 +200,7 @@ load_published(LogLink *link)
 		" WHERE node_id OPERATOR(pg_catalog.=) $1 AND publisher OPERATOR(pg_catalog.=) $2",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
+	Datum		values[2] = {Int32GetDatum(PositionNode()), PublishedName()};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -353,7 +353,7 @@ cqrs_es_receive_event(PG_FUNCTION_ARGS)
 		position = DatumGetInt64(heap_getattr(trigger->tg_trigtuple,
 											  columns.attno[EVENT_GLOBAL_POSITION],
 											  RelationGetDescr(rel), &isnull));
-		if (!isnull && position > 0 && POSITION_NODE(position) == PositionNodeId)
+		if (!isnull && position > 0 && POSITION_NODE(position) == PositionNode())
 		{
 			PositionHoldReaders();
 			(void) PositionAdvance(POSITION_NUMBER(position));

@@ -131,7 +131,7 @@ cqrs_es_unpublish_log(PG_FUNCTION_ARGS)
 		" AND publisher OPERATOR(pg_catalog.=) $2 AND handed_over_at IS NULL",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
+	Datum		values[2] = {Int32GetDatum(PositionNode()), PublishedName()};
 	RoleSwitch	saved;
 
 	ReadOnlyPrevent(fcinfo);
@@ -269,7 +269,7 @@ write_row(void)
 		" WHERE p.publisher OPERATOR(pg_catalog.<>) EXCLUDED.publisher",
 		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
 	};
-	Datum		values[2] = {Int32GetDatum(PositionNodeId), PublishedName()};
+	Datum		values[2] = {Int32GetDatum(PositionNode()), PublishedName()};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -289,7 +289,7 @@ write_handed_over(int64 last_position)
 		" WHERE node_id OPERATOR(pg_catalog.=) $1 AND publisher OPERATOR(pg_catalog.=) $2",
 		.nargs = 3,.argtypes = {INT4OID, TEXTOID, INT8OID}
 	};
-	Datum		values[3] = {Int32GetDatum(PositionNodeId), PublishedName(), Int64GetDatum(last_position)};
+	Datum		values[3] = {Int32GetDatum(PositionNode()), PublishedName(), Int64GetDatum(last_position)};
 	RoleSwitch	saved;
 
 	SPI_connect();

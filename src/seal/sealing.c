@@ -77,7 +77,7 @@ cqrs_es_seal(PG_FUNCTION_ARGS)
 
 	LockRelationOid(ExtensionRelid("seals"), ExclusiveLock);
 	LockRelationOid(ExtensionRelid("event_changes"), ShareLock);
-	any = SealFindNewest(PositionNodeId, InternalQueryFreshSnapshot(), &newest);
+	any = SealFindNewest(PositionNode(), InternalQueryFreshSnapshot(), &newest);
 	begin_behind(any ? &newest : NULL, up_to_position, &seal);
 	seal.changes = any ? EventChangesDigest(newest.number, InternalQueryFreshSnapshot(),
 											&seal.changes_digest) : 0;
@@ -123,7 +123,7 @@ last_position(NullableDatum up_to_position)
 static void
 begin_behind(const Seal *newest, int64 up_to_position, Seal *seal)
 {
-	seal->number = newest ? newest->number + 1 : SealFirstNumber(PositionNodeId);
+	seal->number = newest ? newest->number + 1 : SealFirstNumber(PositionNode());
 	seal->after_position = newest ? newest->up_to_position : PositionOfNumber(0);
 	seal->up_to_position = Max(up_to_position, seal->after_position);
 	if (newest)

@@ -476,7 +476,7 @@ find_outside(Verification *v)
 
 	for (;;)
 	{
-		int64		next = PositionNodeId > node ? PositionNodeId : POSITION_MAX_NODE + 1;
+		int64		next = PositionNode() > node ? PositionNode() : POSITION_MAX_NODE + 1;
 		int64		sealed_to;
 
 		if (SealFind(SealFirstNumber(node + 1), PG_INT64_MAX, v->snapshot, &seal))

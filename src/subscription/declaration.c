@@ -28,6 +28,7 @@
 #include "base/tenancy.h"
 #include "base/text.h"
 #include "base/wakeup.h"
+#include "log/events.h"
 #include "log/horizon.h"
 #include "subscription/declaration.h"
 #include "subscription/feed_name.h"
@@ -135,6 +136,7 @@ cqrs_es_create_subscription(PG_FUNCTION_ARGS)
 	text	   *tenant_id = all_tenants ? NULL : TenancyCurrent();
 	Declaration declaration;
 
+	EventsRefuseDistributed("subscriptions");
 	if (FeedNameIs(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -320,7 +320,7 @@ interval_of(const QueryRow *row, const char *column)
 bool
 SubscriptionWants(const Subscription *subscription, const Event *event)
 {
-	return POSITION_NODE(EventGlobalPosition(event)) == PositionNodeId &&
+	return POSITION_NODE(EventGlobalPosition(event)) == PositionNode() &&
 		EventFilterMatches(&subscription->filter, event);
 }
 
@@ -442,7 +442,7 @@ SubscriptionRequirePosition(const char *argument, int64 position)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be negative", argument)));
-	if (position != 0 && POSITION_NODE(position) != PositionNodeId &&
+	if (position != 0 && POSITION_NODE(position) != PositionNode() &&
 		POSITION_NODE(position) <= POSITION_MAX_NODE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -474,7 +474,7 @@ SubscriptionRequireReadable(int64 position)
 char *
 SubscriptionObstacle(int64 position)
 {
-	if (position > 0 && POSITION_NODE(position) != PositionNodeId)
+	if (position > 0 && POSITION_NODE(position) != PositionNode())
 		return psprintf("position %lld is not one of this node", (long long) position);
 	if (is_ahead(position))
 		return psprintf("position %lld lies ahead of the log", (long long) position);

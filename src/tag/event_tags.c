@@ -653,13 +653,15 @@ hash_slots(const TagSlotSet *set)
 
 /*
  * Open event_tags to write.  Takes RowExclusiveLock on it until the transaction ends.
- * Palloc'd.  QE606 when it is distributed: what is written below the executor would be lost.
+ * Palloc'd.  QE606 when it is distributed: what is written below the executor would be lost; QE608
+ * when the log is.
  */
 EventTagWriter *
 EventTagsWriterOpen(void)
 {
 	EventTagWriter *writer = palloc0(sizeof(EventTagWriter));
 
+	EventsRefuseDistributed("tags");
 	writer->memory = CurrentMemoryContext;
 	writer->rel = table_open(table_relid(), RowExclusiveLock);
 	if (!event_tags_is_local)

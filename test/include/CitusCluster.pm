@@ -30,6 +30,7 @@ citus.local_hostname = '@{[ $node->host ]}'
 citus.enable_statistics_collection = off
 max_prepared_transactions = 50
 max_worker_processes = 20
+max_connections = 100
 END
 		$node->start;
 		$node->safe_psql('postgres', 'CREATE EXTENSION citus');

@@ -59,7 +59,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$CREATE FUNCTION cqrs_es.planted(int) RETURNS int LANGUAGE sql RETURN 1$$),
 	('PUBLIC may call what asks for rights on the log by itself, or needs none, and nothing else',
 		$$SELECT signature FROM functions WHERE is_public <> (proname IN ('aggregate_state', 'append_event',
-			'append_event_arrays', 'append_events', 'append_to_streams', 'boundary_query', 'boundary_state', 'current_tenant', 'derived_tags', 'event_types', 'execute_boundary', 'execute_command', 'id_from_text', 'load_aggregate', 'log_id', 'new_event_id',
+			'append_event_arrays', 'append_events', 'append_to_streams', 'boundary_query', 'boundary_state', 'current_tenant', 'derived_tags', 'event_types', 'execute_boundary', 'execute_command', 'home_of', 'id_from_text', 'load_aggregate', 'log_id', 'new_event_id',
 			'next_position', 'poisoned_streams', 'position_here', 'routed_argument', 'routed_stream', 'stream_hash', 'read_all', 'read_matching', 'read_page', 'read_stream', 'receive_message', 'reject', 'replay', 'settled_position', 'stream_version',
 			'take_snapshot', 'try_append_event', 'try_append_event_arrays', 'try_append_events', 'try_execute_command', 'wait_for_position', 'wait_for_events', 'wait_until_settled', 'wait_for_projection', 'sees_subscription', 'subscription_lag', 'subscription_lag_events', 'subscription_obstacle', 'subscription_seen',
 			'receive_events', 'ack_events', 'nack_event', 'extend_lease', 'release_batch'))$$,

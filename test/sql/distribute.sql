@@ -1,0 +1,56 @@
+\i test/include/setup.sql
+-- What distribute() makes of a node, as far as one server can show it: a trigger of the log that is marked, and what the engine
+-- says of the log and of the node. (With Citus itself: 096_distribute.)
+BEGIN;
+SELECT plan(24);
+
+SELECT is(pg_temp.state_of('SELECT cqrs_es.distribute()'), '0A000', 'without Citus: distribute');
+SELECT is(pg_temp.state_of('SELECT cqrs_es.distribution_status()'), '55000', 'distribution_status');
+SELECT is((SELECT count(*) FROM cqrs_es.home_of('a')), 0::bigint, 'home_of');
+
+SELECT cqrs_es.append_event('distributed', 'before', 'e', '{}') IS NULL AS x \gset
+SET LOCAL client_min_messages = error;
+SET LOCAL allow_system_table_mods = on;
+CREATE TABLE pg_catalog.pg_dist_local_group (groupid int);
+INSERT INTO pg_catalog.pg_dist_local_group VALUES (5);
+CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+INSERT INTO pg_catalog.pg_dist_partition VALUES ('cqrs_es.events');
+DROP TRIGGER admit_event ON cqrs_es.events;
+CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event('distributed');
+RESET client_min_messages;
+
+SELECT is(global_position >> 44, 5::bigint, 'the node''s number is that of the engine') FROM cqrs_es.append_event('distributed', 'a', 'e', '{}');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_event('distributed', 'a', 'e', '{}', 0)$$), 'QE001', 'appends keep the rules');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence) VALUES ('distributed', 'a', 'e', '{}', 99)$$), 'QE003', 'INSERT as well');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('distributed', 'a', 'e', '{}')$$), 'none', 'it takes one that does');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, 7)$$), 'QE603',
+	'a position that this session has not drawn');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, (5::bigint << 44) + 1000000)$$), 'QE603',
+	'also one with its number');
+SELECT is(pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, 7)$$, '{message}'), ARRAY['stream "distributed/a" is stored on another node'],
+	'the error names the stream');
+
+-- What it draws is above what it has drawn, though it does not look into the log.
+SELECT cmp_ok(max(global_position), '<', (SELECT global_position FROM cqrs_es.append_event('distributed', 'a', 'e', '{}')), 'positions rise')
+	FROM cqrs_es.events WHERE aggregate_type = 'distributed';
+
+-- The whole log is read in portions, of which one ends just with the log.
+INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) SELECT 'distributed', (n % 7)::text, 'e', '{}' FROM generate_series(1, 2996) AS n;
+SELECT results_eq($$SELECT count(*), count(DISTINCT global_position) FROM cqrs_es.events WHERE aggregate_type = 'distributed'$$, 'VALUES (3000::bigint, 3000::bigint)', '3000 events');
+SELECT is((SELECT count(*) FROM cqrs_es.events WHERE global_position >> 44 = 5), 2999::bigint, 'all but one of this node');
+SELECT is(cqrs_es.settled_position(), 0::bigint, 'none of which is settled before its transaction ends');
+
+SELECT is(pg_temp.state_of(statement), 'QE604', description) FROM (VALUES
+	($$SELECT cqrs_es.create_aggregate('a', '{}')$$, 'create_aggregate'),
+	($$SELECT cqrs_es.create_projection('p', '{t}')$$, 'create_projection'),
+	($$SELECT cqrs_es.create_subscription('s')$$, 'create_subscription'),
+	($$SELECT cqrs_es.define_tags('t', 'x')$$, 'define_tags'),
+	($$SELECT cqrs_es.append_event('distributed', 'a', 'e', '{}', tags => '{t}')$$, 'tags'),
+	($$SELECT cqrs_es.append_to_streams('[{"aggregate_type": "distributed", "aggregate_id": "a", "type": "e", "payload": {}}]', '[{"types": ["x"]}]')$$, 'a condition'),
+	($$SELECT cqrs_es.import_events('cqrs_es.events')$$, 'import_events'),
+	($$SELECT cqrs_es.receive_message('s', 'm')$$, 'receive_message'),
+	($$SELECT cqrs_es.after_failover()$$, 'after_failover')
+	) AS refused (statement, description);
+SELECT is((SELECT count(*) FROM cqrs_es.read_stream('distributed', '3')), 428::bigint, 'a stream');
+SELECT * FROM finish();
+ROLLBACK;
