@@ -160,7 +160,7 @@ EventsNode(void)
 	return events_table_valid ? events_table.node : EventsTableGet().node;
 }
 
-/* QE604 in a distributed log, of which no session sees enough for this. */
+/* QE608 in a distributed log, of which no session sees enough for this. */
 void
 EventsRefuseDistributed(const char *what)
 {

@@ -23,9 +23,9 @@ SELECT is(global_position >> 44, 5::bigint, 'the node''s number is that of the e
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_event('distributed', 'a', 'e', '{}', 0)$$), 'QE001', 'appends keep the rules');
 SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence) VALUES ('distributed', 'a', 'e', '{}', 99)$$), 'QE003', 'INSERT as well');
 SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('distributed', 'a', 'e', '{}')$$), 'none', 'it takes one that does');
-SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, 7)$$), 'QE603',
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, 7)$$), 'QE607',
 	'a position that this session has not drawn');
-SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, (5::bigint << 44) + 1000000)$$), 'QE603',
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, (5::bigint << 44) + 1000000)$$), 'QE607',
 	'also one with its number');
 SELECT is(pg_temp.error_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, sequence, global_position) VALUES ('distributed', 'a', 'e', '{}', 3, 7)$$, '{message}'), ARRAY['stream "distributed/a" is stored on another node'],
 	'the error names the stream');
@@ -40,7 +40,7 @@ SELECT results_eq($$SELECT count(*), count(DISTINCT global_position) FROM cqrs_e
 SELECT is((SELECT count(*) FROM cqrs_es.events WHERE global_position >> 44 = 5), 2999::bigint, 'all but one of this node');
 SELECT is(cqrs_es.settled_position(), 0::bigint, 'none of which is settled before its transaction ends');
 
-SELECT is(pg_temp.state_of(statement), 'QE604', description) FROM (VALUES
+SELECT is(pg_temp.state_of(statement), 'QE608', description) FROM (VALUES
 	($$SELECT cqrs_es.create_aggregate('a', '{}')$$, 'create_aggregate'),
 	($$SELECT cqrs_es.create_projection('p', '{t}')$$, 'create_projection'),
 	($$SELECT cqrs_es.create_subscription('s')$$, 'create_subscription'),

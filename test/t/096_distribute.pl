@@ -66,7 +66,7 @@ foreach my $i (0, 1)
 	is($home->safe_psql('postgres', "$insert, sequence) VALUES ('t', '$id', 'e', '{}', 6) RETURNING sequence"), '6', 'with its sequence');
 	like(error_on($home, "$insert, sequence) VALUES ('t', '$id', 'e', '{}', 99)"), qr/^QE003/, 'not with a hole');
 	like(error_on($home, "$insert, sequence) VALUES ('t', '$id', 'e', '{}', 6)"), qr/^23505/, 'nor a second time');
-	like(error_on($home, "$insert, sequence, global_position) VALUES ('t', '$id', 'e', '{}', 7, 7)"), qr/^QE603/, 'nor restored');
+	like(error_on($home, "$insert, sequence, global_position) VALUES ('t', '$id', 'e', '{}', 7, 7)"), qr/^QE607/, 'nor restored');
 	like(error_on($home, "DELETE FROM cqrs_es.events WHERE aggregate_id = '$id'"), qr/^QE004/, 'and it stays');
 	$home->safe_psql('postgres', "BEGIN; $append); ROLLBACK");
 	like(error_on($home, "BEGIN; $append); PREPARE TRANSACTION 'p'"), qr/cannot use 2PC/, 'Citus lets nobody prepare it');
@@ -77,9 +77,9 @@ foreach my $i (0, 1)
 	$session{ $home->name }->query_safe('COMMIT');
 	foreach my $elsewhere (grep { $_ != $home } @nodes)
 	{
-		like(error_on($elsewhere, "$append)"), qr/^QE603: stream "t\/$id" is stored on another node/, 'append_event, ' . $elsewhere->name);
-		like(error_on($elsewhere, "$insert) VALUES ('t', '$id', 'e', '{}')"), qr/^QE603/, 'INSERT, ' . $elsewhere->name);
-		like(error_on($elsewhere, "$insert, sequence) VALUES ('t', '$id', 'e', '{}', 99)"), qr/^QE603/, 'with a hole, ' . $elsewhere->name);
+		like(error_on($elsewhere, "$append)"), qr/^QE607: stream "t\/$id" is stored on another node/, 'append_event, ' . $elsewhere->name);
+		like(error_on($elsewhere, "$insert) VALUES ('t', '$id', 'e', '{}')"), qr/^QE607/, 'INSERT, ' . $elsewhere->name);
+		like(error_on($elsewhere, "$insert, sequence) VALUES ('t', '$id', 'e', '{}', 99)"), qr/^QE607/, 'with a hole, ' . $elsewhere->name);
 		is($elsewhere->safe_psql('postgres', "SELECT string_agg(sequence::text, ' ') FROM cqrs_es.read_stream('t', '$id')"), '1 2 3 4 5 6 7', 'read_stream, ' . $elsewhere->name);
 		is($elsewhere->safe_psql('postgres', "SELECT cqrs_es.stream_version('t', '$id')"), '7', 'stream_version, ' . $elsewhere->name);
 		like(error_on($elsewhere, 'SELECT cqrs_es.read_all(' . (($i + 1) << 44) . ')'), qr/^22023: .*is not one of this node/, 'a cursor of another node, ' . $elsewhere->name);
@@ -88,7 +88,7 @@ foreach my $i (0, 1)
 }
 is(sql('SELECT count(*) FROM cqrs_es.read_all()'), '0', 'the coordinator has none');
 like(error_on($workers[0], qq{SELECT cqrs_es.append_to_streams('[{"aggregate_type": "t", "aggregate_id": "$stream[0]", "type": "e", "payload": {}}, {"aggregate_type": "t", "aggregate_id": "$stream[1]", "type": "e", "payload": {}}]')}),
-	qr/^QE603/, 'an append to streams of two nodes');
+	qr/^QE607/, 'an append to streams of two nodes');
 is($workers[0]->safe_psql('postgres', "SELECT cqrs_es.stream_version('t', '$stream[0]')"), '7', 'is an append to none');
 
 # More than a portion of what a node reads at once, the last of which ends with the log.
@@ -99,15 +99,15 @@ is($workers[0]->safe_psql('postgres', 'SELECT count(*), count(DISTINCT global_po
 # What would have to be known on all nodes.
 foreach my $node (@nodes)
 {
-	like(error_on($node, $_->[1]), qr/^QE604/, "$_->[0], " . $node->name) foreach
+	like(error_on($node, $_->[1]), qr/^QE608/, "$_->[0], " . $node->name) foreach
 		[ 'create_aggregate', q{SELECT cqrs_es.create_aggregate('a', '{}')} ],
 		[ 'create_subscription', q{SELECT cqrs_es.create_subscription('s')} ],
 		[ 'create_projection', q{CREATE TEMP TABLE m (); SELECT cqrs_es.create_projection('p', '{t}')} ],
 		[ 'receive_message', q{SELECT cqrs_es.receive_message('s', 'm')} ],
 		[ 'after_failover', q{SELECT cqrs_es.after_failover()} ];
 }
-like(error_on($workers[0], "SELECT cqrs_es.append_event('t', '$stream[0]', 'e', '{}', tags => '{a}')"), qr/^QE604/, 'tags');
-like(error_on($workers[0], qq{SELECT cqrs_es.append_to_streams('[{"aggregate_type": "t", "aggregate_id": "$stream[0]", "type": "e", "payload": {}}]', fail_if_events_match => '[{"types": ["x"]}]')}), qr/^QE604/, 'a condition');
+like(error_on($workers[0], "SELECT cqrs_es.append_event('t', '$stream[0]', 'e', '{}', tags => '{a}')"), qr/^QE608/, 'tags');
+like(error_on($workers[0], qq{SELECT cqrs_es.append_to_streams('[{"aggregate_type": "t", "aggregate_id": "$stream[0]", "type": "e", "payload": {}}]', fail_if_events_match => '[{"types": ["x"]}]')}), qr/^QE608/, 'a condition');
 
 # Writers on each worker, who roll back, wait and prepare; shards that move; readers of each feed.
 sql(q{
@@ -116,7 +116,7 @@ sql(q{
 		PERFORM FROM cqrs_es.append_event('torture', id, 'e', jsonb_build_object('n', fate));
 		IF fate < 3 THEN PERFORM pg_sleep(0.01 * fate); END IF;
 		IF fate = 4 THEN RAISE EXCEPTION 'rolled back' USING ERRCODE = 'TT000'; END IF;
-	EXCEPTION WHEN SQLSTATE 'QE603' OR SQLSTATE 'TT000' THEN NULL;
+	EXCEPTION WHEN SQLSTATE 'QE607' OR SQLSTATE 'TT000' THEN NULL;
 	END $$});
 my $script = "$PostgreSQL::Test::Utils::tmp_check/writer.sql";
 append_to_file($script, '\set s random(1, ' . STREAMS . ")\n\\set fate random(1, 12)\n"
