@@ -22,9 +22,7 @@ CREATE VIEW cqrs_es.followed_log_status AS
            coalesce(s.subenabled, false) AS enabled,
            w.pid IS NOT NULL AS active,
            coalesce(t.copied, false) AS copied,
-           e.received_position,
            p.settled_position,
-           e.received_position OPERATOR(pg_catalog.-) p.settled_position AS unsettled_positions,
            pg_catalog.pg_wal_lsn_diff(w.received_lsn, w.latest_end_lsn)::bigint AS lag_bytes,
            w.last_msg_receipt_time AS heard_at,
            l.handed_over_at,
@@ -39,15 +37,11 @@ CREATE VIEW cqrs_es.followed_log_status AS
     LEFT JOIN cqrs_es.published_logs AS l ON l.node_id OPERATOR(pg_catalog.=) f.node_id
     LEFT JOIN LATERAL (SELECT pg_catalog.bool_and(r.srsubstate OPERATOR(pg_catalog.=) 'r') AS copied
         FROM pg_catalog.pg_subscription_rel AS r WHERE r.srsubid OPERATOR(pg_catalog.=) s.oid) AS t ON true
-    LEFT JOIN LATERAL (SELECT pg_catalog.max(v.global_position) AS received_position FROM cqrs_es.events AS v
-        WHERE v.global_position OPERATOR(pg_catalog.>=) (f.node_id::bigint OPERATOR(pg_catalog.<<) 44)
-          AND v.global_position OPERATOR(pg_catalog.<) ((f.node_id::bigint OPERATOR(pg_catalog.+) 1) OPERATOR(pg_catalog.<<) 44)) AS e ON true
     LEFT JOIN LATERAL (SELECT o."position" AS settled_position FROM cqrs_es.published_positions AS o
         WHERE o.node_id OPERATOR(pg_catalog.=) f.node_id) AS p ON true;
 COMMENT ON VIEW cqrs_es.followed_log_status IS
     'the logs that this database follows, and how far each has come';
 COMMENT ON COLUMN cqrs_es.followed_log_status.copied IS 'what was there at the beginning has been copied; before, readers get nothing';
-COMMENT ON COLUMN cqrs_es.followed_log_status.received_position IS 'of the last event that is here';
 COMMENT ON COLUMN cqrs_es.followed_log_status.settled_position IS 'up to here the publisher has said that nothing is missing';
 COMMENT ON COLUMN cqrs_es.followed_log_status.lag_bytes IS 'of WAL that was received and is not applied';
 COMMENT ON COLUMN cqrs_es.followed_log_status.heard_at IS 'when the publisher was heard of last; it says something at least every half minute';

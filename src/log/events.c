@@ -78,9 +78,13 @@ static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static Oid	find_id_index(Relation rel, const EventColumns *columns);
 static bool finds_ids(Relation index, const EventColumns *columns);
+
+/* the function of a trigger that an append need not fire; or NULL */
+static const char *idle_trigger = NULL;
+
 static bool is_plain_heap(Relation rel);
 static bool is_as_installed(Relation rel, const EventColumns *columns);
-static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch);
+static bool are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch, Oid idle);
 static bool is_computed(Relation rel, int att, const EventColumns *columns);
 
 void
@@ -246,6 +250,13 @@ tell_watchers(bool writes)
 	else
 		(void) InternalQueryRead(&read, NULL, NULL, InternalQueryFreshSnapshot());
 	SPI_finish();
+}
+
+/* This function of ours does nothing where it is a trigger of the log and rows are appended; at Init. */
+void
+EventsIgnoreTrigger(const char *function)
+{
+	idle_trigger = function;
 }
 
 /*
@@ -471,9 +482,10 @@ is_as_installed(Relation rel, const EventColumns *columns)
 {
 	Oid			admit = ExtensionFindFunction("admit_event");
 	Oid			dispatch = ExtensionFindFunction("dispatch_event");
+	Oid			idle = idle_trigger ? ExtensionFindFunction(idle_trigger) : InvalidOid;
 	int			att;
 
-	if (rel->rd_rules != NULL || !are_our_triggers(rel->trigdesc, admit, dispatch))
+	if (rel->rd_rules != NULL || !are_our_triggers(rel->trigdesc, admit, dispatch, idle))
 		return false;
 	for (att = 0; att < RelationGetNumberOfAttributes(rel); att++)
 		if (is_computed(rel, att, columns))
@@ -483,7 +495,7 @@ is_as_installed(Relation rel, const EventColumns *columns)
 
 /* Looks at a cache's memory: nothing in here may look into the catalog. */
 static bool
-are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch)
+are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch, Oid idle)
 {
 	int			ours = 0;
 	int			i;
@@ -492,13 +504,12 @@ are_our_triggers(const TriggerDesc *triggers, Oid admit, Oid dispatch)
 	{
 		const Trigger *trigger = &triggers->triggers[i];
 
-		bool		is_ours = trigger->tgfoid == admit || trigger->tgfoid == dispatch;
-
-		/* what applies the changes of others does not go straight in any case */
+		/* a restore may have enabled the idle one for everybody */
 		if (!TRIGGER_FOR_INSERT(trigger->tgtype) ||
-			(!is_ours && trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA))
+			(OidIsValid(idle) && trigger->tgfoid == idle))
 			continue;
-		if (!is_ours || trigger->tgenabled == TRIGGER_DISABLED ||
+		if ((trigger->tgfoid != admit && trigger->tgfoid != dispatch) ||
+			trigger->tgenabled == TRIGGER_DISABLED ||
 			trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
 			return false;
 		ours++;

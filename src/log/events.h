@@ -65,6 +65,7 @@ typedef struct LogSnapshot
 } LogSnapshot;
 
 extern void EventsInit(void);
+extern void EventsIgnoreTrigger(const char *function);
 extern EventsTable EventsTableGet(void);
 extern uint64 EventsTableChanges(void);
 extern int	EventsNode(void);

@@ -323,9 +323,19 @@ require_nothing_here(const Publisher *publisher, bool declarations)
 		found = "tags of events of that node";
 	else if (is_there("SELECT FROM cqrs_es.log_histories AS h WHERE h.first_position BETWEEN ($1::bigint << 44) AND (($1::bigint << 44) | 17592186044415) LIMIT 1", publisher->node_id))
 		found = "jumps of that node";
+	else if (is_there("SELECT FROM pg_trigger AS t WHERE t.tgname IN ('receive_event', 'registry_row_received') AND NOT t.tgisinternal"
+					  " AND t.tgenabled NOT IN ('R', 'A') AND $1 >= 0 AND t.tgrelid IN (SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = 'cqrs_es'::regnamespace)"
+					  " UNION ALL SELECT WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = 'cqrs_es.events'::regclass"
+					  " AND t.tgfoid = 'cqrs_es.receive_event'::regproc)", publisher->node_id))
+	{
+		found = "triggers that do not fire for what is received";
+		hint = "A restore with --disable-triggers leaves them so: ALTER TABLE ... ENABLE REPLICA TRIGGER receive_event, and registry_row_received.";
+	}
+	/* those of another publisher may not have been copied yet */
 	else if (declarations &&
-			 is_there("SELECT FROM cqrs_es.aggregates WHERE $1 >= 0 UNION ALL SELECT FROM cqrs_es.boundaries UNION ALL SELECT FROM cqrs_es.reducers"
-					  " UNION ALL SELECT FROM cqrs_es.upcasters UNION ALL SELECT FROM cqrs_es.tag_definitions LIMIT 1", publisher->node_id))
+			 (LogLinkGet()->receives_declarations ||
+			  is_there("SELECT FROM cqrs_es.aggregates WHERE $1 >= 0 UNION ALL SELECT FROM cqrs_es.boundaries UNION ALL SELECT FROM cqrs_es.reducers"
+					   " UNION ALL SELECT FROM cqrs_es.upcasters UNION ALL SELECT FROM cqrs_es.tag_definitions LIMIT 1", publisher->node_id)))
 	{
 		found = "declarations";
 		hint = "Drop aggregates, boundaries, reducers, upcasters and tags, which are received; or follow with declarations => false.";

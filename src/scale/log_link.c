@@ -52,6 +52,7 @@
 #include "base/role_switch.h"
 #include "base/wakeup.h"
 #include "log/event_columns.h"
+#include "log/events.h"
 #include "log/position.h"
 #include "log/published.h"
 #include "async/worker.h"
@@ -88,6 +89,7 @@ LogLinkInit(void)
 	RelationChangeObserve(invalidate);
 	PositionSetGuard(refuse_append);
 	PublishedSetLink(&link);
+	EventsIgnoreTrigger("receive_event");
 }
 
 /*-------------------------------------------------------------------------
