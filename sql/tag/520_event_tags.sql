@@ -15,6 +15,8 @@ CREATE TABLE cqrs_es.event_tags (
 -- not unique, as positions are not: a log that was brought together may have one twice
 CREATE INDEX event_tags_tag_idx ON cqrs_es.event_tags (tag, tenant_id, global_position);
 CREATE INDEX event_tags_global_position_idx ON cqrs_es.event_tags (global_position);
+-- no key, so a subscriber is told all of a row that a redaction removes
+ALTER TABLE cqrs_es.event_tags REPLICA IDENTITY FULL;
 COMMENT ON TABLE cqrs_es.event_tags IS
     'the tags of events, each in a row: those that define_tags gives them, and those they were appended with; never UPDATE, DELETE or TRUNCATE';
 COMMENT ON COLUMN cqrs_es.event_tags.global_position IS 'of the event';
