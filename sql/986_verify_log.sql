@@ -58,8 +58,9 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         WHERE g.tgrelid = 'cqrs_es.events'::regclass AND g.tgenabled IN ('O', 'A') AND f.pronamespace = 'cqrs_es'::regnamespace
     ), tellers AS (
         -- what tells sessions that what they have cached is old has to, whatever is restored or applied
+        -- (those for rows are for rows that are received, where those for statements are not fired)
         SELECT count(*) FILTER (WHERE g.tgenabled = 'A') AS n,
-               min(format('%s of %s', g.tgname, g.tgrelid::regclass)) FILTER (WHERE g.tgenabled <> 'A') AS weak
+               min(format('%s of %s', g.tgname, g.tgrelid::regclass)) FILTER (WHERE g.tgenabled <> 'A' AND (g.tgtype & 1 = 0 OR g.tgenabled <> 'R')) AS weak
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
         WHERE f.pronamespace = 'cqrs_es'::regnamespace AND f.proname IN ('registry_changed', 'resolve_names', 'snapshots_deleted')
     ), keys AS (

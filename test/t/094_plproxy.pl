@@ -36,7 +36,7 @@ foreach my $back (@backs)
 		ALTER ROLE acme SET cqrs_es.tenant_id = 'acme';
 		GRANT USAGE ON SCHEMA cqrs_es TO front, acme;
 		GRANT SELECT, INSERT ON cqrs_es.events TO front, acme;
-		GRANT EXECUTE ON FUNCTION cqrs_es.tenants TO front;
+		GRANT EXECUTE ON FUNCTION cqrs_es.tenants, cqrs_es.close_stream, cqrs_es.reopen_stream TO front;
 		GRANT SET ON PARAMETER cqrs_es.tenant_id TO front;
 		SELECT cqrs_es.create_aggregate('account', initial_state => '{"balance": 0}');
 		SELECT cqrs_es.define_reducer('account', 'Deposited', '[{"op": "increment", "path": "/balance", "from": "/amount"}]');
@@ -108,6 +108,12 @@ is(front(q{SELECT cqrs_es.merge_positions('{1,17592186044417}', ARRAY[(1::bigint
 is(front(q{SELECT count(*) FROM cqrs_es.read_shards((SELECT array_agg(DISTINCT cqrs_es.settled_position(s)) FROM generate_series(0, 1) AS s)) WHERE event_id IS NOT NULL}), '0', 'from a vector on');
 is(front(q{SELECT string_agg(outcome, ' ') FROM (SELECT (cqrs_es.try_append_event('account', 'Ünï ''"\\ ' || i, 'e', '{"\u00e9": "ü"}', 0)).outcome FROM generate_series(1, 3) AS i) AS s}), 'appended appended appended', 'ids are any text');
 is(front(q{SELECT count(*) FROM generate_series(1, 3) AS i, cqrs_es.read_stream('account', 'Ünï ''"\\ ' || i) WHERE payload = '{"é": "ü"}'}), '3', 'as payloads');
+is(front(q{SELECT cqrs_es.close_stream('account', 'Ünï ''"\\ 1', 'done') > 0}), 't', 'a stream is closed');
+$front->psql('postgres', q{\set VERBOSITY sqlstate
+	SET ROLE front; SELECT FROM cqrs_es.append_event('account', 'Ünï ''"\\ 1', 'e', '{}');
+	SELECT cqrs_es.redact_stream('account', 'Ünï ''"\\ 1', '{/payload}', 'asked for it')}, stderr => \my $refusals, on_error_stop => 0);
+like($refusals, qr/ERROR:  QE006.*ERROR:  42501/s, 'and takes nothing; redacting is for whom it was granted to at the servers');
+is(front(q{SELECT cqrs_es.reopen_stream('account', 'Ünï ''"\\ 1', 'on') > 0, outcome FROM cqrs_es.try_append_event('account', 'Ünï ''"\\ 2', 'e', '{}')}), 't|appended', 'it is opened again');
 
 # 2. What an error costs, and what a conflict does not.
 
