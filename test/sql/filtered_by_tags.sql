@@ -67,8 +67,11 @@ COMMIT;
 SET cqrs_es.force_generic_path = off;
 CREATE FUNCTION pg_temp.entries(index regclass, statement text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-	before bigint := pg_stat_get_xact_tuples_returned(index);
+	before bigint;
 BEGIN
+	-- who comes first marks entries as dead that other tests have rolled back
+	EXECUTE statement;
+	before := pg_stat_get_xact_tuples_returned(index);
 	EXECUTE statement;
 	RETURN pg_stat_get_xact_tuples_returned(index) - before;
 END $$;
