@@ -316,21 +316,23 @@ change_anything(const Order *order, bool *exists)
 	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
 											snapshot.snapshot);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(work);
 	bool		found = false;
 	Event		event;
 	Event		after;
 
 	while (!found && EventScanNext(scan, &event))
 	{
+		MemoryContext caller;
+
 		CHECK_FOR_INTERRUPTS();
 		*exists = true;
 		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
 			break;
+		caller = MemoryContextSwitchTo(work);
 		found = is_target(order, &event) && change(order, &event, &after);
+		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
 	}
-	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);
@@ -408,7 +410,7 @@ change_events(const Order *order, Done *done)
 	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
 											snapshot.snapshot);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(work);
+	MemoryContext caller = CurrentMemoryContext;
 	Event		event;
 	Event		after;
 
@@ -419,19 +421,21 @@ change_events(const Order *order, Done *done)
 		CHECK_FOR_INTERRUPTS();
 		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
 			break;
-		if (!is_target(order, &event) || !change(order, &event, &after))
-			continue;
-		for (i = 0; i < nparts; i++)
-			if (parts[i]->event)
-				parts[i]->event(&event, &after, order->reason);
-		write_event(&after);
-		if (done->n++ == 0)
-			done->first_position = EventGlobalPosition(&event);
-		(void) accumArrayResult(done->positions, event.values[EVENT_GLOBAL_POSITION], false, INT8OID, caller);
-		(void) accumArrayResult(done->event_types, event.values[EVENT_EVENT_TYPE], false, TEXTOID, caller);
+		MemoryContextSwitchTo(work);
+		if (is_target(order, &event) && change(order, &event, &after))
+		{
+			for (i = 0; i < nparts; i++)
+				if (parts[i]->event)
+					parts[i]->event(&event, &after, order->reason);
+			write_event(&after);
+			if (done->n++ == 0)
+				done->first_position = EventGlobalPosition(&event);
+			(void) accumArrayResult(done->positions, event.values[EVENT_GLOBAL_POSITION], false, INT8OID, caller);
+			(void) accumArrayResult(done->event_types, event.values[EVENT_EVENT_TYPE], false, TEXTOID, caller);
+		}
+		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
 	}
-	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);

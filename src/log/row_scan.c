@@ -40,6 +40,7 @@
 
 struct RowScan
 {
+	MemoryContext memory;		/* of the scan; the index allocates in it */
 	Relation	heap;
 	Relation	index;
 	IndexScanDesc entries;
@@ -69,6 +70,7 @@ RowScanBegin(Relation heap, Relation index, ScanKey keys, int nkeys,
 	RowScan    *scan = palloc(sizeof(RowScan));
 
 	Assert(IsMVCCSnapshot(snapshot));
+	scan->memory = CurrentMemoryContext;
 	scan->heap = heap;
 	scan->index = index;
 	scan->direction = direction;
@@ -118,8 +120,11 @@ look_ahead(RowScan *scan)
 {
 	if (!scan->looked_ahead)
 	{
+		/* what it notes of dead entries outlives the caller's memory for one event */
+		MemoryContext caller = MemoryContextSwitchTo(scan->memory);
 		ItemPointer tid = index_getnext_tid(scan->entries, scan->direction);
 
+		MemoryContextSwitchTo(caller);
 		if (tid)
 			scan->ahead = *tid;
 		else
