@@ -126,19 +126,19 @@ show_list(const SettingList *before)
 	pfree(before->settings);
 }
 
-/* As the list is sorted: by bytes, but for the case of letters. */
+/* As the list is sorted: by bytes, but for the case of letters, and what is longer is behind. */
 static int
 compare_names(const char *a, const char *b)
 {
-	char		first;
-	char		second;
-
-	do
+	while (*a != '\0' && *b != '\0')
 	{
-		first = pg_ascii_tolower((unsigned char) *a++);
-		second = pg_ascii_tolower((unsigned char) *b++);
-	} while (first == second && first != '\0');
-	return first - second;
+		char		first = pg_ascii_tolower((unsigned char) *a++);
+		char		second = pg_ascii_tolower((unsigned char) *b++);
+
+		if (first != second)
+			return first - second;
+	}
+	return (*a != '\0') - (*b != '\0');
 }
 
 #endif

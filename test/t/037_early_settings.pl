@@ -96,6 +96,16 @@ for my $options ('', '-c cqrs_es.node_id=3', '-c aa.x=1 -c CQRS_E.x=1 -c cqrs_es
 		"t|t|t|t\n0\n" . ($options =~ /aa/ ? 4 : 0), "in order, with $options");
 }
 
+# Also beside those that have the same name and another letter, which may have any byte: the file may
+# say such, and what is not written as ours the server leaves there.
+my @longer = map { s/ .*//r =~ s/^cqrs_es\.(.*)/CQRS_ES.$1\xc3\xa9/r } @settings;
+$node->append_conf('postgresql.conf', join('', map { "$_ = 'x'\n" } @longer));
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT current_setting('$longer[-1]', true) = 'x'"), 'longer names are set');
+is(session('postgres', '', qq{LOAD 'cqrs_es'; SELECT count(current_setting(name)) = count(*) FROM pg_settings;
+	SELECT count(current_setting(x, true)) FROM unnest('{@{[join(',', @longer)]}}'::text[]) AS x;}),
+	"t\n" . @longer, 'in order, beside longer names');
+
 # With the library in session_preload_libraries they are there from the start.
 $node->append_conf('postgresql.conf', "session_preload_libraries = 'cqrs_es'\n");
 $node->reload;
