@@ -99,7 +99,10 @@ override CFLAGS += -std=gnu11
 # From 16 on PGXS hides what the server does not call. Here all is seen from outside, and nothing but
 # our own calls would have to be looked up by name when the library is loaded.
 override CFLAGS += -fno-semantic-interposition
+# The linker of macOS does so by itself, and has no word for it.
+ifneq ($(PORTNAME),darwin)
 SHLIB_LINK += -Wl,-Bsymbolic
+endif
 endif
 
 # The tests of the examples start a psql; it is that of pg_regress.
