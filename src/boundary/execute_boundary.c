@@ -52,6 +52,7 @@
 #include "log/event_id.h"
 #include "log/events.h"
 #include "log/position.h"
+#include "log/published.h"
 #include "log/redaction.h"
 #include "tag/match_condition.h"
 #include "tag/matching.h"
@@ -380,7 +381,8 @@ append_events(CommandRun *run)
 
 /*
  * Save the state, unless declarations changed while it was folded: it may then be a
- * mixture, which no fingerprint stands for.
+ * mixture, which no fingerprint stands for.  Nor where events are received: who writes them has
+ * none of our slots, and they come in the order of commits, so one of a lower position may follow.
  */
 static void
 save_snapshot_if_due(const CommandRun *run)
@@ -388,7 +390,7 @@ save_snapshot_if_due(const CommandRun *run)
 	const BoundaryFold *fold = &run->fold;
 
 	if (run->boundary->snapshot_every > 0 && fold->nevents >= run->boundary->snapshot_every &&
-		POSITION_NODE(fold->position) == PositionNode() &&
+		POSITION_NODE(fold->position) == PositionNode() && !PublishedIsFollowed() &&
 		BoundaryIsCurrent(run->boundary))
 		BoundarySnapshotSave(&fold->key, &run->boundary->rules, fold->position, fold->state);
 }

@@ -21,6 +21,8 @@ $publisher->safe_psql('postgres', q{
 	SELECT cqrs_es.define_reducer('customer', 'Registered', '[{"op": "set", "path": "/email", "from": "/email"}]');
 	SELECT FROM cqrs_es.append_event('customer', '1', 'Registered', '{"email": "ada@example.com"}');
 	SELECT FROM cqrs_es.append_event('customer', '2', 'Registered', '{"email": "bob@example.com"}');
+	SELECT cqrs_es.create_boundary('address', '[{"tags": ["email:{/email}"]}]', snapshot_every => 1);
+	SELECT cqrs_es.define_reducer('address', 'Registered', '[{"op": "set", "path": "/email", "from": "/email"}]');
 	SELECT cqrs_es.publish_log();
 });
 $reader->safe_psql('postgres', q{
@@ -32,6 +34,8 @@ $reader->safe_psql('postgres', q{
 $reader->safe_psql('postgres', sprintf q{SELECT cqrs_es.follow_log('%s')}, ($publisher->connstr . ' dbname=postgres') =~ s/'/''/gr);
 $reader->poll_query_until('postgres', q{SELECT count(*) = 2 FROM emails}) or BAIL_OUT('nothing comes');
 $reader->safe_psql('postgres', q{SELECT cqrs_es.take_snapshot('customer', '1')});
+$reader->safe_psql('postgres', q{SELECT cqrs_es.define_command('address', 'Look', $$'[]'::jsonb$$); SELECT * FROM cqrs_es.execute_boundary('address', 'Look', '{"email": "ada@example.com"}')});
+is($reader->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.boundary_snapshots'), 0, 'no state of a boundary is kept where events are received, of which another may come below');
 is($reader->safe_psql('postgres', q{SELECT string_agg(tag, ' ' ORDER BY tag) FROM cqrs_es.event_tags}), 'email:ada@example.com email:bob@example.com', 'tags are received');
 
 is($publisher->safe_psql('postgres', q{SELECT cqrs_es.redact_stream('customer', '1', '{/payload/email}', 'asked for it')}), 1, 'an event is redacted, with its tag, while the log is published');
@@ -39,5 +43,6 @@ $reader->poll_query_until('postgres', q{SELECT email IS NULL FROM emails WHERE c
 is($reader->safe_psql('postgres', q{SELECT string_agg(payload->>'email', ' ') FROM cqrs_es.events WHERE event_type = 'Registered'}), 'bob@example.com', 'so it is on the read node');
 is($reader->safe_psql('postgres', q{SELECT string_agg(tag, ' ') FROM cqrs_es.event_tags}), 'email:bob@example.com', 'and the tag is gone');
 is($reader->safe_psql('postgres', q{SELECT cqrs_es.aggregate_state('customer', '1')->>'email' IS NULL}), 't', 'a snapshot of before is not gone on from');
+is($reader->safe_psql('postgres', q{SELECT cqrs_es.boundary_state('address', '{"email": "ada@example.com"}')}), '{}', 'nor by a boundary');
 is($reader->safe_psql('postgres', q{SELECT string_agg(email, ' ') FROM emails}), 'bob@example.com', 'its projection has a handler for it');
 done_testing();
