@@ -51,12 +51,15 @@ static int64 last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz
 						Snapshot snapshot);
 static void drop_snapshots(const text *aggregate_type);
 static void delete_redacted(const Redaction *redaction);
+static void delete_of_stream(const StreamKey *key);
 
 void
 SnapshotStoreInit(void)
 {
 	static const AggregatePart part = {.drop = drop_snapshots};
-	static const RedactionPart redaction_part = {.follow = delete_redacted};
+	static const RedactionPart redaction_part = {
+		.follow = delete_redacted,.received = delete_of_stream
+	};
 
 	AggregateRegister(&part);
 	RedactionRegister(&redaction_part);
@@ -302,16 +305,22 @@ drop_snapshots(const text *aggregate_type)
 	(void) RegistryWrite(&query, &value, NULL);
 }
 
-/* All of a stream, also a client's own: they have what was erased in them. */
 static void
 delete_redacted(const Redaction *redaction)
+{
+	delete_of_stream(&redaction->key);
+}
+
+/* All of a stream that was redacted, also a client's own: they have what was erased in them. */
+static void
+delete_of_stream(const StreamKey *key)
 {
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM,
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
 	};
-	Datum		values[3] = {PointerGetDatum(redaction->key.aggregate_type),
-		PointerGetDatum(redaction->key.aggregate_id), PointerGetDatum(redaction->key.tenant_id)};
+	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id)};
 	RoleSwitch	saved;
 
 	SPI_connect();

@@ -36,11 +36,13 @@
 #include "boundary/boundary_snapshot.h"
 
 static void delete_redacted(const Redaction *redaction);
+static void delete_all(const StreamKey *key);
+static void delete_from(const text *tenant_id, int64 position);
 
 void
 BoundarySnapshotInit(void)
 {
-	static const RedactionPart part = {.follow = delete_redacted};
+	static const RedactionPart part = {.follow = delete_redacted,.received = delete_all};
 
 	RedactionRegister(&part);
 }
@@ -138,12 +140,26 @@ BoundarySnapshotSave(const BoundaryKey *key, const StateRules *rules, int64 posi
 static void
 delete_redacted(const Redaction *redaction)
 {
+	delete_from(redaction->key.tenant_id, redaction->first_position);
+}
+
+/* Which events were changed is not said. */
+static void
+delete_all(const StreamKey *key)
+{
+	delete_from(key->tenant_id, 0);
+}
+
+/* A tenant's that have come to the position. */
+static void
+delete_from(const text *tenant_id, int64 position)
+{
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.boundary_snapshots WHERE tenant_id OPERATOR(pg_catalog.=) $1"
 		" AND last_position OPERATOR(pg_catalog.>=) $2",
 		.nargs = 2,.argtypes = {TEXTOID, INT8OID}
 	};
-	Datum		values[2] = {PointerGetDatum(redaction->key.tenant_id), Int64GetDatum(redaction->first_position)};
+	Datum		values[2] = {PointerGetDatum(tenant_id), Int64GetDatum(position)};
 	RoleSwitch	saved;
 
 	SPI_connect();

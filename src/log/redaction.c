@@ -611,6 +611,22 @@ RedactionMissed(void)
 		last_redaction(GetLatestSnapshot()) != last_redaction(GetTransactionSnapshot());
 }
 
+/*
+ * An event '$redacted' comes from the database where that was done, and so do, in the same
+ * transaction, the events that were changed; copies that were made here do not know.  Whoever
+ * is making one is waited for, as there.
+ */
+void
+RedactionReceived(const StreamKey *key)
+{
+	int			i;
+
+	table_close(table_open(ExtensionRelid("redactions"), ShareRowExclusiveLock), NoLock);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->received)
+			parts[i]->received(key);
+}
+
 static int64
 last_redaction(Snapshot snapshot)
 {

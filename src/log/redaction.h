@@ -40,11 +40,18 @@ typedef struct RedactionPart
 	 * has been told of '$redacted' yet: what held a copy follows.
 	 */
 	void		(*follow) (const Redaction *redaction);
+
+	/*
+	 * A stream that has been redacted elsewhere is received like that:
+	 * RedactionReceived.
+	 */
+	void		(*received) (const StreamKey *key);
 } RedactionPart;
 
 extern void RedactionRegister(const RedactionPart *part);
 extern void RedactionKeepOut(void);
 extern bool RedactionMissed(void);
+extern void RedactionReceived(const StreamKey *key);
 extern bool RedactionPermits(const TriggerData *trigdata);
 
 /* what stands in the place of a text that may have told what was erased */

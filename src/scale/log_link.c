@@ -17,7 +17,7 @@
  * What runs in the apply worker: receive_event() for each event, and it does nothing that what is in
  * the event could make fail.  It moves the sequence, so that "drawn" means "received" to
  * all who ask for it (where projections begin, whether there is something to do), and positions go on
- * above; it wakes who waits, and starts the worker of asynchronous projections.  Caches of
+ * above; it lets go of snapshots of a stream that was redacted; it wakes who waits, and starts the worker of asynchronous projections.  Caches of
  * registries are told by a trigger for rows, since an apply worker fires none for statements.
  *
  * While a subscription begins, it copies one table after the other, each in a transaction of
@@ -55,6 +55,8 @@
 #include "log/events.h"
 #include "log/position.h"
 #include "log/published.h"
+#include "log/redaction.h"
+#include "log/reserved_type.h"
 #include "async/worker.h"
 #include "scale/log_link.h"
 
@@ -332,34 +334,50 @@ Datum
 cqrs_es_receive_event(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Event		event = {.row = NULL};
 	Relation	rel;
+	bool		is_event;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s must be fired AFTER, FOR EACH ROW", "receive_event()")));
-	if (!LogLinkGet()->follows)
-		return PointerGetDatum(NULL);
 	rel = trigger->tg_relation;
-	WakeupAtEnd();
-	wake_worker();
 	/* a partition of the log has its columns, too */
-	if (get_attnum(RelationGetRelid(rel), "aggregate_id") != InvalidAttrNumber)
+	is_event = get_attnum(RelationGetRelid(rel), "aggregate_id") != InvalidAttrNumber;
+	if (is_event)
 	{
 		EventColumns columns;
-		bool		isnull;
-		int64		position;
+		int			column;
 
 		EventColumnsOf(rel, &columns);
-		position = DatumGetInt64(heap_getattr(trigger->tg_trigtuple,
-											  columns.attno[EVENT_GLOBAL_POSITION],
-											  RelationGetDescr(rel), &isnull));
-		if (!isnull && position > 0 && POSITION_NODE(position) == PositionNode())
+		for (column = 0; column < EVENT_NCOLUMNS; column++)
 		{
-			PositionHoldReaders();
-			(void) PositionAdvance(POSITION_NUMBER(position));
+			bool		isnull;
+
+			event.values[column] = heap_getattr(trigger->tg_trigtuple, columns.attno[column],
+												RelationGetDescr(rel), &isnull);
+			is_event &= !isnull;
 		}
+	}
+	/* also by a subscription that somebody has made by hand */
+	if (is_event && ReservedTypeIsRedaction(&event))
+	{
+		StreamKey	key;
+
+		EventKey(&event, &key);
+		RedactionReceived(&key);
+	}
+	if (!LogLinkGet()->follows)
+		return PointerGetDatum(NULL);
+	WakeupAtEnd();
+	wake_worker();
+	if (is_event && EventGlobalPosition(&event) > 0 &&
+		POSITION_NODE(EventGlobalPosition(&event)) == PositionNode())
+	{
+		PositionHoldReaders();
+		(void) PositionAdvance(POSITION_NUMBER(EventGlobalPosition(&event)));
 	}
 	return PointerGetDatum(NULL);
 }

@@ -43,6 +43,10 @@ $reader->poll_query_until('postgres', q{SELECT email IS NULL FROM emails WHERE c
 is($reader->safe_psql('postgres', q{SELECT string_agg(payload->>'email', ' ') FROM cqrs_es.events WHERE event_type = 'Registered'}), 'bob@example.com', 'so it is on the read node');
 is($reader->safe_psql('postgres', q{SELECT string_agg(tag, ' ') FROM cqrs_es.event_tags}), 'email:bob@example.com', 'and the tag is gone');
 is($reader->safe_psql('postgres', q{SELECT cqrs_es.aggregate_state('customer', '1')->>'email' IS NULL}), 't', 'a snapshot of before is not gone on from');
+is($reader->safe_psql('postgres', q{SELECT cqrs_es.aggregate_state('customer', '1', at_sequence => 1)->>'email' IS NULL}), 't', 'nor shown as the state of before');
+is($reader->safe_psql('postgres', q{SELECT state->>'email' IS NULL FROM cqrs_es.replay('customer', '1', 2)}), 't', 'nor replayed from');
 is($reader->safe_psql('postgres', q{SELECT cqrs_es.boundary_state('address', '{"email": "ada@example.com"}')}), '{}', 'nor by a boundary');
+is($reader->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.snapshots'), 0, 'it is gone');
+like(($reader->psql('postgres', "\\set VERBOSITY sqlstate\n$_"))[2], qr/QE601/, $_) foreach q{SELECT cqrs_es.redact_stream('customer', '2', '{/payload}', 'x')}, q{SELECT cqrs_es.close_stream('customer', '2', 'x')};
 is($reader->safe_psql('postgres', q{SELECT string_agg(email, ' ') FROM emails}), 'bob@example.com', 'its projection has a handler for it');
 done_testing();
