@@ -27,12 +27,14 @@
 #include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/errors.h"
 #include "base/extension.h"
 #include "base/read_only.h"
 #include "base/role_switch.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "log/position.h"
+#include "log/published.h"
 #include "seal/event_change.h"
 #include "seal/seal.h"
 #include "seal/seal_block.h"
@@ -69,6 +71,12 @@ cqrs_es_seal(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("seal() needs READ COMMITTED"),
 				 errdetail("What others have sealed before would not be visible in this transaction's snapshot.")));
+	if (PublishedIsFollowed())
+		ereport(ERROR,
+				(errcode(ERRCODE_LOG_FOLLOWS),
+				 errmsg("this database follows the log of another one"),
+				 errdetail("Changes by rule are noted where they are made, and not received with the events."),
+				 errhint("Seal at the publisher; here from the cut-over on.")));
 	InitMaterializedSRF(fcinfo, 0);
 	seal.sealed_by = cstring_to_text(GetUserNameFromId(GetUserId(), false));
 	saved = RoleSwitchToOwner("events");

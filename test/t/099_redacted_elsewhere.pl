@@ -36,6 +36,7 @@ $reader->poll_query_until('postgres', q{SELECT count(*) = 2 FROM emails}) or BAI
 $reader->safe_psql('postgres', q{SELECT cqrs_es.take_snapshot('customer', '1')});
 $reader->safe_psql('postgres', q{SELECT cqrs_es.define_command('address', 'Look', $$'[]'::jsonb$$); SELECT * FROM cqrs_es.execute_boundary('address', 'Look', '{"email": "ada@example.com"}')});
 is($reader->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.boundary_snapshots'), 0, 'no state of a boundary is kept where events are received, of which another may come below');
+like(($reader->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT cqrs_es.seal()"))[2], qr/QE601/, 'nor is a seal made there, which would call each redaction a forgery');
 is($reader->safe_psql('postgres', q{SELECT string_agg(tag, ' ' ORDER BY tag) FROM cqrs_es.event_tags}), 'email:ada@example.com email:bob@example.com', 'tags are received');
 
 is($publisher->safe_psql('postgres', q{SELECT cqrs_es.redact_stream('customer', '1', '{/payload/email}', 'asked for it')}), 1, 'an event is redacted, with its tag, while the log is published');
