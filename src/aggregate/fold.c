@@ -90,6 +90,7 @@ typedef struct FoldPoint
 static FoldPoint point_args(FunctionCallInfo fcinfo);
 static FoldedState fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point,
 						   bool as_caller, FoldWatch *watch);
+static FoldedState nothing_yet(const Aggregate *aggregate);
 static void note_event(const Fold *fold, const Event *event);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
 					   bool as_caller, const FoldedState *from, bool last_again);
@@ -161,9 +162,11 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	Aggregate  *aggregate;
 	int64		from_sequence = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT64(2);
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
+	int64		left = max_count;
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
 	FoldPoint	before = {.sequence = from_sequence - 1,.time = DT_NOEND};
+	FoldedState nothing;
 	Fold		fold;
 	Event		event;
 
@@ -176,12 +179,22 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), NULL, false);
-	while (max_count > 0 && fold_next(&fold, &event))
+	while (left > 0 && fold_next(&fold, &event))
 	{
 		Datum		values[7];
 		bool		nulls[7] = {false};
 		MemoryContext caller;
 
+		if (fold.redacted)
+		{
+			/* somebody has put back a snapshot of before */
+			(void) fold_end(&fold);
+			tuplestore_clear(result->setResult);
+			left = max_count;
+			nothing = nothing_yet(aggregate);
+			fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), &nothing, false);
+			continue;
+		}
 		if (fold.version < from_sequence)
 			continue;
 		caller = MemoryContextSwitchTo(work);
@@ -195,7 +208,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
-		max_count--;
+		left--;
 	}
 	(void) fold_end(&fold);
 	RegistryLeave();
@@ -291,7 +304,7 @@ static FoldedState
 fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_caller,
 		FoldWatch *watch)
 {
-	const FoldedState nothing = {.last_event_at = DT_NOBEGIN,.state = aggregate->rules.initial_state};
+	const FoldedState nothing = nothing_yet(aggregate);
 	Fold		fold;
 	Event		event;
 
@@ -309,6 +322,15 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 			 /* on */ ;
 	}
 	return fold_end(&fold);
+}
+
+/* The state of a stream before its first event. */
+static FoldedState
+nothing_yet(const Aggregate *aggregate)
+{
+	FoldedState nothing = {.last_event_at = DT_NOBEGIN,.state = aggregate->rules.initial_state};
+
+	return nothing;
 }
 
 /*

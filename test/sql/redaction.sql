@@ -101,6 +101,8 @@ SELECT is(cqrs_es.aggregate_state('redacted', 'a'), '{"of": {"a/b": ["x", null]}
 SELECT FROM cqrs_es.take_snapshot('redacted', 'a');
 UPDATE cqrs_es.snapshots SET payload = '{"age": 7}', last_sequence = 3 WHERE aggregate_type = 'redacted' AND aggregate_id = 'a' AND fingerprint IS NOT NULL;
 SELECT is(cqrs_es.aggregate_state('redacted', 'a'), '{"of": {"a/b": ["x", null]}, "other": 1}', 'a snapshot of before is seen to be one');
+SELECT set_eq($$SELECT state FROM cqrs_es.replay('redacted', 'a', 4)$$, $$SELECT cqrs_es.aggregate_state('redacted', 'a')$$, 'in the middle of a replay, too');
+SELECT is((SELECT array_agg(sequence) FROM cqrs_es.replay('redacted', 'a', 4, 2)), '{4,5}', 'which gives each event once');
 
 -- undone
 
