@@ -50,4 +50,14 @@ is($reader->safe_psql('postgres', q{SELECT cqrs_es.boundary_state('address', '{"
 is($reader->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.snapshots'), 0, 'it is gone');
 like(($reader->psql('postgres', "\\set VERBOSITY sqlstate\n$_"))[2], qr/QE601/, $_) foreach q{SELECT cqrs_es.redact_stream('customer', '2', '{/payload}', 'x')}, q{SELECT cqrs_es.close_stream('customer', '2', 'x')};
 is($reader->safe_psql('postgres', q{SELECT string_agg(email, ' ') FROM emails}), 'bob@example.com', 'its projection has a handler for it');
+
+# who is taking a snapshot there
+my $taking = $reader->background_psql('postgres');
+$taking->query_safe(q{BEGIN; SELECT cqrs_es.take_snapshot('customer', '2')});
+$publisher->safe_psql('postgres', q{SELECT cqrs_es.redact_stream('customer', '2', '{/payload/email}', 'asked for it')});
+ok($reader->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'cqrs_es.redactions'::regclass)}), 'is waited for');
+$taking->query_safe('COMMIT');
+$taking->quit;
+$reader->poll_query_until('postgres', q{SELECT email IS NULL FROM emails WHERE customer = '2'});
+is($reader->safe_psql('postgres', 'SELECT count(*) FROM cqrs_es.snapshots'), 0, 'and leaves none');
 done_testing();
