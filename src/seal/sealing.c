@@ -83,8 +83,11 @@ cqrs_es_seal(PG_FUNCTION_ARGS)
 	RoleSwitchRequireAllRows();
 	up_to_position = last_position(fcinfo->args[0]);
 
-	LockRelationOid(ExtensionRelid("seals"), ExclusiveLock);
-	LockRelationOid(ExtensionRelid("event_changes"), ShareLock);
+	/*
+	 * one lock against both, or who has noted a change and then seals could wait for who
+	 * waits for him
+	 */
+	LockRelationOid(ExtensionRelid("event_changes"), ShareRowExclusiveLock);
 	any = SealFindNewest(PositionNode(), InternalQueryFreshSnapshot(), &newest);
 	begin_behind(any ? &newest : NULL, up_to_position, &seal);
 	seal.changes = any ? EventChangesDigest(newest.number, InternalQueryFreshSnapshot(),
