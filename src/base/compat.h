@@ -112,6 +112,9 @@ compat_proc_aclcheck(Oid procid, Oid roleid, AclMode mode, bool *is_missing)
 #define COMPAT_LOCK_RIGHTS	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
 #endif
 
+/* what a subscription receives is written with the rights of the table's owner, not with its own */
+#define COMPAT_APPLIES_AS_TABLE_OWNER	(PG_VERSION_NUM >= 160000)
+
 /* the list of settings is sorted whenever one is added, and can be had as it is; 16 hashes */
 #define COMPAT_SORTS_SETTINGS	(PG_VERSION_NUM < 160000)
 

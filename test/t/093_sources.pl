@@ -36,6 +36,16 @@ foreach my $database (sort keys %number)
 	on($database, 'SELECT cqrs_es.publish_log()') if $database ne 'all';
 }
 
+# until 15 what is received is written as a superuser, with what the owner of a table hangs on it
+on('postgres', 'CREATE DATABASE owned');
+on('owned', 'CREATE EXTENSION cqrs_es; CREATE ROLE owner; ALTER TABLE cqrs_es.aggregates OWNER TO owner');
+SKIP:
+{
+	skip 'from 16 on it is written as the owner of the table', 1 if on('owned', q{SELECT current_setting('server_version_num')::int >= 160000}) eq 't';
+	like(refused('owned', follow('one')), qr/^55000 this database cannot follow: it has tables that no superuser owns/, 'nobody else may own a table that is written as a superuser');
+}
+on('postgres', 'DROP DATABASE owned');
+
 like(refused('one', follow('one')), qr/^QE604/, 'a database cannot follow itself');
 on('all', follow('one'));
 like(refused('all', follow('two')), qr/^55000 this database cannot follow: it has declarations/, 'declarations come from one of them');

@@ -22,6 +22,7 @@ use constant EVENTS => 300;			# of each of these
 chomp(my $sharedir = `'$ENV{PG_CONFIG}' --sharedir`);
 skip_everything('PL/Proxy is not installed (Debian: postgresql-15-plproxy, or that of another version)') if !-f "$sharedir/extension/plproxy.control";
 
+my $scripts = PostgreSQL::Test::Utils::tempdir;
 my $seed = srand();
 note("seed $seed");
 
@@ -265,7 +266,7 @@ $front->safe_psql('postgres', q{
 					SELECT * INTO answer FROM cqrs_es.try_append_event('sent', 's' || sender || '-' || n % 8, 'e', jsonb_build_object('n', n), event_id => id);
 					EXIT;
 				EXCEPTION WHEN OTHERS THEN
-					IF SQLSTATE = '22023' OR tries > 3000 THEN RAISE; END IF;
+					IF SQLSTATE = '22023' OR tries > 12000 THEN RAISE; END IF;
 					PERFORM pg_sleep(0.01);
 				END;
 			END LOOP;
@@ -398,7 +399,7 @@ sub front
 sub start
 {
 	my ($name, $sql, $server) = @_;
-	my $file = "$PostgreSQL::Test::Utils::tmp_check/$name.sql";
+	my $file = "$scripts/$name.sql";
 	my %client = (name => $name, err => '');
 	append_to_file($file, $server ? $sql : "SET ROLE front;\n$sql;\n");
 	$client{run} = IPC::Run::start([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', ($server // $front)->connstr('postgres'), '-f', $file ],

@@ -120,6 +120,6 @@ is(error_on($coordinator, $distribute), 'none', 'a log of its own is distributed
 refused($coordinator, $append, 'events', 'append_event to it');
 sql(q{SELECT undistribute_table('cqrs_es.events')});
 is(sql(q{SELECT version FROM cqrs_es.append_event('t', '1', 'e', '{}')}), '1', 'undistribute_table takes it back');
-is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'cqrs_es.events'::regclass AND NOT tgisinternal}), '5', 'with its triggers');
+is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'cqrs_es.events'::regclass AND NOT tgisinternal}), '6', 'with its triggers');
 $_->stop foreach @nodes, $plain;
 done_testing();
