@@ -331,7 +331,7 @@ require_nothing_here(const Publisher *publisher, bool declarations)
 		found = "triggers that do not fire for what is received";
 		hint = "A restore with --disable-triggers leaves them so: ALTER TABLE ... ENABLE REPLICA TRIGGER receive_event, and registry_row_received.";
 	}
-	/* else the triggers and defaults of whoever owns the tables run as the subscription's owner, a superuser */
+	/* the triggers of whoever owns them would run as the subscription's owner */
 	else if (!COMPAT_APPLIES_AS_TABLE_OWNER &&
 			 is_there("SELECT FROM pg_class AS c JOIN pg_roles AS o ON o.oid = c.relowner"
 					  " WHERE c.relnamespace = 'cqrs_es'::regnamespace AND c.relkind IN ('r', 'p') AND NOT o.rolsuper AND $1 >= 0 LIMIT 1", publisher->node_id))

@@ -264,7 +264,7 @@ sub consumer
 		return is_set('readers end') if !@$rows && (usleep(20_000) || 1);
 		$session->try(join ';', 'BEGIN', (map { "INSERT INTO mailed VALUES ($_->[1], '$_->[2]', $_->[3])" } @$rows),
 			"SELECT cqrs_es.ack_events('$rows->[0][0]')", 'COMMIT');
-		append_to_file("$directory/errors", "$name: $session->{state} $session->{message}\n") if $session->{state} && $session->{state} !~ /^(08006|57P0[123]|QE401)$/;
+		append_to_file("$directory/errors", "$name: $session->{state} $session->{message}\n") if $session->{state} && $session->{state} !~ /^(08006|57P0[123]|QE401|55P03)$/;
 		$session->try('ROLLBACK') if $session->{socket} && $session->{transaction} ne 'I';
 		return 0;
 	};
