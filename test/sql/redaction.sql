@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Redaction: what is replaced, what stays, who may, and what follows.
 BEGIN;
-SELECT plan(56);
+SELECT plan(58);
 CREATE FUNCTION pg_temp.sqlstate_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE statement;
