@@ -448,7 +448,7 @@ my @unexplained;
 srand($seed);
 foreach my $round (1 .. $rounds)
 {
-	my @made = map { choose(one_of(grep { !/drop_|pause_|'x'.*reject/ } @declare)) =~ s/\bCURRENT\b/$user/r } 1 .. 80;
+	my @made = map { choose(one_of(grep { !/drop_|pause_|'x'.*reject/ } @declare)) =~ s/\bCURRENT\b/$user/r } 1 .. 200;
 	my @broken = map { choose(one_of(grep { !/undeclare|undefine|SCHEMA s CASCADE|VACUUM|cqrs_es|NOT NULL/ } @meddle)) } 1 .. int rand 30;
 	$new->try($_) foreach @anew, @made;
 	foreach my $some (1 .. 10) { $new->try($_) foreach consume($new, 'last') // () }
