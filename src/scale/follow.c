@@ -80,6 +80,7 @@ typedef struct Publisher
 	int			node_id;
 	char	   *name;
 	char	   *log_number;
+	char	   *nodes;			/* an array: of whose logs it has events */
 } Publisher;
 
 PG_FUNCTION_INFO_V1(cqrs_es_follow_log);
@@ -92,7 +93,9 @@ static char *subscription_name(int node_id);
 static char *slot_name(int node_id);
 static void make_slot(WalReceiverConn *link, const char *slot);
 static void drop_slot(WalReceiverConn *link, const char *slot);
+static void require_no_subscription(int node_id);
 static void receive(const Publisher *publisher, const char *connection, const char *slot, bool declarations);
+static void require_no_other_way(const Publisher *publisher);
 static void require_nothing_here(const Publisher *publisher, bool declarations);
 static bool is_there(const char *sql, int node_id);
 static void clear_received(int node_id);
@@ -161,11 +164,7 @@ follow(WalReceiverConn *link, const char *connection, bool declarations)
 	LockRelationOid(ExtensionRelid("followed_logs"), ShareRowExclusiveLock);
 	if (strcmp(publisher.name, TextDatumGetCString(PublishedName())) == 0)
 		refuse_publisher("A database cannot follow itself.", NULL);
-	if (OidIsValid(get_subscription_oid(subscription_name(publisher.node_id), true)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("subscription \"%s\" already exists", subscription_name(publisher.node_id)),
-				 errhint("The log of node %d is followed already.", publisher.node_id)));
+	require_no_subscription(publisher.node_id);
 	make_slot(link, slot);
 	PG_TRY();
 	{
@@ -223,10 +222,11 @@ ask_publisher(WalReceiverConn *link)
 
 	/* the row that publish_log() writes; a dump that was restored has somebody else's */
 	row = PublisherLinkRow(link,
-						   "SELECT max(p.node_id)::text, max(p.publisher), max(n.last_value)::text, bool_or(p.handed_over_at IS NOT NULL)::text"
+						   "SELECT max(p.node_id)::text, max(p.publisher), max(n.last_value)::text, bool_or(p.handed_over_at IS NOT NULL)::text,"
+						   " (SELECT pg_catalog.array_agg(o.node_id)::text FROM cqrs_es.published_logs AS o)"
 						   " FROM cqrs_es.log_number_seq AS n CROSS JOIN cqrs_es.published_logs AS p"
 						   " WHERE p.publisher OPERATOR(pg_catalog.=) pg_catalog.concat((SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c), '/',"
-						   " (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))", 4);
+						   " (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))", 5);
 	if (row[0] == NULL)
 		refuse_publisher("Its log is not published by this database itself: it is a copy, or was upgraded.", "Call publish_log() there.");
 	if (strcmp(row[3], "true") == 0)
@@ -234,6 +234,7 @@ ask_publisher(WalReceiverConn *link)
 	publisher.node_id = pg_strtoint32(row[0]);
 	publisher.name = row[1];
 	publisher.log_number = row[2];
+	publisher.nodes = row[4];
 	return publisher;
 }
 
@@ -294,6 +295,7 @@ receive(const Publisher *publisher, const char *connection, const char *slot, bo
 
 	if (is_our_node)
 		LockRelationOid(PositionSequence(), ShareRowExclusiveLock);
+	require_no_other_way(publisher);
 	require_nothing_here(publisher, declarations);
 	clear_received(publisher->node_id);
 	if (is_our_node)
@@ -308,6 +310,64 @@ receive(const Publisher *publisher, const char *connection, const char *slot, bo
 										  quote_literal_cstr(slot)));
 	(void) CreateSubscription(pstate, castNode(CreateSubscriptionStmt, statement), false);
 	free_parsestate(pstate);
+}
+
+/*
+ * 42710.  One of that name has been left behind where the extension was dropped: it is no part of it, and
+ * its worker reads the slot that we would make.
+ */
+static void
+require_no_subscription(int node_id)
+{
+	const char *name = subscription_name(node_id);
+
+	if (!OidIsValid(get_subscription_oid(name, true)))
+		return;
+	if (is_there("SELECT FROM cqrs_es.followed_logs AS f WHERE f.node_id = $1", node_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("subscription \"%s\" already exists", name),
+				 errhint("The log of node %d is followed already.", node_id)));
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("subscription \"%s\" already exists", name),
+			 errdetail("It brings nothing: the log that it was made for is not here any more."),
+			 errhint("DROP SUBSCRIPTION %s, then call follow_log() again.", name)));
+}
+
+/* A publisher that follows others hands on their events, which must not come here in two ways. */
+static void
+require_no_other_way(const Publisher *publisher)
+{
+	static InternalQuery query = {
+		.sql = "SELECT n.node_id FROM pg_catalog.unnest($2::pg_catalog.int4[]) AS n (node_id) WHERE n.node_id OPERATOR(pg_catalog.<>) $1"
+		" AND (n.node_id OPERATOR(pg_catalog.=) $3"
+		" OR EXISTS (SELECT FROM cqrs_es.followed_logs AS f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id)"
+		" OR EXISTS (SELECT FROM cqrs_es.events AS e WHERE e.global_position"
+		" BETWEEN (n.node_id::pg_catalog.int8 OPERATOR(pg_catalog.<<) 44)"
+		" AND ((n.node_id::pg_catalog.int8 OPERATOR(pg_catalog.<<) 44) OPERATOR(pg_catalog.|) 17592186044415)))",
+		.nargs = 3,.argtypes = {INT4OID, TEXTOID, INT4OID}
+	};
+	Datum		values[3] = {Int32GetDatum(publisher->node_id), CStringGetTextDatum(publisher->nodes), Int32GetDatum(PositionNode())};
+	int			node = -1;
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("followed_logs");
+	if (InternalQueryRead(&query, values, NULL, GetLatestSnapshot()) > 0)
+	{
+		QueryRow	row = InternalQueryRow(0);
+
+		node = DatumGetInt32(InternalQueryDatum(&row, "node_id", NULL));
+	}
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	if (node >= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the publisher hands on the log of node %d, which is here already, or is this node's", node),
+				 errdetail("Its events would be received in two ways, and meet."),
+				 errhint("Follow a publisher that follows others, or these.")));
 }
 
 /* What is received must not meet a row of its key; and no projection may be lost on it. */

@@ -38,6 +38,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -74,6 +75,8 @@ PG_FUNCTION_INFO_V1(cqrs_es_take_back_log);
 static void publish(const char *publication, const char *tables);
 static void drop(const char *publication);
 static void drop_slots(void);
+static void require_no_followers_of_another(void);
+static bool is_there(InternalQuery *query);
 static void require_published(void);
 static void write_row(void);
 static void write_handed_over(int64 last_position);
@@ -95,7 +98,8 @@ PublicationInit(void)
 
 /*
  * SQL: publish_log().  Makes or mends the publications, and tells how far the log is settled.
- * Raises 25006, 42501 for who may not publish, 55000 where the server cannot, QE601.
+ * Raises 25006, 42501 for who may not publish, 55000 where the server cannot, or where there
+ * are followers of a log that this database had before; QE601.
  */
 Datum
 cqrs_es_publish_log(PG_FUNCTION_ARGS)
@@ -112,6 +116,7 @@ cqrs_es_publish_log(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_LOG_FOLLOWS),
 				 errmsg("a log that is followed cannot be published"),
 				 errhint("Let others follow its publisher.")));
+	require_no_followers_of_another();
 	publish(LOG_LINK_PUBLICATION, LOG_TABLES);
 	publish(LOG_LINK_DECLARATIONS, DECLARATION_TABLES);
 	write_row();
@@ -245,6 +250,45 @@ drop_slots(void)
 					" AND pg_catalog.starts_with(s.slot_name::pg_catalog.text, '" PUBLICATION_SLOT_PREFIX "')", false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not drop slots");
 	SPI_finish();
+}
+
+/*
+ * Slots in the database of a log that was never published are of those who followed one that the
+ * extension was dropped with.  Publications are found again by their names, so these would receive
+ * the new log behind the old one: other events at the same positions.  (A dump has no slots, and what
+ * was upgraded has a row.)
+ */
+static void
+require_no_followers_of_another(void)
+{
+	static InternalQuery row = {
+		.sql = "SELECT FROM cqrs_es.published_logs WHERE node_id OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+	static InternalQuery slots = {.sql = "SELECT FROM cqrs_es.log_followers"};
+
+	if (!is_there(&row) && is_there(&slots))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there are replication slots of those who followed another log of this database"),
+				 errdetail("They would receive this one behind the other."),
+				 errhint("DROP SUBSCRIPTION where it is followed; then unpublish_log() here drops slots that are left.")));
+}
+
+/* Does the query, of our node, give a row? */
+static bool
+is_there(InternalQuery *query)
+{
+	Datum		value = Int32GetDatum(PositionNode());
+	RoleSwitch	saved;
+	bool		found;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("published_logs");
+	found = InternalQueryRead(query, &value, NULL, GetLatestSnapshot()) > 0;
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return found;
 }
 
 static void
