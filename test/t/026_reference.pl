@@ -69,36 +69,8 @@ foreach my $statement ('CREATE FUNCTION cqrs_es.planted() RETURNS int LANGUAGE s
 	cmp_ok(scalar differences($page, $statement), '>=', 1, "found: $statement");
 }
 
-# The messages that docs/operations.md explains are ours as they are, or the server's.
-my @servers = ('schema "cqrs_es" does not exist', 'schema "cqrs_es" already exists', 'extension "cqrs_es" must be installed in schema "pg_catalog"',
-	'unrecognized configuration parameter "cqrs_es.node_id"', 'extension "cqrs_es" is not available', 'could not access file "$libdir/cqrs_es"',
-	'permission denied for schema cqrs_es', 'permission denied for table events', 'permission denied for function last_position',
-	'function cqrs_es.append_event(unknown, integer, unknown, unknown) does not exist',
-	'duplicate key value violates unique constraint "events_pkey"', 'cannot execute append_event() in a read-only transaction',
-	'prepared statement "..." already exists', 'prepared statement "..." does not exist');
-my $operations = slurp_file("$root/docs/operations.md");
-is(join("\n", unknown_messages($operations)), '', 'each message that is explained exists');
-isnt(join("\n", unknown_messages($operations =~ s/version conflict in/conflict of versions in/r)), '', 'and a planted one is found');
-
 $node->stop;
 done_testing();
-
-# Messages in the first column of the table of errors that nobody writes.
-sub unknown_messages
-{
-	my ($text) = @_;
-	my @patterns = map { quotemeta } @servers;
-	my $source = join '', map { slurp_file($_) } glob("$root/src/*/*.c"), glob("$root/sql/*.sql");
-	foreach my $message ($source =~ /(?:errmsg|psprintf)\("((?:[^"\\]|\\.)*)"/g, $source =~ /RAISE WARNING '(.*?)'/g)
-	{
-		next if ($message =~ s/%[a-z]*//gr) !~ /\w{3}/;	# it says whatever it is given
-		$message =~ s/\\"/"/g;
-		push @patterns, join '.+', map { quotemeta } split /%[a-z]*/, $message, -1;
-	}
-	my ($table) = section($text, 'Troubleshooting') =~ /^(\| message .*?)\n\n/ms;
-	my @messages = map { /^\| (`.*?`) \|/ ? $1 =~ /`(.*?)`/g : () } split /\n/, $table;
-	return grep { my $message = $_; !grep { $message =~ /^$_$/ } @patterns } @messages;
-}
 
 # What one side says and the other does not, as lines; with a statement, when that has been executed.
 sub differences
