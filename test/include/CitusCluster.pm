@@ -23,7 +23,7 @@ sub citus_cluster
 	foreach my $group (0 .. $workers)
 	{
 		my $node = PostgreSQL::Test::Cluster->new($group == 0 ? 'coordinator' : "worker_$group");
-		$node->init(allows_streaming => 'logical');
+		$node->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# systems of their own
 		$node->append_conf('postgresql.conf', <<"END");
 shared_preload_libraries = 'citus'
 citus.local_hostname = '@{[ $node->host ]}'

@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $publisher = PostgreSQL::Test::Cluster->new('publisher');
-$publisher->init(allows_streaming => 'logical');
+$publisher->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# a system of its own
 $publisher->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
 $publisher->start;
 my $subscriber = PostgreSQL::Test::Cluster->new('subscriber');

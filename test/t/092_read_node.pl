@@ -14,9 +14,9 @@ use lib "$ENV{TESTDIR}/test/include";
 use Session;
 
 my $publisher = PostgreSQL::Test::Cluster->new('publisher');
-$publisher->init(allows_streaming => 'logical');
+$publisher->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# systems of their own
 my $reader = PostgreSQL::Test::Cluster->new('reader');
-$reader->init(allows_streaming => 'logical');
+$reader->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# systems of their own
 foreach my $node ($publisher, $reader)
 {
 	$node->append_conf('postgresql.conf', $_) foreach 'max_prepared_transactions = 20', 'restart_after_crash = on',
@@ -361,7 +361,7 @@ like(refused($publisher, q{SELECT cqrs_es.append_event('account', '1', 'Moved', 
 # the new one is followed, and is gone for good
 is(on_reader('SELECT cqrs_es.publish_log()'), '', 'the new one publishes');
 my $next = PostgreSQL::Test::Cluster->new('next');
-$next->init(allows_streaming => 'logical');
+$next->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# systems of their own
 $next->start;
 $next->safe_psql('postgres', 'CREATE EXTENSION cqrs_es; CREATE FUNCTION lift(payload jsonb) RETURNS jsonb IMMUTABLE RETURN payload');
 my $to_reader = sprintf "SELECT cqrs_es.follow_log('%s')", ($reader->connstr . ' dbname=postgres') =~ s/'/''/gr;

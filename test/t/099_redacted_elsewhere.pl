@@ -10,7 +10,7 @@ use Test::More;
 my ($publisher, $reader) = map { PostgreSQL::Test::Cluster->new($_) } qw(publisher reader);
 foreach my $node ($publisher, $reader)
 {
-	$node->init(allows_streaming => 'logical');
+	$node->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# systems of their own
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION cqrs_es');
 }
