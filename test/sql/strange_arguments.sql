@@ -4,7 +4,7 @@
 -- is not internal, and the server is still there.
 SELECT last_value FROM cqrs_es.events_global_position_seq \gset
 BEGIN;
-SET LOCAL statement_timeout = '5s';
+SET LOCAL statement_timeout = '60s';
 SET LOCAL client_min_messages = error;
 
 CREATE FUNCTION pg_temp.outcome(statement text) RETURNS text LANGUAGE plpgsql AS $$

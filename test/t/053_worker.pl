@@ -103,7 +103,7 @@ foreach my $i (1 .. 12)
 	$session->query_safe($node->append_sql);
 	Time::HiRes::sleep(0.9 + $i * 0.02);
 	$session->query_safe($node->append_sql);
-	$left_behind++ unless $node->until_handled('postgres', 4);
+	$left_behind++ unless $node->until_handled('postgres', 30);
 	$session->quit;
 }
 is($left_behind, 0, 'appends in the moment when a worker leaves');
