@@ -91,28 +91,27 @@ sub restored_as_it_was
 }
 
 sql('postgres', q{CREATE ROLE keeper; CREATE ROLE reader});
+# (what stands in one line keeps out of each other's way)
 foreach my $addition (
-	[ 'a column', 'ALTER TABLE cqrs_es.events ADD COLUMN region text' ],
-	[ 'a column of a type of mine', q{CREATE TYPE public.mood AS ENUM ('well'); ALTER TABLE cqrs_es.events ADD COLUMN mood public.mood DEFAULT 'well'} ],
-	[ 'a generated column and an index on it', q{ALTER TABLE cqrs_es.events ADD COLUMN amount numeric GENERATED ALWAYS AS ((payload->>'n')::numeric) STORED; CREATE INDEX ON cqrs_es.events (amount)} ],
-	[ 'an index, concurrently', 'CREATE INDEX CONCURRENTLY events_of_type ON cqrs_es.events (event_type, global_position)' ],
-	[ 'a CHECK constraint', q{ALTER TABLE cqrs_es.events ADD CONSTRAINT no_secrets CHECK (NOT payload ? 'secret')} ],
-	[ 'a foreign key', q{CREATE TABLE public.types (t text COLLATE "C" PRIMARY KEY); INSERT INTO types VALUES ('added'); ALTER TABLE cqrs_es.events ADD FOREIGN KEY (event_type) REFERENCES types} ],
-	[ 'a trigger', q{CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine AFTER INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION f()} ],
-	[ 'a policy', 'CREATE POLICY mine ON cqrs_es.events AS RESTRICTIVE USING (true)' ],
-	[ 'no policy for tenants', 'DROP POLICY tenant_isolation ON cqrs_es.events' ],
-	[ 'a trigger that is off', 'ALTER TABLE cqrs_es.events DISABLE TRIGGER refuse_change' ],
-	[ 'no index on positions', 'DROP INDEX cqrs_es.events_global_position_idx' ],
-	[ 'a rule', 'CREATE RULE mine AS ON DELETE TO cqrs_es.events DO ALSO NOTIFY deleted' ],
+	[ 'columns', 'ALTER TABLE cqrs_es.events ADD COLUMN region text', q{CREATE TYPE public.mood AS ENUM ('well'); ALTER TABLE cqrs_es.events ADD COLUMN mood public.mood DEFAULT 'well'},
+		q{ALTER TABLE cqrs_es.events ADD COLUMN amount numeric GENERATED ALWAYS AS ((payload->>'n')::numeric) STORED}, 'CREATE INDEX ON cqrs_es.events (amount)' ],
+	[ 'an index, concurrently, a CHECK constraint and a foreign key', 'CREATE INDEX CONCURRENTLY events_of_type ON cqrs_es.events (event_type, global_position)',
+		q{ALTER TABLE cqrs_es.events ADD CONSTRAINT no_secrets CHECK (NOT payload ? 'secret')},
+		q{CREATE TABLE public.types (t text COLLATE "C" PRIMARY KEY); INSERT INTO types VALUES ('added'); ALTER TABLE cqrs_es.events ADD FOREIGN KEY (event_type) REFERENCES types} ],
+	[ 'a trigger, a policy and a rule', q{CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'},
+		'CREATE TRIGGER mine AFTER INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION f()', 'CREATE POLICY mine ON cqrs_es.events AS RESTRICTIVE USING (true)',
+		'CREATE RULE mine AS ON DELETE TO cqrs_es.events DO ALSO NOTIFY deleted' ],
+	[ 'no policy for tenants, a trigger that is off, no index on positions', 'DROP POLICY tenant_isolation ON cqrs_es.events',
+		'ALTER TABLE cqrs_es.events DISABLE TRIGGER refuse_change', 'DROP INDEX cqrs_es.events_global_position_idx' ],
 	[ 'an owner', 'GRANT USAGE ON SCHEMA cqrs_es TO keeper; ALTER TABLE cqrs_es.events OWNER TO keeper' ],
 	[ 'a publication', 'CREATE PUBLICATION log FOR TABLE cqrs_es.events, public.states' ],
-	[ 'statistics', 'CREATE STATISTICS public.types_and_aggregates ON event_type, aggregate_type FROM cqrs_es.events' ],
-	[ 'storage settings', 'ALTER TABLE cqrs_es.events SET (fillfactor = 90); ALTER TABLE cqrs_es.events ALTER payload SET STATISTICS 7' ],
-	[ 'a comment and grants', q{COMMENT ON COLUMN cqrs_es.events.payload IS 'mine'; GRANT SELECT ON cqrs_es.events TO reader} ])
+	[ 'statistics, storage settings, a comment and grants', 'CREATE STATISTICS public.types_and_aggregates ON event_type, aggregate_type FROM cqrs_es.events',
+		'ALTER TABLE cqrs_es.events SET (fillfactor = 90)', 'ALTER TABLE cqrs_es.events ALTER payload SET STATISTICS 7', q{COMMENT ON COLUMN cqrs_es.events.payload IS 'mine'},
+		'GRANT SELECT ON cqrs_es.events TO reader' ])
 {
-	my ($what, $statements) = @$addition;
+	my ($what, @statements) = @$addition;
 	my $database = new_database();
-	sql($database, $_) foreach split /; (?!END)/, $statements;
+	sql($database, $_) foreach @statements;
 	restored_as_it_was($database, $what);
 	sql('postgres', "DROP DATABASE $database");
 }
