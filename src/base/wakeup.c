@@ -2,7 +2,7 @@
  * wakeup.c
  *	  Waiting for other transactions to end, and waking who waits.
  *
- * Who waits is registered in the server's lock table: it holds AccessShareLock on
+ * Who waits is registered in the server's lock table: it holds RowExclusiveLock on
  * a tag of our own.  A transaction that has changed something worth waking for
  * says so (WakeupAtEnd).  When it has ended, its changes are visible and its locks
  * released, it looks who holds that lock, and sets their latches.  So no library
@@ -31,7 +31,8 @@
  *
  * Where thousands commit in a second, each would wake all who wait.  So whoever
  * was woken a few times in a row without finding what it wants rests, unregistered,
- * before it looks again.
+ * before it looks again.  It holds AccessShareLock on the tag then, so that whoever asks
+ * how many there are who wait (WakeupOthers) counts it, and whoever wakes does not find it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -47,6 +48,11 @@
 #include "base/compat.h"
 #include "base/error_trap.h"
 #include "base/wakeup.h"
+
+/* of who is to be woken, and of who rests: the first is found by its conflict with WAKES */
+#define AWAITS			RowExclusiveLock
+#define RESTS			AccessShareLock
+#define WAKES			ShareLock
 
 /* so often in a row a waiter may be woken in vain; then it rests before each sleep */
 #define WAKES_IN_VAIN	3
@@ -95,7 +101,7 @@ WakeupEnter(Waiter *waiter)
 	LOCKTAG		tag = waiters_tag();
 
 	ResetLatch(MyLatch);
-	waiter->registered = compat_try_lock(&tag, AccessShareLock, waiter->session) !=
+	waiter->registered = compat_try_lock(&tag, AWAITS, waiter->session) !=
 		LOCKACQUIRE_NOT_AVAIL;
 	if (!waiter->registered)
 		(void) sleep_for(waiter, UNREGISTERED_MS);
@@ -108,7 +114,7 @@ WakeupEnter(Waiter *waiter)
  * until it has what it wants (then it calls WakeupLeave) or the deadline has passed:
  * false, and the waiter has left.  An error ends the registration, too.
  *
- * Holds AccessShareLock on our tag meanwhile, and no catalog snapshot.  Can be
+ * Holds RowExclusiveLock on our tag meanwhile, and no catalog snapshot.  Can be
  * cancelled.
  */
 bool
@@ -141,9 +147,25 @@ WakeupSleep(Waiter *waiter, TimestampTz deadline, long longest_ms)
 void
 WakeupRest(Waiter *waiter, long ms)
 {
+	LOCKTAG		tag = waiters_tag();
+	bool		rests = compat_try_lock(&tag, RESTS, waiter->session) != LOCKACQUIRE_NOT_AVAIL;
+
 	WakeupLeave(waiter);
 	(void) sleep_for(waiter, ms);
 	WakeupEnter(waiter);
+	if (rests)
+		(void) LockRelease(&tag, RESTS, waiter->session);
+}
+
+/* How many others wait at this moment, to be woken or not? */
+int
+WakeupOthers(void)
+{
+	LOCKTAG		tag = waiters_tag();
+	int			n;
+
+	pfree(GetLockConflicts(&tag, AccessExclusiveLock, &n));
+	return n;
 }
 
 /* No more to be woken. */
@@ -153,7 +175,7 @@ WakeupLeave(Waiter *waiter)
 	LOCKTAG		tag = waiters_tag();
 
 	if (waiter->registered)
-		(void) LockRelease(&tag, AccessShareLock, waiter->session);
+		(void) LockRelease(&tag, AWAITS, waiter->session);
 	waiter->registered = false;
 }
 
@@ -177,7 +199,7 @@ set_latches(void)
 	int			n;
 	int			i;
 
-	waiters = GetLockConflicts(&tag, AccessExclusiveLock, &n);
+	waiters = GetLockConflicts(&tag, WAKES, &n);
 	for (i = 0; i < n; i++)
 	{
 		PGPROC	   *proc = compat_vxid_proc(waiters[i]);

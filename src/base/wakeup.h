@@ -34,6 +34,7 @@ extern void WakeupAtEnd(void);
 extern void WakeupEnter(Waiter *waiter);
 extern bool WakeupSleep(Waiter *waiter, TimestampTz deadline, long longest_ms);
 extern void WakeupRest(Waiter *waiter, long ms);
+extern int	WakeupOthers(void);
 extern void WakeupLeave(Waiter *waiter);
 
 #endif							/* CQRS_ES_WAKEUP_H */

@@ -41,11 +41,13 @@
 
 /*
  * When so many numbers were drawn in each millisecond of the last RATE_MS, on
- * average, there are so many milliseconds between two looks.  Who gathers lets as many
- * events come as make GATHER_MS times that average, but not longer.
+ * average, there are SHARED_MS between two looks for each of the others who wait, but
+ * no more than BUSY_INTERVAL_MS.  Who gathers lets as many events come as make GATHER_MS
+ * times that average, but not longer either.
  */
 #define RATE_MS			20
 #define BUSY_RATE		2.5
+#define SHARED_MS		2
 #define BUSY_INTERVAL_MS 10
 #define GATHER_MS		4
 
@@ -224,7 +226,7 @@ last_number(void)
 /*
  * Where thousands of events come in a second, every look would find some, and a few
  * who wait would leave no processor to those who append.  So how long to rest before
- * this one?  0 when little is going on.  Who pays for each time that it finds something,
+ * this one?  0 when little is going on, or nobody else waits.  Who pays for each time that it finds something,
  * however much that is, gathers, and rests from some hundreds in a second on.
  */
 long
@@ -246,7 +248,7 @@ EventWaitRest(int64 number, bool gathers)
 	if (gathers)
 		interval_ms = Min(rate * GATHER_MS, BUSY_INTERVAL_MS);
 	else
-		interval_ms = rate > BUSY_RATE ? BUSY_INTERVAL_MS : 0;
+		interval_ms = rate > BUSY_RATE ? Min(WakeupOthers() * SHARED_MS, BUSY_INTERVAL_MS) : 0;
 	return ms < interval_ms ? (long) (interval_ms - ms) : 0;
 }
 

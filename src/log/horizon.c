@@ -24,6 +24,9 @@
  *	  that.  When a snapshot's xmin has reached the answer, all of those have
  *	  ended.  Here any writing transaction of the primary can hold a reader back.
  *
+ * It need not be answered for the walk to go on: an event that fills the gap is seen
+ * as soon as its transaction has ended, whoever else holds the lock.
+ *
  * The answer of the last question is remembered by the backend, so old dead
  * gaps cost nothing; but only up to the last event that was visible then, for
  * numbers above it are drawn again when somebody sets the sequence back.  And a
@@ -153,7 +156,7 @@ static bool open_filtered(HorizonScan *walk, const EventFilter *filter);
 static void close_filtered(HorizonScan *walk);
 static void init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline);
 static int64 first_own_number(void);
-static Passage pass_gap(const HorizonScan *walk, int64 number);
+static Passage pass_gap(HorizonScan *walk, int64 number);
 static bool is_empty_now(int64 after_position, int64 before_position);
 
 void
@@ -409,6 +412,8 @@ init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 	walk->before_node = PositionOfNumber(0);
 	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
 	walk->deadline = deadline;
+	memset(&walk->waiter, 0, sizeof(walk->waiter));
+	walk->waiter.reason = WAKEUP_SETTLED;
 	walk->handed_out = false;
 	walk->filtered = NULL;
 	/* what is seen to be copied was so before the snapshot is taken */
@@ -478,6 +483,7 @@ HorizonScanNextTied(HorizonScan *walk, Event *event)
 void
 HorizonScanEnd(HorizonScan *walk)
 {
+	WakeupLeave(&walk->waiter);
 	if (walk->filtered)
 		close_filtered(walk);
 	else
@@ -487,19 +493,23 @@ HorizonScanEnd(HorizonScan *walk)
 /*
  * May the walk go on to event `number`, over the gap below it, if there is one?
  * By what was known before the walk's snapshot; else a question is asked, and
- * its answer is good for newer snapshots only.
+ * its answer is good for newer snapshots only.  While it is open, too, one is looked at
+ * now and then, for whoever has the missing number may have ended before the others.
  */
 static Passage
-pass_gap(const HorizonScan *walk, int64 number)
+pass_gap(HorizonScan *walk, int64 number)
 {
+	/* with something to hand out, ask but do not wait */
+	TimestampTz deadline = walk->handed_out ? 0 : walk->deadline;
+
 	if (number <= walk->number + 1 || number <= walk->settled_number + 1)
 		return GAP_PASSED;
 
-	/* with something to hand out, ask but do not wait */
-	if (!settle(number - 1, walk->handed_out ? 0 : walk->deadline))
-		return GAP_HOLDS;
 	if (!IsolationUsesXactSnapshot())
-		return GAP_NEEDS_SNAPSHOT;
+		return settle(number - 1, 0) || WakeupSleep(&walk->waiter, deadline, LONGEST_SLEEP_MS) ?
+			GAP_NEEDS_SNAPSHOT : GAP_HOLDS;
+	if (!settle(number - 1, deadline))
+		return GAP_HOLDS;
 	return is_empty_now(walk->before_node + walk->number, walk->before_node + number) ?
 		GAP_PASSED : GAP_HOLDS;
 }

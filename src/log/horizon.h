@@ -6,6 +6,7 @@
 #ifndef CQRS_ES_HORIZON_H
 #define CQRS_ES_HORIZON_H
 
+#include "base/wakeup.h"
 #include "log/event_filter.h"
 #include "log/event_scan.h"
 
@@ -21,6 +22,7 @@ typedef struct HorizonScan
 	int64		number;			/* of the last event passed; 0 before the first */
 	int64		settled_number; /* known to be settled before the snapshot was taken */
 	TimestampTz deadline;		/* wait for a gap until then */
+	Waiter		waiter;			/* for that */
 	LogSnapshot snapshot;
 	EventScan  *scan;
 	FilterScan *filtered;		/* in its place at first, or NULL */

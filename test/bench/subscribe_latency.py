@@ -13,7 +13,7 @@ import psycopg
 way, rate, seconds, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 kind = "latency-" + uuid4().hex
 appenders = int(sys.argv[5]) if len(sys.argv) > 5 else 4
-arrived = {}
+received = []
 connection = psycopg.connect(autocommit=True)
 listener = psycopg.connect(autocommit=True)
 position = connection.execute("SELECT cqrs_es.settled_position()").fetchone()[0]
@@ -26,21 +26,23 @@ if way == "listen":
 
 
 def receive():
+    """What has come, as one row, to be taken apart at the end: a client in Python would else be what is measured."""
     global position, batch
     if way == "subscription":
-        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, batch"
-                                  " FROM cqrs_es.receive_events('latency', 'bench', 1000, ack => %s)", (batch,)).fetchall()
-        batch = rows[0][3] if rows else None
+        source, argument, last = "cqrs_es.receive_events('latency', 'bench', 1000, ack => %s)", batch, "max(batch)"
+    elif way == "naive":
+        source, argument, last = ("(SELECT * FROM cqrs_es.events WHERE global_position > %s ORDER BY global_position LIMIT 1000) AS e",
+                                  position, "max(global_position)")
     else:
-        source = ("cqrs_es.events WHERE global_position > %s ORDER BY global_position LIMIT 1000" if way == "naive"
-                  else "cqrs_es.read_all(%s, 1000)")
-        rows = connection.execute("SELECT aggregate_type, aggregate_id, sequence, global_position FROM " + source, (position,)).fetchall()
-        position = rows[-1][3] if rows else position
-    now = time.time()
-    for aggregate_type, aggregate_id, sequence, _ in rows:
-        if aggregate_type == kind:
-            arrived[aggregate_id, sequence] = now
-    return rows
+        source, argument, last = "cqrs_es.read_all(%s, 1000)", position, "max(global_position)"
+    events, last = connection.execute(f"SELECT string_agg(aggregate_id || ' ' || sequence, ',') FILTER (WHERE aggregate_type = '{kind}'), {last}"
+                                      f" FROM {source}", (argument,)).fetchone()
+    received.append((time.time(), events))
+    if way == "subscription":
+        batch = last
+    else:
+        position = last or position
+    return last
 
 
 def wait():
@@ -70,13 +72,15 @@ while receive():
 if pgbench.returncode != 0:
     sys.exit(pgbench.stderr.read().decode())
 
+arrived = {tuple(event.split()): now for now, events in received if events for event in events.split(",")}
 delays, appends, lost = [], [], 0
 for name in glob.glob(log + ".*"):
     for line in open(name):
-        client, number, lasted, _, second, micro, lag = map(int, line.split())
+        client, number, *rest = line.split()
+        lasted, _, second, micro, lag = map(int, rest)
         answered = second + micro / 1e6
-        if (str(client), number) in arrived:
-            delays.append(1000 * (arrived[str(client), number] - answered))
+        if (client, number) in arrived:
+            delays.append(1000 * (arrived[client, number] - answered))
         else:
             lost += 1
         appends.append((lasted - lag) / 1000)

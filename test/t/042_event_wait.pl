@@ -74,7 +74,7 @@ ok($node->poll_query_until('postgres', qq{
 	'a waiter has no snapshot and no xid');
 is($node->safe_psql('postgres', q{
 	SELECT DISTINCT locktype, classid::regclass, objid, mode, granted FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE query LIKE 'CALL cqrs_es.wait_%' ORDER BY 1}),
-	"object|pg_extension|0|AccessShareLock|t\nvirtualxid||" . '|ExclusiveLock|t', 'it holds its virtual xid and the lock of who waits')
+	"object|pg_extension|0|RowExclusiveLock|t\nvirtualxid||" . '|ExclusiveLock|t', 'it holds its virtual xid and the lock of who waits')
 	or diag($node->safe_psql('postgres', 'SELECT * FROM pg_locks'));
 
 # So vacuum takes away what is updated meanwhile. Beside the function it may not: its caller's
