@@ -130,23 +130,6 @@ compat_settings(int *n)
 #endif
 }
 
-/* 16 made the lookup of a setting public */
-static inline struct config_generic *
-compat_find_setting(const char *name)
-{
-#if PG_VERSION_NUM >= 160000
-	return find_option(name, false, true, 0);
-#else
-	struct config_generic **settings = get_guc_variables();
-	int			i;
-
-	for (i = 0; i < GetNumConfigOptions(); i++)
-		if (pg_strcasecmp(settings[i]->name, name) == 0)
-			return settings[i];
-	return NULL;				/* not reached: the server has those that are asked for */
-#endif
-}
-
 /* 16 told apart who is a member of a role from who may SET ROLE to it */
 #if PG_VERSION_NUM >= 160000
 #define compat_check_can_set_role(member, role)	check_can_set_role(member, role)

@@ -29,6 +29,7 @@
 
 #include "base/compat.h"
 #include "base/fixed_settings.h"
+#include "base/setting.h"
 
 /* Setting and value. */
 static const char *const fixed_values[][2] = {
@@ -74,17 +75,21 @@ typedef struct FixedSetting
 {
 	const char *name;
 	const char *value;
-	struct config_generic *setting;
+	struct config_generic *setting; /* NULL: is not defined yet */
 	int			number;			/* the value, unless it is a string */
+	int			place;			/* see SettingFind */
 } FixedSetting;
 
 static FixedSetting fixed_settings[lengthof(fixed_values)];
+static FixedSetting language_settings[lengthof(language_values)];
 
 static void fix_setting(const struct config_generic *setting, const char *name, const char *value,
 						int *guc_level);
 static void learn_settings(void);
+static struct config_generic *find_setting(FixedSetting *fixed);
 static int	setting_number(const FixedSetting *fixed);
 static bool is_fixed(const FixedSetting *fixed);
+static bool is_unset(const FixedSetting *fixed, const struct config_generic *setting);
 
 /*
  * Fix the settings until the given nesting level of settings ends; one begins
@@ -100,14 +105,14 @@ FixedSettingsSet(int *guc_level)
 		if (!is_fixed(&fixed_settings[i]))
 			fix_setting(fixed_settings[i].setting, fixed_settings[i].name, fixed_settings[i].value,
 						guc_level);
-	for (i = 0; i < lengthof(language_values); i++)
+	for (i = 0; i < lengthof(language_settings); i++)
 	{
-		const char *value = GetConfigOption(language_values[i][0], true, false);
+		FixedSetting *fixed = &language_settings[i];
+		struct config_generic *setting = find_setting(fixed);
 
 		/* what nobody has set will have its default, which is ours */
-		if (value && strcmp(value, language_values[i][1]) != 0)
-			fix_setting(compat_find_setting(language_values[i][0]), language_values[i][0],
-						language_values[i][1], guc_level);
+		if (setting && !(fixed->setting ? is_fixed(fixed) : is_unset(fixed, setting)))
+			fix_setting(setting, fixed->name, fixed->value, guc_level);
 	}
 }
 
@@ -143,7 +148,6 @@ FixedSettingsRestore(int guc_level)
 		AtEOXact_GUC(true, guc_level);
 }
 
-/* The server's own settings stay where they are for as long as the backend lives. */
 static void
 learn_settings(void)
 {
@@ -152,18 +156,42 @@ learn_settings(void)
 
 	if (known)
 		return;
+	for (i = 0; i < lengthof(language_settings); i++)
+	{
+		language_settings[i].name = language_values[i][0];
+		language_settings[i].value = language_values[i][1];
+	}
 	for (i = 0; i < lengthof(fixed_settings); i++)
 	{
 		FixedSetting *fixed = &fixed_settings[i];
 
 		fixed->name = fixed_values[i][0];
 		fixed->value = fixed_values[i][1];
-		fixed->setting = compat_find_setting(fixed->name);
-		if (fixed->setting == NULL)
+		if (find_setting(fixed) == NULL)
 			elog(ERROR, "unknown setting \"%s\"", fixed->name);
-		fixed->number = setting_number(fixed);
 	}
 	known = true;
+}
+
+/*
+ * The setting, looked up once.  One that was set before it was defined is found each time:
+ * another takes its place when it is.
+ */
+static struct config_generic *
+find_setting(FixedSetting *fixed)
+{
+	struct config_generic *setting = fixed->setting;
+
+	if (setting == NULL)
+	{
+		setting = SettingFind(fixed->name, &fixed->place);
+		if (setting && (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0)
+		{
+			fixed->setting = setting;
+			fixed->number = setting_number(fixed);
+		}
+	}
+	return setting;
 }
 
 /* The fixed value as the server keeps it; 0 for a string. */
@@ -214,4 +242,13 @@ is_fixed(const FixedSetting *fixed)
 		default:				/* not reached: none of another kind is fixed */
 			return false;		/* not reached */
 	}
+}
+
+/* The same of one that is not defined yet, so that it is a text; or nobody has set it. */
+static bool
+is_unset(const FixedSetting *fixed, const struct config_generic *setting)
+{
+	const char *string = *((const struct config_string *) setting)->variable;
+
+	return string == NULL || strcmp(string, fixed->value) == 0;
 }

@@ -61,6 +61,7 @@
 #include "base/registry.h"
 #include "base/registry_function.h"
 #include "base/restore.h"
+#include "base/setting.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_function_body);
 /* what else is looked at when something is dropped */
@@ -452,6 +453,7 @@ static FmgrInfo *
 prepare_call(RegistryFunction *function, FunctionCalls *calls)
 {
 	static struct config_generic *search_path = NULL;
+	static int	place = 0;
 	FunctionCall *call;
 
 	for (call = calls->first; call; call = call->next)
@@ -470,7 +472,7 @@ prepare_call(RegistryFunction *function, FunctionCalls *calls)
 	if (strcmp(namespace_search_path, function->search_path) != 0)
 	{
 		if (search_path == NULL)
-			search_path = compat_find_setting("search_path");
+			search_path = SettingFind("search_path", &place);
 		FixedSettingsBeginLevel(search_path, &calls->guc_level);
 		(void) set_config_option("search_path", function->search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);

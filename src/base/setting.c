@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * setting.c
- *	  Defining our settings, without sorting all that the server has for each.
+ *	  Defining our settings, without sorting all that the server has for each; and finding
+ *	  any, without looking through them each time.
  *
  * Until 15 the server keeps its settings in a list sorted by name, and sorts all of it
  * anew for each that is added: for ours that took half of the instructions of the first
@@ -31,6 +32,8 @@ static struct config_generic nameless = {.name = ""};
 
 static SettingList hide_list(const char *name);
 static void show_list(const SettingList *before);
+static bool is_place(struct config_generic *const *list, int n, const char *name, int place);
+static int	find_place(struct config_generic *const *list, int n, const char *name);
 static int	compare_names(const char *a, const char *b);
 
 /* Defines a setting called `name`, and looks at no others. */
@@ -80,6 +83,26 @@ SettingDefineString(const char *name, const char *short_desc, const char *long_d
 											context, flags, check, NULL, NULL));
 }
 
+/*
+ * A setting, which may be one that has been set before it was defined; NULL: there is none of
+ * that name.  *place is 0 at first, and the caller keeps it for when it looks for the same
+ * again.  One that has been defined stays where it is for as long as the backend lives.
+ */
+struct config_generic *
+SettingFind(const char *name, int *place)
+{
+#if COMPAT_SORTS_SETTINGS
+	int			n;
+	struct config_generic **list = compat_settings(&n);
+
+	if (!is_place(list, n, name, *place))
+		*place = find_place(list, n, name);
+	return *place < n && compare_names(list[*place]->name, name) == 0 ? list[*place] : NULL;
+#else
+	return find_option(name, false, true, 0);
+#endif
+}
+
 #if COMPAT_SORTS_SETTINGS
 
 static SettingList
@@ -87,21 +110,11 @@ hide_list(const char *name)
 {
 	struct config_generic **list = get_guc_variables();
 	SettingList before = {.n = GetNumConfigOptions()};
-	int			high = before.n;
 	int			i;
 
-	while (before.place < high)
-	{
-		int			middle = (before.place + high) / 2;
-		int			order = compare_names(list[middle]->name, name);
-
-		if (order == 0)
-			return before;
-		if (order < 0)
-			before.place = middle + 1;
-		else
-			high = middle;
-	}
+	before.place = find_place(list, before.n, name);
+	if (before.place < before.n && compare_names(list[before.place]->name, name) == 0)
+		return before;
 	before.settings = palloc(before.n * sizeof(*list));
 	memcpy(before.settings, list, before.n * sizeof(*list));
 	for (i = 0; i < before.n; i++)
@@ -124,6 +137,32 @@ show_list(const SettingList *before)
 	memcpy(list + before->place + nnew, before->settings + before->place,
 		   (before->n - before->place) * sizeof(*list));
 	pfree(before->settings);
+}
+
+/* Does the list have, or would it have, the setting at this place? */
+static bool
+is_place(struct config_generic *const *list, int n, const char *name, int place)
+{
+	return place <= n &&
+		(place == 0 || compare_names(list[place - 1]->name, name) < 0) &&
+		(place == n || compare_names(list[place]->name, name) >= 0);
+}
+
+static int
+find_place(struct config_generic *const *list, int n, const char *name)
+{
+	int			low = 0;
+
+	while (low < n)
+	{
+		int			middle = (low + n) / 2;
+
+		if (compare_names(list[middle]->name, name) < 0)
+			low = middle + 1;
+		else
+			n = middle;
+	}
+	return low;
 }
 
 /* As the list is sorted: by bytes, but for the case of letters, and what is longer is behind. */

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * setting.h
- *	  Defining our settings, without sorting all that the server has for each.
+ *	  Defining our settings, without sorting all that the server has for each; and finding
+ *	  any, without looking through them each time.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_SETTING_H
@@ -16,5 +17,6 @@ extern void SettingDefineInt(const char *name, const char *short_desc, const cha
 extern void SettingDefineString(const char *name, const char *short_desc, const char *long_desc,
 								char **variable, const char *default_value, GucContext context,
 								int flags, GucStringCheckHook check);
+extern struct config_generic *SettingFind(const char *name, int *place);
 
 #endif							/* CQRS_ES_SETTING_H */

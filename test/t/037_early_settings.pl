@@ -106,6 +106,30 @@ is(session('postgres', '', qq{LOAD 'cqrs_es'; SELECT count(current_setting(name)
 	SELECT count(current_setting(x, true)) FROM unnest('{@{[join(',', @longer)]}}'::text[]) AS x;}),
 	"t\n" . @longer, 'in order, beside longer names');
 
+# Settings of PL/pgSQL, which loads it within a handler, or before, or not yet: handlers run under its defaults.
+$node->safe_psql('postgres', q{
+	CREATE TABLE seen (id text);
+	CREATE FUNCTION asserting(event cqrs_es.event) RETURNS void LANGUAGE plpgsql AS $$BEGIN ASSERT false; END$$;
+	CREATE FUNCTION plain(event cqrs_es.event) RETURNS void LANGUAGE sql AS $$INSERT INTO public.seen VALUES (event.aggregate_id)$$;
+	SELECT cqrs_es.create_projection('asserting', read_models => '{seen}');
+	SELECT cqrs_es.define_handler('asserting', 'Asserted', 'asserting');
+	SELECT cqrs_es.define_handler('asserting', 'Plain', 'plain');
+});
+my $plain = q{SELECT 'plain ' || (cqrs_es.append_event('t', gen_random_uuid()::text, 'Plain', '{}')).version;};
+my $asserted = q{SELECT 'asserted ' || (cqrs_es.append_event('t', gen_random_uuid()::text, 'Asserted', '{}')).version;};
+my $off = 'SET plpgsql.check_asserts = off;';
+my $others = join '', map { "SET plpgsql.$_ = 'x';" } 'a' .. 'h';
+is(session('postgres', '', $_->[1]), $_->[2], "PL/pgSQL: $_->[0]")
+  foreach (
+	[ 'as it is', $asserted, 'QE201' ],
+	[ 'set before it is loaded', "$off $asserted", 'QE201' ],
+	[ 'and after a handler without it', "$off $plain $asserted", 'QE201' ],
+	[ 'set between two handlers', "$plain $off $asserted", 'QE201' ],
+	[ 'loaded and set between them', "$plain LOAD 'plpgsql'; $off $plain $asserted", 'QE201' ],
+	[ 'the same where others of its names are dropped', "$others $plain LOAD 'plpgsql'; $off $plain $asserted", 'QE201' ],
+	[ 'set, then loaded, then set again', "SET plpgsql.check_asserts = on; $plain LOAD 'plpgsql'; $plain $off $asserted", 'QE201' ],
+	[ 'the session keeps its own', "$off $plain SHOW plpgsql.check_asserts; LOAD 'plpgsql'; $plain SHOW plpgsql.check_asserts;", "plain 1\noff\nplain 1\noff" ]);
+
 # With the library in session_preload_libraries they are there from the start.
 $node->append_conf('postgresql.conf', "session_preload_libraries = 'cqrs_es'\n");
 $node->reload;
