@@ -372,6 +372,8 @@ project(const Event *event)
 	RegistryEnter();
 	projections = ProjectionFind(event, &n);
 	(void) run_all(projections, n, event, 0);
+	if (projections)
+		pfree(projections);
 	RegistryLeave();
 }
 
@@ -588,7 +590,8 @@ writes_beside(const WithClause * with)
 
 /*
  * Run the handlers of projections for an event, which are passed by when they are
- * paused or asynchronous, unless it is replayed; false when it does not concern any.  Between
+ * paused or asynchronous, unless it is replayed; false when it does not concern any.  (One
+ * that is not replayed is of types that are theirs.)  Between
  * RegistryEnter and RegistryLeave: the projections outlive what handlers do to
  * registries.
  */
@@ -607,8 +610,6 @@ run_all(Projection **projections, int n, const Event *event, int how)
 		HandlerList *list;
 		int			is_wanted = -1;
 
-		if (!ProjectionConcerns(projections[i], EventText(event, EVENT_AGGREGATE_TYPE)))
-			continue;
 		if (ProjectionIsPassedBy(projections[i]) && !(how & RUN_REPLAYED))
 		{
 			if (!projections[i]->paused)

@@ -102,7 +102,10 @@ static void lock_changed_tables(const Projection *projection, ArrayType *read_mo
 static void require_may_give_to(Oid owner);
 static ArrayType *oid_array(const Projection *projection);
 static void require_owner(const text *name);
-static Oid	next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after);
+static Projection **choose_concerned(const EventTypeProjections *found, const text *aggregate_type,
+									 int *n);
+static bool concerns(const Projection *projection, const text *aggregate_type);
+static Oid	next_lock(Projection *const *projections, int n, Oid after);
 static uint64 read_projection(const text *name, Snapshot snapshot);
 static void fill(Projection *projection, const QueryRow *row);
 static void set_types(Projection *projection, const QueryRow *row);
@@ -588,10 +591,10 @@ require_owner(const text *name)
  */
 
 /*
- * The projections that may have something to do for an event, by its type, in the
- * order of their names; the locks of those that concern it (ProjectionConcerns) have
- * been taken, to the end of the transaction.  Between RegistryEnter and
- * RegistryLeave, for as long as what is returned may be used.
+ * The projections that an event concerns by its types, in the order of their names, and how
+ * many they are; their locks have been taken, to the end of the transaction.  Between
+ * RegistryEnter and RegistryLeave, for as long as they may be used; the array is the
+ * caller's, to be freed, and NULL where there is none.
  *
  * The locks come first; while we waited for one the registry may have
  * changed.  It is looked at again, then, until it names no table that is not
@@ -603,6 +606,7 @@ ProjectionFind(const Event *event, int *n)
 {
 	text	   *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
 	EventTypeProjections *found;
+	Projection **concerned = NULL;
 	List	   *locked = NIL;
 	bool		waited;
 
@@ -612,7 +616,10 @@ ProjectionFind(const Event *event, int *n)
 
 		waited = false;
 		found = RegistryLookup(&event_type_cache, EventText(event, EVENT_EVENT_TYPE));
-		while (OidIsValid(lock = next_lock(found, aggregate_type, lock)))
+		if (concerned)
+			pfree(concerned);
+		concerned = choose_concerned(found, aggregate_type, n);
+		while (OidIsValid(lock = next_lock(concerned, *n, lock)))
 			if (!list_member_oid(locked, lock))
 			{
 				LockRelationOid(lock, RowExclusiveLock);
@@ -620,8 +627,26 @@ ProjectionFind(const Event *event, int *n)
 				waited = true;
 			}
 	} while (waited && found->entry.generation != RegistryGeneration());
-	*n = found->n;
-	return found->projections;
+	return concerned;
+}
+
+/* Of those for an event type the ones for an aggregate type; NULL: there is none. */
+static Projection **
+choose_concerned(const EventTypeProjections *found, const text *aggregate_type, int *n)
+{
+	Projection **concerned = NULL;
+	int			i;
+
+	*n = 0;
+	for (i = 0; i < found->n; i++)
+	{
+		if (!concerns(found->projections[i], aggregate_type))
+			continue;
+		if (concerned == NULL)
+			concerned = palloc((found->n - i) * sizeof(*concerned));
+		concerned[(*n)++] = found->projections[i];
+	}
+	return concerned;
 }
 
 /*
@@ -636,8 +661,8 @@ ProjectionSwitchToOwner(const Projection *projection)
 }
 
 /* Is it for events of this aggregate type? */
-bool
-ProjectionConcerns(const Projection *projection, const text *aggregate_type)
+static bool
+concerns(const Projection *projection, const text *aggregate_type)
 {
 	int			i;
 
@@ -656,32 +681,23 @@ ProjectionConcerns(const Projection *projection, const text *aggregate_type)
 bool
 ProjectionWants(const Projection *projection, const Event *event)
 {
-	return ProjectionConcerns(projection, EventText(event, EVENT_AGGREGATE_TYPE)) &&
+	return concerns(projection, EventText(event, EVENT_AGGREGATE_TYPE)) &&
 		EventFilterMatches(&projection->filter, event);
 }
 
-/*
- * The next table, by its oid, that those of the projections lock which the event
- * concerns; InvalidOid after the last.
- */
+/* The next table, by its oid, that one of these projections locks; InvalidOid after the last. */
 static Oid
-next_lock(const EventTypeProjections *found, const text *aggregate_type, Oid after)
+next_lock(Projection *const *projections, int n, Oid after)
 {
 	Oid			next = InvalidOid;
 	int			i;
 	int			lock;
 
-	for (i = 0; i < found->n; i++)
-	{
-		const Projection *projection = found->projections[i];
-
-		if (!ProjectionConcerns(projection, aggregate_type))
-			continue;
-		for (lock = 0; lock < projection->nlocks; lock++)
-			if (projection->locks[lock] > after &&
-				(!OidIsValid(next) || projection->locks[lock] < next))
-				next = projection->locks[lock];
-	}
+	for (i = 0; i < n; i++)
+		for (lock = 0; lock < projections[i]->nlocks; lock++)
+			if (projections[i]->locks[lock] > after &&
+				(!OidIsValid(next) || projections[i]->locks[lock] < next))
+				next = projections[i]->locks[lock];
 	return next;
 }
 

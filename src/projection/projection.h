@@ -116,7 +116,6 @@ extern void ProjectionSetHandlers(ProjectionHandlers load);
 extern bool ProjectionLockRow(InternalQuery *query, const text *name, bool if_exists);
 extern Projection **ProjectionFind(const Event *event, int *n);
 extern RoleSwitch ProjectionSwitchToOwner(const Projection *projection);
-extern bool ProjectionConcerns(const Projection *projection, const text *aggregate_type);
 extern bool ProjectionWants(const Projection *projection, const Event *event);
 extern Projection *ProjectionLoad(const text *name);
 extern Projection *ProjectionMake(const QueryRow *row, MemoryContext memory);
