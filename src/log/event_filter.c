@@ -65,7 +65,7 @@ struct FilterScan
 /* see EventFilterSetTagFilter */
 static const TagFilter *tag_filter = NULL;
 
-static bool texts_match(const FilterTexts *wanted, Datum value);
+static inline bool texts_match(const FilterTexts *wanted, Datum value);
 static FilterScan *scan_by_tags(const EventFilter *filter, int64 after_position,
 								int64 up_to_position, Snapshot snapshot);
 static bool choose_index(Relation heap, const EventColumns *columns, const EventFilter *filter,
@@ -198,7 +198,7 @@ EventFilterMatches(const EventFilter *filter, const Event *event)
 		(filter->ntags == 0 || tag_filter->has_all(filter, event));
 }
 
-static bool
+static inline bool
 texts_match(const FilterTexts *wanted, Datum value)
 {
 	int			i;
