@@ -6,8 +6,9 @@ CREATE FUNCTION cqrs_es.distribution_obstacle() RETURNS text
     SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    member   regclass;
-    has_rows boolean;
+    member         regclass;
+    has_rows       boolean;
+    is_distributed boolean := 'cqrs_es.events'::regclass IN (SELECT logicalrelid FROM pg_dist_partition);
 BEGIN
     IF coalesce(current_setting('cqrs_es.node_id', true), '0') <> '0' THEN
         RETURN 'cqrs_es.node_id is set there, where Citus numbers the nodes';
@@ -17,7 +18,9 @@ BEGIN
         JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
             AND d.classid = 'pg_class'::regclass
         JOIN pg_class AS c ON c.oid = d.objid
-        WHERE e.extname = 'cqrs_es' AND c.relkind = 'r' AND c.oid <> 'cqrs_es.events'::regclass
+        WHERE e.extname = 'cqrs_es' AND c.relkind = 'r' AND c.relname NOT IN ('events', 'admitted_nodes', 'last_declaration')
+            -- what every node has of its own
+            AND NOT (is_distributed AND c.relname IN ('aggregates', 'reducers', 'upcasters', 'commands', 'snapshots'))
         ORDER BY c.relname
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', member) INTO has_rows;
@@ -26,10 +29,12 @@ BEGIN
         END IF;
     END LOOP;
     -- a shell's rows are in its shards
-    IF 'cqrs_es.events'::regclass NOT IN (SELECT logicalrelid FROM pg_dist_partition) THEN
+    IF NOT is_distributed THEN
         IF EXISTS (SELECT FROM cqrs_es.events) THEN
             RETURN 'cqrs_es.events has rows there';
         END IF;
+    ELSIF NOT EXISTS (SELECT FROM cqrs_es.admitted_nodes WHERE node_id = (SELECT groupid FROM pg_dist_local_group)) THEN
+        RETURN 'it has not been admitted: SELECT cqrs_es.admit_nodes()';
     END IF;
     RETURN NULL;
 END $$;
@@ -46,6 +51,8 @@ CREATE FUNCTION cqrs_es.distribution_status(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
     AS $$
+DECLARE
+    declared text;
 BEGIN
     IF to_regclass('pg_catalog.pg_dist_local_group') IS NULL THEN
         RAISE EXCEPTION 'there is no Citus in this database'
@@ -55,6 +62,7 @@ BEGIN
         RAISE EXCEPTION 'distribution_status() is to be called on the coordinator'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    declared := cqrs_es.declarations_here(false);
     RETURN QUERY
         SELECT n.groupid, n.nodename, n.nodeport, CASE
             WHEN n.groupid > 511 THEN 'positions have room for the numbers of nodes up to 511'
@@ -63,10 +71,13 @@ BEGIN
             WHEN NOT r.success THEN r.result
             WHEN split_part(r.result, ' ', 1) <> e.extversion
                 THEN format('version %s of the extension, %s on the coordinator', split_part(r.result, ' ', 1), e.extversion)
-            ELSE nullif(substr(r.result, length(e.extversion) + 2), '') END
+            WHEN NOT r.result LIKE '% {%'
+                THEN substr(r.result, length(e.extversion) + 2)
+            WHEN substr(r.result, length(e.extversion) + 2) <> declared
+                THEN 'what is declared there is not what is declared on the coordinator: SELECT cqrs_es.admit_nodes()' END
         FROM pg_extension AS e, pg_dist_node AS n
         LEFT JOIN run_command_on_workers($command$
-            SELECT e.extversion || ' ' || coalesce(cqrs_es.distribution_obstacle(), '')
+            SELECT e.extversion || ' ' || coalesce(cqrs_es.distribution_obstacle(), cqrs_es.declarations_here(false)::text)
             FROM pg_catalog.pg_extension AS e WHERE e.extname = 'cqrs_es'
             $command$) AS r ON r.nodename = n.nodename AND r.nodeport = n.nodeport
         WHERE e.extname = 'cqrs_es' AND n.noderole = 'primary'
@@ -118,6 +129,11 @@ BEGIN
     CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events
         FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event('distributed');
     PERFORM create_distributed_table('cqrs_es.events', 'aggregate_id', shard_count => distribute.shard_count, colocate_with => 'none');
+    -- there may be what was restored from a dump of another
+    DELETE FROM cqrs_es.last_declaration;
+    INSERT INTO cqrs_es.last_declaration VALUES (0, false, '', '', current_user);
+    PERFORM create_reference_table('cqrs_es.last_declaration');
+    PERFORM cqrs_es.admit_nodes();
 END $$;
 COMMENT ON FUNCTION cqrs_es.distribute(int) IS
     'spreads the streams of the log, which must be empty, over the nodes of the Citus cluster, by aggregate id';

@@ -24,6 +24,7 @@
 #include "base/registry_function.h"
 #include "base/text.h"
 #include "log/event_scan.h"
+#include "log/events.h"
 #include "log/horizon.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/state_rules.h"
@@ -75,7 +76,7 @@ const StateOwner AggregateOwner = {
 void
 AggregateInit(void)
 {
-	RegistryRegister("aggregates");
+	RegistryRegisterOfAllNodes("aggregates");
 	StateRulesRegisterOwner(&AggregateOwner);
 }
 
@@ -210,8 +211,15 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 static void
 refuse_while_there_are_events(const text *type)
 {
-	char	   *aggregate_id = EventScanAggregateId(type);
+	char	   *aggregate_id;
 
+	if (EventsNode() >= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_IN_DISTRIBUTED_LOG),
+				 errmsg("whether there are events of aggregate type \"%s\" is not known on each node of a distributed log",
+						text_to_cstring(type)),
+				 errhint("force => true drops the declaration, its reducers, commands and snapshots; events stay.")));
+	aggregate_id = EventScanAggregateId(type);
 	if (aggregate_id == NULL)
 	{
 		HorizonAwaitWriters();

@@ -45,7 +45,7 @@ ReducerInit(void)
 {
 	static const StateRulesPart part = {.load = load_reducers,.drop = drop_reducers};
 
-	RegistryRegister("reducers");
+	RegistryRegisterOfAllNodes("reducers");
 	RegistryFunctionRegister("reducers",
 							 "SELECT function, pg_catalog.format('the reducer of \"%s\" for event type \"%s\"',"
 							 " aggregate_type, event_type) AS used_as FROM cqrs_es.reducers WHERE function IS NOT NULL");

@@ -25,9 +25,14 @@
 #include "executor/spi.h"
 #include "utils/lsyscache.h"
 #include "utils/reltrigger.h"
+#include "utils/snapmgr.h"
 
 #include "base/distribution.h"
 #include "base/errors.h"
+#include "base/role_switch.h"
+
+/* Is this session just told what is declared on all nodes? */
+static bool declares = false;
 
 static bool is_marked(Relation rel);
 static bool is_shell(Oid relid);
@@ -80,6 +85,59 @@ DistributionNode(void)
 	node = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	return node;
+}
+
+/*
+ * Has the node with this number, which is this one, all that is declared for the distributed log?  What
+ * admit_nodes() (all_nodes.c) has written counts as of now.
+ */
+bool
+DistributionIsAdmitted(int node)
+{
+	Oid			argtype = INT4OID;
+	Datum		value = Int32GetDatum(node);
+	RoleSwitch	saved;
+	bool		found;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("admitted_nodes");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT 1 FROM cqrs_es.admitted_nodes WHERE node_id OPERATOR(pg_catalog.=) $1",
+							  1, &argtype, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read admitted_nodes");
+	found = SPI_processed > 0;
+	PopActiveSnapshot();
+	RoleSwitchBack(&saved);
+	SPI_finish();
+	return found;
+}
+
+/* QE609 where it has not. */
+void
+DistributionReportNotAdmitted(int node)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NODE_NOT_ADMITTED),
+			 errmsg("node %d has not been admitted to the distributed log", node),
+			 errdetail("It does not know what is declared on the others."),
+			 errhint("admit_nodes() on the coordinator tells it.")));
+}
+
+/* Is what this session declares declared on all nodes? */
+bool
+DistributionDeclares(void)
+{
+	return declares;
+}
+
+/* Say so, and what was said before: who says so takes it back, after an error as well. */
+bool
+DistributionSetDeclares(bool now)
+{
+	bool		before = declares;
+
+	declares = now;
+	return before;
 }
 
 /* Looks at a cache's memory: nothing in here may look into the catalog. */

@@ -20,6 +20,10 @@ typedef enum Distribution
 extern Distribution DistributionOf(Relation rel);
 extern bool DistributionIsOurs(Relation rel);
 extern int	DistributionNode(void);
+extern bool DistributionIsAdmitted(int node);
+extern void DistributionReportNotAdmitted(int node);
+extern bool DistributionDeclares(void);
+extern bool DistributionSetDeclares(bool declares);
 extern void DistributionRefuse(Relation rel, const char *what);
 
 #endif							/* CQRS_ES_DISTRIBUTION_H */

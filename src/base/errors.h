@@ -57,6 +57,7 @@
 #define ERRCODE_FOREIGN_SHARD			MAKE_SQLSTATE('Q','E','6','0','5')
 #define ERRCODE_NOT_AT_HOME				MAKE_SQLSTATE('Q','E','6','0','7')
 #define ERRCODE_NOT_IN_DISTRIBUTED_LOG	MAKE_SQLSTATE('Q','E','6','0','8')
+#define ERRCODE_NODE_NOT_ADMITTED		MAKE_SQLSTATE('Q','E','6','0','9')
 
 extern bool ErrorIsNotUsers(int sqlerrcode);
 

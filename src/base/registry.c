@@ -94,6 +94,7 @@
 
 /* their tables, and the oids of those that anything hangs on which was looked up */
 static const char *tables[MAX_REGISTRIES];
+static bool of_all_nodes[MAX_REGISTRIES];
 static Oid	relids[MAX_REGISTRIES];
 static int	nregistries = 0;
 static bool relids_known = false;	/* all of them */
@@ -122,7 +123,7 @@ static int	users = 0;
 static bool used_to_the_end = false;
 
 /* who may have something against a change of any registry */
-static void (*guard) (void) = NULL;
+static void (*guard) (bool of_all_nodes) = NULL;
 
 PG_FUNCTION_INFO_V1(cqrs_es_registry_changed);
 
@@ -165,9 +166,20 @@ RegistryRegister(const char *table)
 	tables[nregistries++] = table;
 }
 
-/* Have somebody called who may refuse, by an error, that anything is declared; called by Inits only. */
+/* The same of one whose declarations can be those of all nodes of a distributed log. */
 void
-RegistrySetGuard(void (*new_guard) (void))
+RegistryRegisterOfAllNodes(const char *table)
+{
+	of_all_nodes[nregistries] = true;
+	RegistryRegister(table);
+}
+
+/*
+ * Have somebody called who may refuse, by an error, that anything is declared, and is told whether
+ * that can be done on all nodes; called by Inits only.
+ */
+void
+RegistrySetGuard(void (*new_guard) (bool of_all_nodes))
 {
 	guard = new_guard;
 }
@@ -180,6 +192,8 @@ Datum
 cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 {
 	Relation	rel;
+	bool		everywhere = false;
+	int			i;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -187,7 +201,10 @@ cqrs_es_registry_changed(PG_FUNCTION_ARGS)
 				 errmsg("%s must be fired as a trigger", "registry_changed()")));
 	rel = ((TriggerData *) fcinfo->context)->tg_relation;
 	DistributionRefuse(rel, "declarations");
-	guard();
+	for (i = 0; i < nregistries; i++)
+		if (strcmp(tables[i], RelationGetRelationName(rel)) == 0)
+			everywhere = of_all_nodes[i];
+	guard(everywhere);
 	CacheInvalidateRelcache(rel);
 	return PointerGetDatum(NULL);
 }

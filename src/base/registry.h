@@ -52,8 +52,9 @@ typedef struct RegistryCache
 } RegistryCache;
 
 extern void RegistryInit(void);
-extern void RegistrySetGuard(void (*guard) (void));
+extern void RegistrySetGuard(void (*guard) (bool of_all_nodes));
 extern void RegistryRegister(const char *table);
+extern void RegistryRegisterOfAllNodes(const char *table);
 extern void *RegistryLookup(RegistryCache *cache, const text *key);
 extern void RegistryWatchFunction(Oid function);
 extern void RegistryEnter(void);

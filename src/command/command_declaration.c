@@ -71,7 +71,7 @@ CommandDeclarationInit(void)
 {
 	static const StateRulesPart part = {.drop = drop_commands};
 
-	RegistryRegister("commands");
+	RegistryRegisterOfAllNodes("commands");
 	StateRulesRegister(&part);
 }
 

@@ -50,6 +50,7 @@
 #include "log/admission.h"
 #include "log/context.h"
 #include "log/event_scan.h"
+#include "log/events.h"
 #include "log/import.h"
 #include "log/log_end.h"
 #include "log/position.h"
@@ -141,6 +142,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		Jsonb	   *merged = ContextMetadata(metadata);
 		bool		draw;
 
+		EventsRequireAdmitted();
 		ReservedTypeRefuse(DatumGetTextPP(row.columns[EVENT_EVENT_TYPE].value));
 		/* also when the row brings the empty one itself */
 		TenancyRequireGiven(key.tenant_id);

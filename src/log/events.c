@@ -73,7 +73,7 @@ static Oid	event_type_relid = InvalidOid;
 static uint64 event_type_invalidations = 0;
 
 static void tell_watchers(bool writes);
-static void refuse_declarations(void);
+static void refuse_declarations(bool of_all_nodes);
 static void invalidate_events(Oid relid);
 static Oid	find_position_index(Relation rel, AttrNumber position);
 static Oid	find_id_index(Relation rel, const EventColumns *columns);
@@ -136,6 +136,7 @@ EventsTableGet(void)
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
 	fresh.node = DistributionIsOurs(rel) ? DistributionNode() : -1;
+	fresh.admitted = fresh.node >= 0 && DistributionIsAdmitted(fresh.node);
 	fresh.local = is_plain_heap(rel) &&
 		OidIsValid(fresh.position_index) &&
 		DistributionOf(rel) == DISTRIBUTION_NONE;
@@ -176,10 +177,31 @@ EventsRefuseDistributed(const char *what)
 			 errdetail("What it hangs on would have to be known on all nodes.")));
 }
 
-static void
-refuse_declarations(void)
+/* QE609 where the log is distributed and this node does not know what is declared on the others. */
+void
+EventsRequireAdmitted(void)
 {
-	EventsRefuseDistributed("declarations");
+	int			node = EventsNode();
+
+	if (node >= 0 && !EventsTableGet().admitted)
+		DistributionReportNotAdmitted(node);
+}
+
+/*
+ * The guard of registries: QE608 in a distributed log, unless the same is declared on all nodes (all_nodes.c)
+ * and can be.
+ */
+static void
+refuse_declarations(bool of_all_nodes)
+{
+	if (!of_all_nodes)
+		EventsRefuseDistributed("such declarations");
+	if (DistributionDeclares() || EventsNode() < 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_IN_DISTRIBUTED_LOG),
+			 errmsg("in a distributed log nothing is declared on one node alone"),
+			 errhint("on_all_nodes() runs the statement on all of them.")));
 }
 
 /*

@@ -49,6 +49,7 @@ typedef struct EventsTable
 	Oid			position_index;
 	Oid			id_index;		/* finds an event of a stream by its id; InvalidOid: none */
 	int			node;			/* where it is distributed: this node's number; else -1 */
+	bool		admitted;		/* then: has the node all declarations? */
 	bool		local;			/* all rows in one heap, positions in one index? */
 	bool		deferrable;		/* a unique or exclusion constraint checked later? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
@@ -70,6 +71,7 @@ extern EventsTable EventsTableGet(void);
 extern uint64 EventsTableChanges(void);
 extern int	EventsNode(void);
 extern void EventsRefuseDistributed(const char *what);
+extern void EventsRequireAdmitted(void);
 extern void EventsRequireRights(AclMode mode);
 extern void EventsCheckRights(AclMode mode);
 extern bool EventsMayRead(void);

@@ -200,13 +200,14 @@ cqrs_es_redact_event(PG_FUNCTION_ARGS)
 }
 
 /*
- * Raises 25006, 42501, and 25001 above READ COMMITTED, where what is newer than the transaction's
+ * Raises 25006, 42501, QE608, for snapshots on other nodes would keep what is erased, and 25001 above READ COMMITTED, where what is newer than the transaction's
  * snapshot would be left as it is, or in a handler, which has an event in hand.
  */
 static void
 require_possible(FunctionCallInfo fcinfo, const char *function)
 {
 	ReadOnlyPrevent(fcinfo);
+	EventsRefuseDistributed(function);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

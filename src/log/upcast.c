@@ -91,7 +91,7 @@ static void tell_writers(const text *event_type, const text *from_version,
 void
 UpcastInit(void)
 {
-	RegistryRegister("upcasters");
+	RegistryRegisterOfAllNodes("upcasters");
 	RegistryFunctionRegister("upcasters",
 							 "SELECT function, pg_catalog.format('the upcaster of event type \"%s\" from version \"%s\"',"
 							 " event_type, from_version) AS used_as FROM cqrs_es.upcasters");

@@ -2,11 +2,13 @@
 -- What distribute() makes of a node, as far as one server can show it: a trigger of the log that is marked, and what the engine
 -- says of the log and of the node. (With Citus itself: 096_distribute.)
 BEGIN;
-SELECT plan(24);
+SELECT plan(40);
 
 SELECT is(pg_temp.state_of('SELECT cqrs_es.distribute()'), '0A000', 'without Citus: distribute');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.distribution_status()'), '55000', 'distribution_status');
 SELECT is((SELECT count(*) FROM cqrs_es.home_of('a')), 0::bigint, 'home_of');
+SELECT is(pg_temp.state_of('SELECT cqrs_es.admit_nodes()'), '55000', 'admit_nodes');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT 1')$$), '55000', 'on_all_nodes');
 
 SELECT cqrs_es.append_event('distributed', 'before', 'e', '{}') IS NULL AS x \gset
 SET LOCAL client_min_messages = error;
@@ -18,6 +20,29 @@ INSERT INTO pg_catalog.pg_dist_partition VALUES ('cqrs_es.events');
 DROP TRIGGER admit_event ON cqrs_es.events;
 CREATE TRIGGER admit_event BEFORE INSERT ON cqrs_es.events FOR EACH ROW EXECUTE FUNCTION cqrs_es.admit_event('distributed');
 RESET client_min_messages;
+
+-- What admit_nodes() does to each node, whose last_declaration is changed with that of all others.
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.append_event('distributed', 'a', 'e', '{}')$$, '{state,message}'), ARRAY['QE609', 'node 5 has not been admitted to the distributed log'],
+	'a node takes nothing before it knows what is declared');
+SELECT is(pg_temp.state_of($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('distributed', 'a', 'e', '{}')$$), 'QE609', 'by INSERT neither');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT 1')$$), '55000', 'nor a declaration without the row that all nodes have');
+INSERT INTO cqrs_es.last_declaration VALUES (0, false, '', '', '');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT 1')$$), 'QE609', 'nor with it');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_aggregate('received', '{}')$$), 'QE608', 'nor one of its own');
+UPDATE cqrs_es.last_declaration SET admits = true, role_name = current_user, search_path = 'pg_catalog',
+	statement = $$SELECT cqrs_es.receive_declarations('{"aggregates": [{"aggregate_type": "received", "initial_state": {}, "snapshot_every": 0, "keep_snapshots": 1, "strict": false, "created_at": "2026-01-01"}],
+		"commands": [{"aggregate_type": "received", "command_type": "c", "decider": "''[]''::jsonb", "definer": null, "definer_name": "postgres", "search_path": ""}]}')$$;
+SELECT is(cqrs_es.declarations_here(true) -> 'aggregates', '[{"aggregate_type": "received", "initial_state": {}, "snapshot_every": 0, "keep_snapshots": 1, "strict": false, "created_at": "2026-01-01T00:00:00+00:00"}]', 'then it knows');
+SELECT is(cqrs_es.declarations_here(false) #>> '{commands,0,definer_name}', 'postgres', 'roles by their names');
+SELECT is(pg_temp.error_of($$SELECT cqrs_es.create_aggregate('alone', '{}')$$, '{state,message}'), ARRAY['QE608', 'in a distributed log nothing is declared on one node alone'], 'one node declares nothing');
+SELECT lives_ok($$SELECT cqrs_es.on_all_nodes('SELECT cqrs_es.create_aggregate(''everywhere'', ''{}''); SELECT cqrs_es.define_reducer(''everywhere'', ''e'', ''[]'')')$$, 'all of them do');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT cqrs_es.create_aggregate(''everywhere'', ''{}''); SELECT 1/0')$$), '22012', 'an error is that of the statement');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.create_aggregate('alone', '{}')$$), 'QE608', 'after which one node still declares nothing');
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT cqrs_es.create_subscription(''s'')')$$), 'QE608', 'what is not for such a log is not for all nodes either');
+SELECT is(pg_temp.state_of($$UPDATE cqrs_es.last_declaration SET role_name = 'pg_monitor', statement = 'SELECT 1'$$), '42501', 'what another role has declared is not run');
+SET LOCAL session_replication_role = replica;
+SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT 1')$$), '55000', 'nor where no trigger is fired');
+RESET session_replication_role;
 
 SELECT is(global_position >> 44, 5::bigint, 'the node''s number is that of the engine') FROM cqrs_es.append_event('distributed', 'a', 'e', '{}');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.append_event('distributed', 'a', 'e', '{}', 0)$$), 'QE001', 'appends keep the rules');
