@@ -167,3 +167,35 @@ CREATE EVENT TRIGGER cqrs_es_keep_shape_of_drops ON sql_drop
     EXECUTE FUNCTION cqrs_es.keep_shape_of_drops();
 COMMENT ON EVENT TRIGGER cqrs_es_keep_shape_of_drops IS
     'sees that dumps lack what is taken from the log';
+
+-- A partition that somebody makes by hand, or a tool, gets what each of them has.
+CREATE FUNCTION cqrs_es.keep_partitions_whole() RETURNS event_trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off
+    AS $$
+DECLARE
+    made regclass;
+BEGIN
+    -- what is restored has all of it; its indexes and triggers come later
+    PERFORM FROM pg_inherits AS i JOIN pg_event_trigger_ddl_commands() AS c ON c.objid IN (i.inhrelid, i.inhparent)
+        WHERE c.classid = 'pg_class'::regclass AND i.inhparent = to_regclass('cqrs_es.events');
+    IF NOT FOUND OR NOT current_setting('check_function_bodies')::boolean THEN
+        RETURN;
+    END IF;
+    FOR made IN SELECT i.inhrelid FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'cqrs_es.events'::regclass AND c.relkind = 'r' AND c.relispartition
+        AND EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = c.oid AND g.tgfoid = 'cqrs_es.admit_event()'::regprocedure)
+    LOOP
+        PERFORM cqrs_es.complete_partition(made);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION cqrs_es.keep_partitions_whole() IS
+    'internal: event trigger: gives new partitions of the log what they do not get from it';
+REVOKE EXECUTE ON FUNCTION cqrs_es.keep_partitions_whole() FROM PUBLIC;
+
+CREATE EVENT TRIGGER cqrs_es_keep_partitions_whole ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE')
+    EXECUTE FUNCTION cqrs_es.keep_partitions_whole();
+COMMENT ON EVENT TRIGGER cqrs_es_keep_partitions_whole IS
+    'gives new partitions of the log what they do not get from it';

@@ -63,14 +63,26 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
                min(format('%s of %s', g.tgname, g.tgrelid::regclass)) FILTER (WHERE g.tgenabled <> 'A' AND (g.tgtype & 1 = 0 OR g.tgenabled <> 'R')) AS weak
         FROM pg_trigger AS g JOIN pg_proc AS f ON f.oid = g.tgfoid
         WHERE f.pronamespace = 'cqrs_es'::regnamespace AND f.proname IN ('registry_changed', 'resolve_names', 'snapshots_deleted')
+    ), partitions AS (
+        SELECT count(*) AS n, count(p.from_position) AS by_position,
+               count(*) FILTER (WHERE p.state = 'ahead') AS ahead,
+               max(p.to_position) AS up_to,
+               min(p.partition::text) FILTER (WHERE NOT EXISTS (SELECT FROM pg_trigger AS g
+                   WHERE g.tgrelid = p.partition AND g.tgfoid = 'cqrs_es.refuse_change()'::regprocedure AND g.tgtype & 32 > 0
+                   AND g.tgenabled IN ('O', 'A'))) AS unguarded
+        FROM cqrs_es.log_partitions AS p JOIN pg_class AS c ON c.oid = p.partition
     ), keys AS (
-        SELECT count(*) AS n
-        FROM pg_index AS i
-        WHERE i.indrelid = 'cqrs_es.events'::regclass AND i.indisunique AND i.indisvalid AND i.indimmediate
+        -- of a log by position each partition has one
+        SELECT count(DISTINCT i.indrelid) AS n, CASE WHEN t.by_position > 0 THEN t.n ELSE 1 END AS wanted
+        FROM partitions AS t LEFT JOIN pg_index AS i ON true
+        AND (i.indrelid = 'cqrs_es.events'::regclass AND t.by_position = 0
+            OR t.by_position > 0 AND i.indrelid IN (SELECT p.partition FROM cqrs_es.log_partitions AS p))
+        AND i.indisunique AND i.indisvalid AND i.indimmediate
         AND i.indpred IS NULL AND i.indnkeyatts = 4
         AND 'sequence' = (SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[3])
         AND 3 = (SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = i.indrelid
             AND a.attnum IN (i.indkey[0], i.indkey[1], i.indkey[2]) AND a.attname IN ('aggregate_type', 'aggregate_id', 'tenant_id'))
+        GROUP BY t.by_position, t.n
     ), shared AS (
         -- tables in which tenants are not kept apart
         SELECT count(*) AS n, min(t.relname) AS first
@@ -122,7 +134,12 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
         THEN 'triggers of cqrs_es.events are missing or disabled' END FROM guards AS g
     UNION ALL SELECT 'triggers that fire always', t.n, CASE WHEN t.weak IS NOT NULL
         THEN format('sessions do not hear of every change: ENABLE ALWAYS TRIGGER %s, for instance', t.weak) END FROM tellers AS t
-    UNION ALL SELECT 'unique indexes of streams', k.n, CASE WHEN k.n = 0
+    UNION ALL SELECT 'partitions', p.n, CASE WHEN p.by_position > 0 AND p.ahead = 0
+        THEN format('there is no room for positions from %s on, and soon nothing can be appended: call keep_partitions()', p.up_to)
+        WHEN p.unguarded IS NOT NULL
+        THEN format('nothing refuses TRUNCATE of %s for instance: call complete_partition()', p.unguarded) END FROM partitions AS p
+    UNION ALL SELECT 'unique indexes of streams', k.n, CASE WHEN k.n < k.wanted AND k.wanted > 1
+        THEN 'partitions lack one, and nothing is written to them: call complete_partition()' WHEN k.n < k.wanted
         THEN 'nothing keeps two events from getting one sequence, so nothing is written' END FROM keys AS k
     UNION ALL SELECT 'tables without the policy of tenants', s.n, CASE WHEN s.n > 0
         THEN format('ordinary roles see all tenants, or none, in cqrs_es.%s for instance', s.first) END FROM shared AS s

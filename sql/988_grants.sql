@@ -44,7 +44,7 @@ GRANT EXECUTE ON PROCEDURE cqrs_es.wait_for_events, cqrs_es.wait_until_settled, 
 GRANT USAGE ON TYPE cqrs_es.event, cqrs_es.append_result, cqrs_es.append_outcome TO PUBLIC;
 -- these show monitors how everything is, and nothing of what is in events
 GRANT USAGE ON SCHEMA cqrs_es TO pg_monitor;
-GRANT SELECT ON cqrs_es.log_status, cqrs_es.unsettled_transactions, cqrs_es.counters, cqrs_es.projection_status, cqrs_es.projection_progress,
+GRANT SELECT ON cqrs_es.log_status, cqrs_es.log_partitions, cqrs_es.unsettled_transactions, cqrs_es.counters, cqrs_es.projection_status, cqrs_es.projection_progress,
     cqrs_es.missing_objects, cqrs_es.tag_definitions, cqrs_es.log_followers, cqrs_es.followed_log_status
     TO pg_monitor;
 GRANT EXECUTE ON FUNCTION cqrs_es.last_position, cqrs_es.known_settled_position, cqrs_es.log_size, cqrs_es.projection_errors

@@ -53,6 +53,7 @@
 #include "log/horizon.h"
 #include "log/id_search.h"
 #include "log/log_history.h"
+#include "log/log_range.h"
 #include "log/position.h"
 #include "log/stream_index.h"
 #include "log/upcast.h"
@@ -130,6 +131,7 @@ _PG_init(void)
 	PositionInit();
 	StreamIndexInit();
 	EventsInit();
+	LogRangeInit();
 	DispatchInit();
 	IdSearchInit();
 	LogHistoryInit();

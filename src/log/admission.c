@@ -7,7 +7,7 @@
  * sequence or none (then it is filled in); a taken one goes on to the unique
  * index, which raises 23505 as clients with a table of their own expect; a hole
  * is refused.  Waiting for a stream's end in progress happens here, in
- * EventScanTip, so the time is filled in behind that: it does not lie before that of the
+ * EventScanTip (log_range.c where the log is partitioned by position), so the time is filled in behind that: it does not lie before that of the
  * event in front.  A time that is given is kept.  What still races after the wait is
  * arbitrated by the index.  A table
  * without one, or whose partitions tear streams apart, is refused
@@ -53,6 +53,7 @@
 #include "log/events.h"
 #include "log/import.h"
 #include "log/log_end.h"
+#include "log/log_range.h"
 #include "log/position.h"
 #include "log/redaction.h"
 #include "log/reserved_type.h"
@@ -77,6 +78,8 @@ static void require_values(Relation rel, const EventColumns *columns, const NewR
 static void admit_restored(Relation rel, NewRow *row);
 pg_noreturn static void report_misplaced(const StreamKey *key);
 static bool lock_tags(Relation rel, const NewRow *row, uint64 drawn_in);
+static StreamTip find_end(Relation rel, Oid stream_index, const EventColumns *columns,
+						  const StreamKey *key);
 static void settle_sequence(NewRow *row, const StreamKey *key, const StreamTip *tip, bool draw);
 static void check_time(Relation rel, const NewRow *row, const StreamKey *key);
 static void settle_time(NewRow *row, const StreamTip *tip);
@@ -136,8 +139,6 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		Relation	index;
-		TupleTableSlot *slot;
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
 		bool		draw;
@@ -148,12 +149,11 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		TenancyRequireGiven(key.tenant_id);
 		check_time(trigdata->tg_relation, &row, &key);
 		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
-		index = index_open(stream_index, AccessShareLock);
-		slot = table_slot_create(trigdata->tg_relation, NULL);
-		tip = EventScanTip(trigdata->tg_relation, index, &columns, &key, NULL, slot);
-		ExecDropSingleTupleTableSlot(slot);
-		index_close(index, AccessShareLock);
+		tip = find_end(trigdata->tg_relation, stream_index, &columns, &key);
 		settle_sequence(&row, &key, &tip, draw);
+		if (LogRangeIs(trigdata->tg_relation))
+			LogRangeRequire(trigdata->tg_relation, &key,
+							DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value), &tip);
 		TaggingAdmitted(trigdata->tg_relation,
 						DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value));
 		if (merged != metadata)
@@ -287,6 +287,8 @@ admit_restored(Relation rel, NewRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event that is restored with its global_position needs its sequence")));
+	if (LogRangeIs(rel))
+		LogRangeRequireOurs(rel, position);
 	PositionHoldReaders();
 	stream = LogEndStreamAt(rel, position);
 	if (stream)
@@ -330,6 +332,24 @@ lock_tags(Relation rel, const NewRow *row, uint64 drawn_in)
 		event.values[column] = row->columns[column].value;
 	TaggingAdmit(rel, &event);
 	return drawn_in != PositionEpoch();
+}
+
+/* Where does the stream end?  Waits for who holds its end. */
+static StreamTip
+find_end(Relation rel, Oid stream_index, const EventColumns *columns, const StreamKey *key)
+{
+	Relation	index;
+	TupleTableSlot *slot;
+	StreamTip	tip;
+
+	if (LogRangeIs(rel))
+		return LogRangeTip(key);
+	index = index_open(stream_index, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	tip = EventScanTip(rel, index, columns, key, NULL, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	return tip;
 }
 
 /*

@@ -75,6 +75,7 @@
 #include "base/tenancy.h"
 #include "log/dispatch.h"
 #include "log/event_scan.h"
+#include "log/log_range.h"
 #include "log/position.h"
 #include "log/tagging.h"
 
@@ -444,6 +445,7 @@ dispatch_row(TriggerData *trigdata)
 
 		event.values[column] = slot_getattr(trigdata->tg_trigslot, columns.attno[column], &isnull);
 	}
+	LogRangeCheck(trigdata->tg_relation, &event);
 	if (!PositionIsOwn(EventGlobalPosition(&event)))
 		return;
 

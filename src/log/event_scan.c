@@ -94,8 +94,6 @@ static void note_tip_read(Relation rel, Relation index, const EventColumns *colu
 						  const StreamKey *key, TupleTableSlot *slot);
 static StreamTip query_tip(const StreamKey *key, bool latest);
 static Datum key_is(PG_FUNCTION_ARGS);
-static void stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
-							 const StreamKey *key);
 static void text_scan_key(ScanKey key, Relation index, int i, text *value);
 static text *stream_key_value(Relation index, int i, const EventColumns *columns,
 							  const StreamKey *key);
@@ -143,6 +141,7 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 	StreamTip	tip;
 	LastRowPlace place;
 	TransactionId in_progress;
+	bool		waited = false;
 
 	InitDirtySnapshot(dirty);
 	do
@@ -162,8 +161,12 @@ EventScanTip(Relation rel, Relation index, const EventColumns *columns,
 		}
 		ExecClearTuple(slot);
 		if (TransactionIdIsValid(in_progress))
+		{
 			EventScanAwait(rel, &tid, &dirty);
+			waited = true;
+		}
 	} while (TransactionIdIsValid(in_progress));
+	tip.waited = waited;
 	if (IsolationIsSerializable() && IsSubTransaction())
 		note_tip_read(rel, index, columns, key, slot);
 	ExecClearTuple(slot);
@@ -188,7 +191,7 @@ find_last_row(Relation rel, Relation index, const EventColumns *columns,
 	if (last != LAST_ROW_UNKNOWN)
 		return last == LAST_ROW_FOUND;
 
-	stream_scan_keys(keys, index, columns, key);
+	EventScanStreamKeys(keys, index, columns, key);
 	scan = compat_index_beginscan(rel, index, snapshot, 3);
 	index_rescan(scan, keys, 3, NULL, 0);
 	found = index_getnext_slot(scan, BackwardScanDirection, slot);
@@ -255,7 +258,7 @@ note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, 3);
 	ScanKeyData keys[3];
 
-	stream_scan_keys(keys, index, columns, key);
+	EventScanStreamKeys(keys, index, columns, key);
 	index_rescan(scan, keys, 3, NULL, 0);
 	(void) index_getnext_slot(scan, BackwardScanDirection, slot);
 	index_endscan(scan);
@@ -416,7 +419,7 @@ scan_stream(const StreamKey *key, int64 from_sequence,
 		Relation	index = index_open(table.stream_index, AccessShareLock);
 		ScanKeyData keys[4];
 
-		stream_scan_keys(keys, index, &table.columns, key);
+		EventScanStreamKeys(keys, index, &table.columns, key);
 
 		/* every key is compared with every event, so none that they all fulfil */
 		if (is_forward ? from_sequence <= 1 : from_sequence == PG_INT64_MAX)
@@ -822,9 +825,9 @@ key_is(PG_FUNCTION_ARGS)
  * Scan keys for the first three columns of the stream index, in the order the
  * index has them.
  */
-static void
-stream_scan_keys(ScanKey keys, Relation index, const EventColumns *columns,
-				 const StreamKey *key)
+void
+EventScanStreamKeys(ScanKey keys, Relation index, const EventColumns *columns,
+					const StreamKey *key)
 {
 	int			i;
 

@@ -7,6 +7,7 @@
 #define CQRS_ES_EVENT_SCAN_H
 
 #include "access/sdir.h"
+#include "access/skey.h"
 #include "utils/snapshot.h"
 
 #include "base/stream_key.h"
@@ -22,6 +23,7 @@ typedef struct StreamTip
 	pg_uuid_t	event_id;		/* likewise */
 	bool		is_closed;		/* nothing may come behind */
 	bool		after_snapshot; /* committed after this transaction's snapshot */
+	bool		waited;			/* for who held the end */
 	LastRowPlace place;			/* where that event was met */
 } StreamTip;
 
@@ -35,6 +37,8 @@ pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);
 extern void EventScanRequireOpen(const StreamKey *key, const StreamTip *tip);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
+extern void EventScanStreamKeys(ScanKey keys, Relation index, const EventColumns *columns,
+								const StreamKey *key);
 
 extern EventScan *EventScanWholeStream(const StreamKey *key, int64 from_sequence,
 									   ScanDirection direction, Snapshot snapshot);

@@ -55,6 +55,7 @@
 #include "base/internal_query.h"
 #include "base/stream_key.h"
 #include "log/event_writer.h"
+#include "log/log_range.h"
 #include "log/position.h"
 
 /* rows that go to the heap at once */
@@ -121,6 +122,8 @@ EventWriterTip(const EventWriter *writer, const StreamKey *key, const StreamTip 
 	TupleTableSlot *slot;
 	StreamTip	tip;
 
+	if (writer->table.by_position)
+		return LogRangeTip(key);
 	if (!writer->reads_straight)
 		return EventScanTipByQuery(key);
 	if (writer->straight)

@@ -130,6 +130,7 @@ EventsTableGet(void)
 	EventColumnsOf(rel, &fresh.columns);
 	indexes = StreamIndexesOf(rel, &fresh.columns);
 	fresh.stream_index = indexes.guard;
+	fresh.by_position = StreamIndexByPosition(rel, &fresh.columns);
 	fresh.deferrable = indexes.deferrable;
 	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
 	fresh.id_index = find_id_index(rel, &fresh.columns);

@@ -51,6 +51,7 @@ typedef struct EventsTable
 	int			node;			/* where it is distributed: this node's number; else -1 */
 	bool		admitted;		/* then: has the node all declarations? */
 	bool		local;			/* all rows in one heap, positions in one index? */
+	bool		by_position;	/* partitioned by ranges of positions? */
 	bool		deferrable;		/* a unique or exclusion constraint checked later? */
 	bool		foreign_policies;	/* row security beyond our own policy? */
 	bool		plain;			/* reads: an ordinary local heap? */

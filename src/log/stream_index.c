@@ -13,7 +13,9 @@
  * A partition has to have it, and the whole partitioned table as well, which in
  * addition has to be partitioned, on all levels, by columns of the stream's
  * key alone: then a stream lies in one partition, which is where the admitting
- * trigger looks for its end.  Children by INHERITS have no index in common
+ * trigger looks for its end.  Or it is partitioned by ranges of positions, in tables that are not
+ * partitioned again; then each partition has the index, and log_range.c sees to what none of them can
+ * guard.  Children by INHERITS have no index in common
  * with their parent.  And what an index guards in each shard of a distributed table is no stream
  * of events that one node has drawn, waited for and told of (distribution.c).
  *
@@ -70,6 +72,7 @@ static bool is_deterministic(Oid collation);
 static const char *nondeterministic_column(Relation rel, const EventColumns *columns);
 static void check_collations(Relation rel, const EventColumns *columns);
 static void check_partitioning(Relation rel, const EventColumns *columns);
+pg_noreturn static void report_nested(Relation rel);
 static void check_children(Relation rel);
 pg_noreturn static void report_unguarded(Relation rel);
 
@@ -110,9 +113,22 @@ StreamIndexesOf(Relation rel, const EventColumns *columns)
 	return result;
 }
 
+/* Is the table, which is open, partitioned by ranges of just the position? */
+bool
+StreamIndexByPosition(Relation rel, const EventColumns *columns)
+{
+	PartitionKey key = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
+		RelationGetPartitionKey(rel) : NULL;
+
+	return key != NULL && get_partition_strategy(key) == PARTITION_STRATEGY_RANGE &&
+		get_partition_natts(key) == 1 &&
+		get_partition_col_attnum(key, 0) == columns->attno[EVENT_GLOBAL_POSITION] &&
+		key->partopfamily[0] == INTEGER_BTREE_FAM_OID;
+}
+
 /*
  * The index that guards the streams of a table that is locked; for a partition,
- * that of the partition.  Cached, since triggers ask for every row.  Locks
+ * that of the partition; InvalidOid for a table that is partitioned by position.  Cached, since triggers ask for every row.  Locks
  * what the table is a partition of in AccessShareLock, as the server does for
  * a partition's constraint.
  *
@@ -137,7 +153,7 @@ StreamIndexRequire(Relation rel, const EventColumns *columns)
 	check_partitioning(rel, columns);
 	check_children(rel);
 	guard = StreamIndexesOf(rel, columns).guard;
-	if (!OidIsValid(guard))
+	if (!OidIsValid(guard) && !StreamIndexByPosition(rel, columns))
 		report_unguarded(rel);
 	remember(relid, guard, as_of);
 	return guard;
@@ -253,16 +269,25 @@ check_partitioning(Relation rel, const EventColumns *columns)
 {
 	PartitionKey key = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
 		RelationGetPartitionKey(rel) : NULL;
+	bool		by_position = StreamIndexByPosition(rel, columns);
 	int			i;
 
+	if (by_position && rel->rd_rel->relispartition)
+		report_nested(rel);
+	if (by_position && OidIsValid(get_default_partition_oid(RelationGetRelid(rel))))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("events cannot be written to table \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("It is partitioned by position, and has a default partition, which has no place in the order of the others."),
+				 errhint("Detach the default partition, and make partitions ahead with keep_partitions().")));
 	for (i = 0; key != NULL && i < get_partition_natts(key); i++)
 	{
-		if (!is_stream_column(get_partition_col_attnum(key, i), columns))
+		if (!by_position && !is_stream_column(get_partition_col_attnum(key, i), columns))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("events cannot be written to table \"%s\"", RelationGetRelationName(rel)),
 					 errdetail("Its partitions do not keep the events of a stream together."),
-					 errhint("Partition it by columns among " STREAM_COLUMNS ".")));
+					 errhint("Partition it by columns among " STREAM_COLUMNS ", or by ranges of global_position alone.")));
 	}
 	if (rel->rd_rel->relispartition)
 	{
@@ -272,8 +297,19 @@ check_partitioning(Relation rel, const EventColumns *columns)
 
 		EventColumnsOf(parent, &parent_columns);
 		(void) StreamIndexRequire(parent, &parent_columns);
+		if (StreamIndexByPosition(parent, &parent_columns) && rel->rd_rel->relkind != RELKIND_RELATION)
+			report_nested(rel);
 		relation_close(parent, AccessShareLock);
 	}
+}
+
+static void
+report_nested(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("events cannot be written to table \"%s\"", RelationGetRelationName(rel)),
+			 errdetail("A log that is partitioned by position has partitions on one level, which are ordinary tables.")));
 }
 
 static void

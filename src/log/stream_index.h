@@ -19,6 +19,7 @@ typedef struct StreamIndexes
 
 extern void StreamIndexInit(void);
 extern StreamIndexes StreamIndexesOf(Relation rel, const EventColumns *columns);
+extern bool StreamIndexByPosition(Relation rel, const EventColumns *columns);
 extern Oid	StreamIndexRequire(Relation rel, const EventColumns *columns);
 
 #endif							/* CQRS_ES_STREAM_INDEX_H */

@@ -42,10 +42,10 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT signature, prosrc FROM functions WHERE lanname = 'c' AND NOT starts_with(prosrc, 'cqrs_es_' || proname)$$,
 		$$ALTER FUNCTION cqrs_es.current_tenant() RENAME TO planted$$),
 	('no function is SECURITY DEFINER, but those of event triggers, which everybody''s DROP or ALTER calls',
-		$$SELECT signature FROM functions WHERE prosecdef AND proname NOT IN ('protect_declared', 'keep_place', 'keep_shape', 'keep_shape_of_drops')$$,
+		$$SELECT signature FROM functions WHERE prosecdef AND proname NOT IN ('protect_declared', 'keep_place', 'keep_shape', 'keep_shape_of_drops', 'keep_partitions_whole')$$,
 		$$ALTER FUNCTION cqrs_es.read_all SECURITY DEFINER$$),
 	('what everybody''s DROP calls is not compiled first, which would take longer than the DROP',
-		$$SELECT signature FROM functions WHERE proname IN ('protect_declared', 'keep_place', 'keep_shape', 'keep_shape_of_drops') AND NOT coalesce('jit=off' = ANY (proconfig), false)$$,
+		$$SELECT signature FROM functions WHERE proname IN ('protect_declared', 'keep_place', 'keep_shape', 'keep_shape_of_drops', 'keep_partitions_whole') AND NOT coalesce('jit=off' = ANY (proconfig), false)$$,
 		$$ALTER FUNCTION cqrs_es.protect_declared() RESET jit$$),
 	('what may run in a parallel worker neither takes positions nor looks at the log',
 		$$SELECT signature FROM functions WHERE proparallel <> 'u' AND proname NOT IN ('current_tenant', 'derived_tags', 'id_from_text', 'new_event_id', 'position_here', 'proxy_functions', 'stream_hash')$$,
@@ -85,7 +85,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT relname FROM relations, aclexplode(relacl) WHERE grantee <> relowner AND NOT (privilege_type = 'SELECT' AND relkind = 'r'
 			AND grantee = 'pg_monitor'::regrole AND relname = 'tag_definitions') AND NOT (privilege_type = 'SELECT' AND relkind = 'v'
 			AND (relname IN ('subscription_status', 'subscription_consumers', 'subscription_dead_letters', 'subscription_parked_streams')
-			OR grantee = 'pg_monitor'::regrole AND relname IN ('counters', 'followed_log_status', 'log_followers', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unsettled_transactions')))$$,
+			OR grantee = 'pg_monitor'::regrole AND relname IN ('counters', 'followed_log_status', 'log_followers', 'log_partitions', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unsettled_transactions')))$$,
 		$$GRANT SELECT ON cqrs_es.aggregates TO PUBLIC$$),
 	('nor on a column',
 		$$SELECT relname FROM relations JOIN pg_attribute ON attrelid = relations.oid WHERE attacl IS NOT NULL$$,
@@ -140,7 +140,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$ALTER TYPE cqrs_es.event ADD ATTRIBUTE planted int$$),
 	('a view shows nobody more than they may see themselves, but for those that show declarations and no events',
 		$$SELECT relname FROM relations WHERE relkind IN ('v', 'm') AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)
-		AND relname NOT IN ('counters', 'followed_log_status', 'log_followers', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types', 'unsettled_transactions')
+		AND relname NOT IN ('counters', 'followed_log_status', 'log_followers', 'log_partitions', 'log_status', 'missing_objects', 'projection_progress', 'projection_status', 'unknown_event_types', 'unsettled_transactions')
 		AND NOT (relname ~ '^subscription_' AND 'security_barrier=true' = ANY (reloptions) AND pg_get_viewdef(oid) ~ 'WHERE cqrs_es.sees_subscription')$$,
 		$$CREATE VIEW cqrs_es.planted AS SELECT * FROM cqrs_es.events$$),
 

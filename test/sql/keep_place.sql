@@ -61,6 +61,6 @@ SET LOCAL client_min_messages = error;
 SELECT is(pg_temp.said('SELECT cqrs_es.own_log(); ALTER TABLE cqrs_es.events RENAME TO evts; ALTER TABLE cqrs_es.evts RENAME TO events'), 'own', 'away and back');
 SELECT is(pg_temp.said('SELECT cqrs_es.own_log(); ALTER TABLE cqrs_es.events SET SCHEMA public; ALTER TABLE public.events SET SCHEMA cqrs_es'), 'own', 'moved and back');
 SELECT is(pg_temp.said('SELECT cqrs_es.own_log(); ALTER TABLE cqrs_es.events RENAME TO evts; CREATE TABLE cqrs_es.events (LIKE cqrs_es.evts INCLUDING ALL); ALTER TABLE cqrs_es.evts RENAME TO old'), 'own', 'replaced');
-SELECT is((SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'cqrs_es_keep%' AND evtenabled = 'O'), 3::bigint, 'all three look');
+SELECT is((SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'cqrs_es_keep%' AND evtenabled = 'O'), 4::bigint, 'all four look');
 SELECT is(pg_temp.is_own(), false, 'and nothing of this is left');
 ROLLBACK;
