@@ -33,7 +33,8 @@ GRANT EXECUTE ON FUNCTION cqrs_es.append_event, cqrs_es.append_events, cqrs_es.a
     cqrs_es.aggregate_state, cqrs_es.load_aggregate, cqrs_es.replay, cqrs_es.take_snapshot,
     cqrs_es.execute_command, cqrs_es.try_execute_command, cqrs_es.reject, cqrs_es.execute_boundary, cqrs_es.boundary_state, cqrs_es.boundary_query, cqrs_es.derived_tags, cqrs_es.id_from_text, cqrs_es.event_types, cqrs_es.poisoned_streams,
     cqrs_es.receive_events, cqrs_es.ack_events, cqrs_es.nack_event, cqrs_es.extend_lease, cqrs_es.release_batch,
-    cqrs_es.receive_message, cqrs_es.routed_stream, cqrs_es.routed_argument, cqrs_es.position_here, cqrs_es.stream_hash, cqrs_es.home_of
+    cqrs_es.receive_message, cqrs_es.routed_stream, cqrs_es.routed_argument, cqrs_es.position_here, cqrs_es.stream_hash, cqrs_es.home_of,
+    cqrs_es.read_shards, cqrs_es.merge_positions
     TO PUBLIC;
 -- these show each role what concerns it
 GRANT EXECUTE ON FUNCTION cqrs_es.sees_subscription, cqrs_es.subscription_lag_events, cqrs_es.subscription_lag, cqrs_es.subscription_obstacle, cqrs_es.subscription_seen

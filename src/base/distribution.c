@@ -29,6 +29,7 @@
 
 #include "base/distribution.h"
 #include "base/errors.h"
+#include "base/internal_query.h"
 #include "base/role_switch.h"
 
 /* Is this session just told what is declared on all nodes? */
@@ -85,6 +86,23 @@ DistributionNode(void)
 	node = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	return node;
+}
+
+/* Is there a node with this number, as of now, whatever snapshot the caller runs under?  On the coordinator: others hear of it later. */
+bool
+DistributionHasNode(int node)
+{
+	static InternalQuery query = {
+		.sql = "SELECT FROM pg_catalog.pg_dist_node WHERE groupid OPERATOR(pg_catalog.=) $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+	Datum		value = Int32GetDatum(node);
+	bool		found;
+
+	SPI_connect();
+	found = InternalQueryRead(&query, &value, NULL, GetLatestSnapshot()) > 0;
+	SPI_finish();
+	return found;
 }
 
 /*

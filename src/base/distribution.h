@@ -8,6 +8,9 @@
 
 #include "utils/rel.h"
 
+/* the number of the node that knows all others */
+#define DISTRIBUTION_COORDINATOR	0
+
 /* Where the rows of a table are, as far as this node can say. */
 typedef enum Distribution
 {
@@ -20,6 +23,7 @@ typedef enum Distribution
 extern Distribution DistributionOf(Relation rel);
 extern bool DistributionIsOurs(Relation rel);
 extern int	DistributionNode(void);
+extern bool DistributionHasNode(int node);
 extern bool DistributionIsAdmitted(int node);
 extern void DistributionReportNotAdmitted(int node);
 extern bool DistributionDeclares(void);

@@ -166,6 +166,13 @@ EventsNode(void)
 	return events_table_valid ? events_table.node : EventsTableGet().node;
 }
 
+/* Has a node of a distributed log left the cluster?  Only where that is known: on its coordinator. */
+bool
+EventsNodeHasLeft(int node)
+{
+	return EventsNode() == DISTRIBUTION_COORDINATOR && !DistributionHasNode(node);
+}
+
 /* QE608 in a distributed log, of which no session sees enough for this. */
 void
 EventsRefuseDistributed(const char *what)

@@ -71,6 +71,7 @@ extern void EventsIgnoreTrigger(const char *function);
 extern EventsTable EventsTableGet(void);
 extern uint64 EventsTableChanges(void);
 extern int	EventsNode(void);
+extern bool EventsNodeHasLeft(int node);
 extern void EventsRefuseDistributed(const char *what);
 extern void EventsRequireAdmitted(void);
 extern void EventsRequireRights(AclMode mode);

@@ -57,7 +57,10 @@
  * The log is that of this node.  Positions of another one (brought here by
  * replication) are not drawn from our sequence, so their gaps cannot be judged
  * here; and who had gone on behind an event of a higher node would never again
- * see one of ours.  Walks pass them by, and cursors of theirs are refused.
+ * see one of ours.  Walks pass them by, and cursors of theirs are refused.  But when the log is
+ * distributed, and the node has left the cluster, all who drew there have ended: its shards could leave only
+ * then.  So a walk behind a position of that node is one without questions.  The
+ * coordinator alone knows who has left: others may not have heard yet of one that has come.
  *
  * A reader that wants few of the events may find them by an index (event_filter.c),
  * which shows no gaps.  So its walk begins with that only as far as the log is known
@@ -134,8 +137,9 @@ typedef enum Passage
 
 static int	cqrs_es_settle_timeout = 1000;
 
-/* what this backend knows, of the sequence with this oid */
+/* what this backend knows, of the sequence with this oid, and this node */
 static Oid	known_sequence = InvalidOid;
+static int	known_node = 0;
 static int64 settled_number = 0;
 static Question question;
 
@@ -369,7 +373,8 @@ HorizonCheckCursor(int64 after_position)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("after_position must not be negative")));
 	if (after_position > 0 && POSITION_NODE(after_position) != PositionNode() &&
-		POSITION_NODE(after_position) <= POSITION_MAX_NODE)
+		POSITION_NODE(after_position) <= POSITION_MAX_NODE &&
+		!EventsNodeHasLeft(POSITION_NODE(after_position)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("position %lld is not one of this node", (long long) after_position),
@@ -407,9 +412,13 @@ HorizonScanBeginFiltered(HorizonScan *walk, int64 after_position, TimestampTz de
 static void
 init_walk(HorizonScan *walk, int64 after_position, TimestampTz deadline)
 {
+	int64		node = POSITION_NODE(after_position);
+
 	forget_other_sequence();
 	walk->position = after_position;
-	walk->before_node = PositionOfNumber(0);
+	walk->is_final = after_position > 0 && node != PositionNode() && node <= POSITION_MAX_NODE &&
+		EventsNodeHasLeft(node);
+	walk->before_node = walk->is_final ? node << POSITION_NUMBER_BITS : PositionOfNumber(0);
 	walk->number = Min(Max(after_position - walk->before_node, 0), POSITION_MAX_NUMBER);
 	walk->deadline = deadline;
 	memset(&walk->waiter, 0, sizeof(walk->waiter));
@@ -445,7 +454,7 @@ HorizonScanNext(HorizonScan *walk, Event *event)
 	{
 		int64		position = EventGlobalPosition(event);
 		int64		number = position - walk->before_node;
-		int64		own = first_own_number();
+		int64		own = walk->is_final ? 0 : first_own_number();
 		Passage		passage;
 
 		if (number > POSITION_MAX_NUMBER || (own != 0 && number >= own))
@@ -508,7 +517,7 @@ pass_gap(HorizonScan *walk, int64 number)
 	if (!IsolationUsesXactSnapshot())
 		return settle(number - 1, 0) || WakeupSleep(&walk->waiter, deadline, LONGEST_SLEEP_MS) ?
 			GAP_NEEDS_SNAPSHOT : GAP_HOLDS;
-	if (!settle(number - 1, deadline))
+	if (!walk->is_final && !settle(number - 1, deadline))
 		return GAP_HOLDS;
 	return is_empty_now(walk->before_node + walk->number, walk->before_node + number) ?
 		GAP_PASSED : GAP_HOLDS;
@@ -536,7 +545,8 @@ is_empty_now(int64 after_position, int64 before_position)
 static void
 open_scan(HorizonScan *walk)
 {
-	walk->settled_number = IsolationUsesXactSnapshot() ? 0 : settled_number;
+	walk->settled_number = IsolationUsesXactSnapshot() ? 0 :
+		walk->is_final ? POSITION_MAX_NUMBER : settled_number;
 	walk->snapshot = EventsSnapshotTake(false);
 	walk->scan = EventScanLog(walk->before_node + walk->number, ForwardScanDirection,
 							  walk->snapshot.snapshot);
@@ -559,7 +569,7 @@ open_filtered(HorizonScan *walk, const EventFilter *filter)
 	int64		own = first_own_number();
 	int64		visible;
 
-	if (walk->is_closed || IsolationUsesXactSnapshot() || !EventFilterHasIndex(filter))
+	if (walk->is_closed || walk->is_final || IsolationUsesXactSnapshot() || !EventFilterHasIndex(filter))
 		return false;
 	visible = highest_visible_number(POSITION_MAX_NUMBER);
 	/* where a publisher decides, it is asked only when a gap is met */
@@ -708,14 +718,16 @@ answered(void)
 
 /*
  * What is known is known of one sequence: the extension may have been created
- * anew, or the sequence set back.
+ * anew, or the sequence set back; and of one node, of several whose logs are received.
  */
 static void
 forget_other_sequence(void)
 {
-	if (known_sequence != PositionSequence() || settled_number > PositionLastNumber())
+	if (known_sequence != PositionSequence() || known_node != PositionNode() ||
+		settled_number > PositionLastNumber())
 	{
 		known_sequence = PositionSequence();
+		known_node = PositionNode();
 		settled_number = 0;
 		question.open = false;
 	}

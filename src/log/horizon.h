@@ -19,6 +19,7 @@ typedef struct HorizonScan
 	/* private */
 	bool		is_closed;		/* hands out nothing */
 	int64		before_node;	/* where the node's positions begin */
+	bool		is_final;		/* nothing will ever come to the log of that node */
 	int64		number;			/* of the last event passed; 0 before the first */
 	int64		settled_number; /* known to be settled before the snapshot was taken */
 	TimestampTz deadline;		/* wait for a gap until then */

@@ -2,13 +2,14 @@
 -- What distribute() makes of a node, as far as one server can show it: a trigger of the log that is marked, and what the engine
 -- says of the log and of the node. (With Citus itself: 096_distribute.)
 BEGIN;
-SELECT plan(40);
+SELECT plan(51);
 
 SELECT is(pg_temp.state_of('SELECT cqrs_es.distribute()'), '0A000', 'without Citus: distribute');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.distribution_status()'), '55000', 'distribution_status');
 SELECT is((SELECT count(*) FROM cqrs_es.home_of('a')), 0::bigint, 'home_of');
 SELECT is(pg_temp.state_of('SELECT cqrs_es.admit_nodes()'), '55000', 'admit_nodes');
 SELECT is(pg_temp.state_of($$SELECT cqrs_es.on_all_nodes('SELECT 1')$$), '55000', 'on_all_nodes');
+SELECT results_eq('SELECT * FROM cqrs_es.read_shards()', 'SELECT * FROM cqrs_es.read_page()', 'read_shards is read_page');
 
 SELECT cqrs_es.append_event('distributed', 'before', 'e', '{}') IS NULL AS x \gset
 SET LOCAL client_min_messages = error;
@@ -77,5 +78,25 @@ SELECT is(pg_temp.state_of(statement), 'QE608', description) FROM (VALUES
 	($$SELECT cqrs_es.after_failover()$$, 'after_failover')
 	) AS refused (statement, description);
 SELECT is((SELECT count(*) FROM cqrs_es.read_stream('distributed', '3')), 428::bigint, 'a stream');
+
+-- On the coordinator: of a node that has left nothing comes any more, so its events are read over all gaps, however old the snapshot.
+SELECT is(pg_temp.state_of('SELECT cqrs_es.read_shards()'), '55000', 'read_shards is for the coordinator');
+SELECT is(pg_temp.state_of('SELECT cqrs_es.read_all(6::bigint << 44)'), '22023', 'a node does not know which of others have left');
+SET LOCAL client_min_messages = error;
+CREATE TABLE pg_catalog.pg_dist_node (groupid int);
+INSERT INTO pg_catalog.pg_dist_node VALUES (0), (6);
+UPDATE pg_catalog.pg_dist_local_group SET groupid = 0;
+ALTER TABLE cqrs_es.events SET (fillfactor = 100);
+RESET client_min_messages;
+SELECT is(pg_temp.state_of('SELECT cqrs_es.read_all(6::bigint << 44)'), '22023', 'one that is there is asked itself');
+SELECT is((SELECT count(*) FROM cqrs_es.read_all(5::bigint << 44, 5000)), 2999::bigint, 'one that has left is read to its end');
+SELECT is((SELECT count(*) FROM cqrs_es.read_all(7::bigint << 44)), 0::bigint, 'one that has never been has nothing');
+SELECT results_eq($$SELECT read_to FROM cqrs_es.read_page(7::bigint << 44)$$, 'VALUES (7::bigint << 44)', 'and its reader stays where it is');
+SELECT results_eq($$SELECT count(*), min(global_position >> 44), max(read_to >> 44) FROM cqrs_es.read_page(5::bigint << 44, 10, '{distributed}')$$, 'VALUES (10::bigint, 5::bigint, 5::bigint)', 'with a filter, a page');
+INSERT INTO pg_catalog.pg_dist_node VALUES (5);
+SELECT is(pg_temp.state_of('SELECT cqrs_es.read_all(5::bigint << 44)'), '22023', 'as of now');
+
+SELECT is(cqrs_es.merge_positions(ARRAY[(5::bigint << 44) + 7, 3], ARRAY[(5::bigint << 44) + 9, NULL, 2, (6::bigint << 44)]), ARRAY[3, (5::bigint << 44) + 9, 6::bigint << 44], 'positions of several nodes: the last of each');
+SELECT is(cqrs_es.merge_positions('{}', NULL), '{}'::bigint[], 'none');
 SELECT * FROM finish();
 ROLLBACK;

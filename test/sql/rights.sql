@@ -229,6 +229,8 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.own_log()$$),
 	('{OWNER}', $$SELECT cqrs_es.distribute()$$),
 	('{OWNER}', $$SELECT cqrs_es.distribution_status()$$),
+	('{SELECT}', $$SELECT cqrs_es.read_shards()$$),
+	('{}', $$SELECT cqrs_es.merge_positions('{}', '{1}')$$),
 	('{OWNER}', $$SELECT cqrs_es.distribution_obstacle()$$),
 	('{}', $$SELECT cqrs_es.home_of('a')$$),
 	('{OWNER}', $$SELECT cqrs_es.tenants()$$),
