@@ -55,15 +55,21 @@ ROOMS = base log tag aggregate command boundary projection subscription async se
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst $(SOURCES)%.c,%.o,$(wildcard $(ROOMS:%=$(SOURCES)src/%/*.c) $(SOURCES)src/*.c))
-PG_CPPFLAGS = -I$(SOURCES)src -DCQRS_ES_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -I$(SOURCES)src -Isrc -DCQRS_ES_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
 # The install script is made of the numbered parts, in their order, which is that
-# of the rooms. Only this generated file may stand in DATA_built: "make clean"
-# deletes what is there.
+# of the rooms. The update from the last release is made of them and of the install
+# script of that, as is what the library has to know of the older tables; older updates stand
+# in sql/ as they were released (sql/upgrade/README.md). Only what is generated may stand in
+# DATA_built: "make clean" deletes what is there.
 BUILT_SQL = sql/$(EXTENSION)--$(EXTVERSION).sql
-DATA_built = $(BUILT_SQL)
-DATA = $(patsubst $(SOURCES)%,%,$(sort $(wildcard $(SOURCES)sql/$(EXTENSION)--*--*.sql)))
+RELEASED = $(shell cd $(SOURCES)sql/upgrade && ls $(EXTENSION)--*.sql | sed 's/^$(EXTENSION)--\(.*\)\.sql$$/\1/' | sort -V | tail -n 1)
+BUILT_UPDATE = sql/$(EXTENSION)--$(RELEASED)--$(EXTVERSION).sql
+BUILT_COLUMNS = src/base/older_columns.inc
+DATA_built = $(BUILT_SQL) $(BUILT_UPDATE)
+DATA = $(filter-out $(BUILT_UPDATE),$(patsubst $(SOURCES)%,%,$(sort $(wildcard $(SOURCES)sql/$(EXTENSION)--*--*.sql $(SOURCES)sql/upgrade/$(EXTENSION)--*.sql))))
+EXTRA_CLEAN = $(BUILT_COLUMNS)
 
 # The expected output of both kinds of tests is in ./expected. For pg_regress
 # that takes --inputdir alone; for the isolation tester PGXS has set another
@@ -129,6 +135,14 @@ SQL_PARTS = $(foreach room,$(ROOMS),$(sort $(wildcard $(SOURCES)sql/$(room)/*.sq
 	$(sort $(wildcard $(SOURCES)sql/[0-9]*.sql))
 $(BUILT_SQL): $(SQL_PARTS)
 	cat $^ > $@
+
+UPGRADE = $(SOURCES)sql/upgrade
+STEP = perl $(UPGRADE)/step $(1) $(UPGRADE)/$(EXTENSION)--$(RELEASED).sql $(BUILT_SQL) $(UPGRADE)/$(RELEASED).values
+$(BUILT_UPDATE): $(BUILT_SQL) $(wildcard $(UPGRADE)/*)
+	$(call STEP,script) > $@ || { rm -f $@; false; }
+$(BUILT_COLUMNS): $(BUILT_SQL) $(wildcard $(UPGRADE)/*)
+	$(call STEP,columns) > $@ || { rm -f $@; false; }
+src/base/older_sql.o src/base/older_sql.bc: $(BUILT_COLUMNS)
 
 # Built elsewhere, the folders are not there yet.
 ifneq ($(SOURCES),./)

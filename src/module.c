@@ -119,6 +119,7 @@ _PG_init(void)
 
 	TenancyInit();
 	RelationChangeInit();
+	ExtensionInit();
 	RegistryInit();
 	RoleSwitchInit();
 	LentSessionInit();

@@ -20,6 +20,7 @@
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/older_sql.h"
 #include "base/read_only.h"
 #include "base/registry_function.h"
 #include "base/text.h"
@@ -109,7 +110,7 @@ cqrs_es_create_aggregate(PG_FUNCTION_ARGS)
 		.nargs = 5,.argtypes = {TEXTOID, JSONBOID, INT4OID, INT4OID, BOOLOID}
 	};
 	static const char *const names[] = {"", "initial_state", "snapshot_every", "keep_snapshots", "strict"};
-	AggregateArgs args = aggregate_args(fcinfo);
+	AggregateArgs args = aggregate_args(OlderSqlCall(fcinfo, 5));
 	int			i;
 
 	for (i = 1; i < 5; i++)
@@ -154,7 +155,7 @@ change_existing(AggregateArgs *args, bool tell)
 Datum
 cqrs_es_alter_aggregate(PG_FUNCTION_ARGS)
 {
-	AggregateArgs args = aggregate_args(fcinfo);
+	AggregateArgs args = aggregate_args(OlderSqlCall(fcinfo, 5));
 
 	if (!change_existing(&args, false))
 		StateRulesReportUndeclared(DatumGetTextPP(args.values[0]));
@@ -182,6 +183,7 @@ cqrs_es_drop_aggregate(PG_FUNCTION_ARGS)
 	int			i;
 
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();
 	StateRulesLockName(type);
 	/* who declares something of it meanwhile has done so, or will find it gone */
 	if (RegistryWrite(&lock, &value, NULL) == 0)
@@ -244,6 +246,7 @@ aggregate_args(FunctionCallInfo fcinfo)
 	int			i;
 
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();
 	args.values[0] = PointerGetDatum(type);
 	for (i = 1; i < 5; i++)
 		args.values[i] = fcinfo->args[i].value;

@@ -18,6 +18,7 @@
 #include "base/compat.h"
 #include "base/definer.h"
 #include "base/extension.h"
+#include "base/older_sql.h"
 #include "base/read_only.h"
 #include "base/registry.h"
 #include "base/text.h"
@@ -184,7 +185,7 @@ cqrs_es_drop_reducer(PG_FUNCTION_ARGS)
 	text	   *type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(type), PointerGetDatum(event_type)};
-	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+	bool		if_exists = RegistryIfExists(OlderSqlCall(fcinfo, 3)->args[2]);
 	const StateOwner *owner;
 
 	ReadOnlyPrevent(fcinfo);

@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/role_switch.h"
 #include "base/stream_key.h"
@@ -260,6 +261,9 @@ SnapshotStoreSave(const StreamKey *key, const Aggregate *aggregate, const Stored
 		TimestampTzGetDatum(stored->last_event_at)};
 	RoleSwitch	saved;
 
+	/* its columns come with the update */
+	if (ExtensionIsOlder())
+		return;
 	SPI_connect();
 	saved = RoleSwitchToOwner("snapshots");
 	InternalQueryWriteUnlessMoved(&save, values);

@@ -21,6 +21,29 @@
 
 #include "base/compat.h"
 #include "base/extension.h"
+#include "base/relation_change.h"
+
+/* which SQL is installed; good until the table changes by which an update tells of itself */
+static bool is_older = false;
+static bool is_known = false;
+static const char *told_by = NULL;
+static Oid	watched = InvalidOid;
+static uint64 changes = 0;
+
+static void relation_changed(Oid relid);
+
+void
+ExtensionInit(void)
+{
+	RelationChangeObserve(relation_changed);
+}
+
+/* This table, which all versions have, is changed by every update before anything else (sql/upgrade/step); at Init. */
+void
+ExtensionToldBy(const char *relname)
+{
+	told_by = relname;
+}
 
 /* The oid of one of our own relations; InvalidOid when it, or the extension, is not there. */
 Oid
@@ -31,18 +54,27 @@ ExtensionFindRelid(const char *relname)
 	return OidIsValid(nspoid) ? get_relname_relid(relname, nspoid) : InvalidOid;
 }
 
-/* The same; an error when the extension is gone. */
+/* The same; an error when the extension is gone (42P01), or has not got it yet (55000). */
 Oid
 ExtensionRelid(const char *relname)
 {
 	Oid			relid = ExtensionFindRelid(relname);
 
 	if (!OidIsValid(relid))
+		ExtensionRefuseOlder();
+	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist", CQRS_ES_SCHEMA, relname),
 				 errhint("Run CREATE EXTENSION cqrs_es in this database.")));
 	return relid;
+}
+
+/* The same; InvalidOid where it comes with an update (older_sql.c). */
+Oid
+ExtensionRelidIfUpdated(const char *relname)
+{
+	return ExtensionIsOlder() ? ExtensionFindRelid(relname) : ExtensionRelid(relname);
 }
 
 /* The oid of one of our own functions that has no arguments; InvalidOid when it is not there. */
@@ -67,10 +99,13 @@ ExtensionFindFunction(const char *name)
 bool
 ExtensionIsBlank(const char *relname)
 {
-	Oid			relid = ExtensionRelid(relname);
+	Oid			relid = ExtensionRelidIfUpdated(relname);
 	bool		is_blank = false;
 	HeapTuple	tuple;
 
+	/* it comes with the update */
+	if (!OidIsValid(relid))
+		return true;
 	/* while it is locked it keeps its file */
 	LockRelationOid(relid, AccessShareLock);
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
@@ -114,4 +149,56 @@ ExtensionLook(Oid *extension)
 	systable_endscan(scan);
 	table_close(extensions, AccessShareLock);
 	return state;
+}
+
+/*
+ * Is the SQL of this database not that of the library?  Looks into the catalog, after a
+ * change; in a transaction.
+ */
+bool
+ExtensionIsOlder(void)
+{
+	uint64		started;
+	Oid			relid;
+	Oid			extension;
+	bool		result;
+
+	if (is_known)
+		return is_older;
+	started = changes;
+	watched = InvalidOid;
+	relid = ExtensionFindRelid(told_by);
+	if (started == changes)
+		watched = relid;
+	result = ExtensionLook(&extension) == EXTENSION_OTHER_VERSION;
+	if (started == changes && OidIsValid(relid))
+	{
+		is_older = result;
+		is_known = true;
+	}
+	return result;
+}
+
+/* 55000 where the SQL is older: for what is new, and for what would write new columns. */
+void
+ExtensionRefuseOlder(void)
+{
+	if (ExtensionIsOlder())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension cqrs_es has another version in this database than its library, which is of version %s",
+						CQRS_ES_VERSION),
+				 errdetail("Until it is updated, events are appended and read, but nothing can be declared or used that is new."),
+				 errhint("Run ALTER EXTENSION cqrs_es UPDATE.")));
+}
+
+/* The one whose change tells of an update; while it is not known every relation may be it. */
+static void
+relation_changed(Oid relid)
+{
+	if (relid == InvalidOid || !OidIsValid(watched) || relid == watched)
+	{
+		is_known = false;
+		changes++;
+	}
 }

@@ -16,10 +16,15 @@ typedef enum ExtensionState
 	EXTENSION_PRESENT
 } ExtensionState;
 
+extern void ExtensionInit(void);
+extern void ExtensionToldBy(const char *relname);
 extern Oid	ExtensionFindRelid(const char *relname);
 extern Oid	ExtensionRelid(const char *relname);
+extern Oid	ExtensionRelidIfUpdated(const char *relname);
 extern Oid	ExtensionFindFunction(const char *name);
 extern bool ExtensionIsBlank(const char *relname);
 extern ExtensionState ExtensionLook(Oid *extension);
+extern bool ExtensionIsOlder(void);
+extern void ExtensionRefuseOlder(void);
 
 #endif							/* CQRS_ES_EXTENSION_H */

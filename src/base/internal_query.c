@@ -20,7 +20,9 @@
 #include "executor/spi.h"
 #include "utils/snapmgr.h"
 
+#include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/older_sql.h"
 #include "base/subtransaction.h"
 
 static int	column_number(const QueryRow *row, const char *column);
@@ -32,14 +34,18 @@ static int	column_number(const QueryRow *row, const char *column);
 SPIPlanPtr
 InternalQueryPlan(InternalQuery *query)
 {
-	if (query->plan == NULL)
+	bool		older = ExtensionIsOlder();
+
+	/* after an update the old plan stays for whoever runs it still */
+	if (query->plan == NULL || query->serves_older != older)
 	{
-		SPIPlanPtr	plan = SPI_prepare(query->sql, query->nargs, query->argtypes);
+		SPIPlanPtr	plan = SPI_prepare(OlderSqlQuery(query->sql), query->nargs, query->argtypes);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\": %s", query->sql,
 				 SPI_result_code_string(SPI_result));
 		query->plan = plan;
+		query->serves_older = older;
 	}
 	return query->plan;
 }

@@ -18,6 +18,7 @@ typedef struct InternalQuery
 	int			nargs;
 	Oid			argtypes[INTERNAL_QUERY_MAX_ARGS];
 	SPIPlanPtr	plan;			/* NULL until first used */
+	bool		serves_older;	/* the plan is of a text for older SQL (older_sql.c) */
 } InternalQuery;
 
 /* A row that a query gave; its columns are read by their names. */

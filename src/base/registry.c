@@ -502,9 +502,11 @@ RegistryDrop(InternalQuery *row, InternalQuery *drop, Datum *values)
 uint64
 RegistryWriteRows(InternalQuery *query, Datum *values, const char *nulls)
 {
-	RoleSwitch	saved = act_as_owner();
+	RoleSwitch	saved;
 	uint64		n;
 
+	ExtensionRefuseOlder();
+	saved = act_as_owner();
 	n = InternalQueryWriteNewest(query, values, nulls);
 	RoleSwitchBack(&saved);
 	return n;
@@ -594,7 +596,8 @@ learn_relid(int registry)
 
 	if (OidIsValid(relids[registry]))
 		return;
-	relid = ExtensionRelid(tables[registry]);
+	/* an older version has not all of them */
+	relid = ExtensionRelidIfUpdated(tables[registry]);
 	relids[registry] = relid;
 	if (started != relation_changes)
 		relids_uncertain = true;

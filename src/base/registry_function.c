@@ -37,6 +37,8 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
+#include "commands/event_trigger.h"
+#include "commands/extension.h"
 #include "common/keywords.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -73,9 +75,11 @@ static int	ndrop_checks = 0;
 static uint64 denials = 0;
 
 PG_FUNCTION_INFO_V1(cqrs_es_check_declared);
+PG_FUNCTION_INFO_V1(cqrs_es_protect_functions);
 
 static void note_functions(void);
 static void refuse_renames(void);
+static void check_drops(void);
 static void refuse_drops(void);
 #define MAX_REGISTRIES 8
 
@@ -521,19 +525,39 @@ Datum
 cqrs_es_check_declared(PG_FUNCTION_ARGS)
 {
 	char	   *event = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	int			i;
 
 	if (strcmp(event, "ddl_command_start") == 0)
 		note_functions();
 	else if (strcmp(event, "ddl_command_end") == 0)
 		refuse_renames();
 	else
-	{
-		refuse_drops();
-		for (i = 0; i < ndrop_checks; i++)
-			drop_checks[i] ();
-	}
+		check_drops();
 	PG_RETURN_VOID();
+}
+
+/* SQL: protect_functions(), the event trigger of 0.1.0 on all that is dropped. */
+Datum
+cqrs_es_protect_functions(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired as an event trigger", "protect_functions()")));
+	check_drops();
+	PG_RETURN_NULL();
+}
+
+static void
+check_drops(void)
+{
+	int			i;
+
+	/* an update of ours drops what is ours */
+	if (creating_extension && CurrentExtensionObject == get_extension_oid(CQRS_ES_SCHEMA, true))
+		return;
+	refuse_drops();
+	for (i = 0; i < ndrop_checks; i++)
+		drop_checks[i] ();
 }
 
 /* What else is looked at when something is dropped; called by Inits only. */

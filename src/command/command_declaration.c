@@ -20,6 +20,7 @@
 #include "base/compat.h"
 #include "base/definer.h"
 #include "base/errors.h"
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/read_only.h"
 #include "base/registry.h"
@@ -125,6 +126,7 @@ cqrs_es_drop_command(PG_FUNCTION_ARGS)
 	const StateOwner *owner;
 
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();
 	owner = StateRulesLockIfOwned(type);
 	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,

@@ -48,6 +48,7 @@
 #include "base/counter.h"
 #include "base/errors.h"
 #include "base/extension.h"
+#include "base/older_sql.h"
 #include "base/read_only.h"
 #include "base/stream_key.h"
 #include "base/subtransaction.h"
@@ -128,7 +129,7 @@ cqrs_es_append_event(PG_FUNCTION_ARGS)
 {
 	AppendRequest append;
 
-	AppendRequestOfEvent(&append, fcinfo);
+	AppendRequestOfEvent(&append, OlderSqlCall(fcinfo, 9));
 	return append_or_raise(fcinfo, &append);
 }
 
@@ -151,7 +152,7 @@ cqrs_es_append_event_arrays(PG_FUNCTION_ARGS)
 {
 	AppendRequest append;
 
-	AppendRequestOfArrays(&append, fcinfo);
+	AppendRequestOfArrays(&append, OlderSqlCall(fcinfo, 9));
 	return append_or_raise(fcinfo, &append);
 }
 

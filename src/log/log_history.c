@@ -244,7 +244,7 @@ load_jumps(void)
 
 	if (jumps_valid)
 		return;
-	histories_relid = ExtensionRelid("log_histories");
+	histories_relid = ExtensionRelidIfUpdated("log_histories");
 	nfresh = ExtensionIsBlank("log_histories") ? 0 : read_jumps(&fresh);
 
 	if (jumps)
@@ -288,7 +288,7 @@ read_jumps(Jump **array)
 static void
 invalidate_jumps(Oid relid)
 {
-	if (relid == InvalidOid || relid == histories_relid)
+	if (relid == InvalidOid || !OidIsValid(histories_relid) || relid == histories_relid)
 	{
 		jumps_valid = false;
 		invalidations++;

@@ -28,6 +28,7 @@
 #include "base/compat.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
+#include "base/older_sql.h"
 #include "base/registry.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
@@ -74,12 +75,13 @@ Datum
 cqrs_es_read_stream(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	NullableDatum raw_arg = OlderSqlCall(fcinfo, 6)->args[5];
 	StreamKey	key;
 	bool		backward = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	int64		from_sequence = !PG_ARGISNULL(2) ? PG_GETARG_INT64(2) :
 		backward ? PG_INT64_MAX : 1;
 	int64		max_count = ReadMaxCount(fcinfo->args[3]);
-	bool		raw = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	bool		raw = !raw_arg.isnull && DatumGetBool(raw_arg.value);
 	MemoryContext work = work_context();
 	FunctionCalls calls;
 	EventScan  *scan;
@@ -121,7 +123,7 @@ Datum
 cqrs_es_read_all(PG_FUNCTION_ARGS)
 {
 	begin_result(fcinfo, EVENT_NCOLUMNS);
-	(void) read_log(fcinfo, NULL);
+	(void) read_log(OlderSqlCall(fcinfo, 7), NULL);
 	return (Datum) 0;
 }
 

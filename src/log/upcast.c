@@ -112,6 +112,7 @@ Datum
 cqrs_es_define_upcaster(PG_FUNCTION_ARGS)
 {
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();		/* there the function is no text */
 	if (PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -195,6 +196,7 @@ cqrs_es_drop_upcaster(PG_FUNCTION_ARGS)
 	Datum		values[2] = {PointerGetDatum(event_type), PointerGetDatum(from_version)};
 
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();
 	if (!RegistryDrop(&row, &drop, values))
 		RegistryReportMissing(RegistryIfExists(fcinfo->args[2]), ERRCODE_UNDEFINED_OBJECT, NULL,
 							  psprintf("upcaster of event type \"%s\" from version \"%s\" does not exist",

@@ -46,6 +46,7 @@
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/lent_session.h"
+#include "base/older_sql.h"
 #include "base/read_only.h"
 #include "base/registry.h"
 #include "base/registry_function.h"
@@ -341,7 +342,7 @@ cqrs_es_drop_handler(PG_FUNCTION_ARGS)
 	text	   *event_type = TextArgument(fcinfo->args[1], "event_type", EVENT_TYPE_MAX_BYTES);
 	Datum		values[2] = {PointerGetDatum(name), PointerGetDatum(event_type)};
 
-	bool		if_exists = RegistryIfExists(fcinfo->args[2]);
+	bool		if_exists = RegistryIfExists(OlderSqlCall(fcinfo, 3)->args[2]);
 	bool		found;
 
 	ReadOnlyPrevent(fcinfo);

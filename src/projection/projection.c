@@ -94,6 +94,7 @@ PG_FUNCTION_INFO_V1(cqrs_es_create_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_alter_projection);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_projection);
 
+static Datum create_projection(PG_FUNCTION_ARGS);
 static void refuse_drop_of_aggregate(const text *type);
 static bool is_there(const text *name, Datum *values, const char *nulls, const bool *is_given);
 static void check_states(const text *name, ArrayType *read_models, text *aggregate_type, Oid owner);
@@ -117,6 +118,7 @@ ProjectionInit(void)
 	static const AggregatePart part = {.refuse_drop = refuse_drop_of_aggregate};
 
 	RegistryRegister("projections");
+	ExtensionToldBy("projections");
 	AggregateRegister(&part);
 }
 
@@ -173,6 +175,13 @@ refuse_drop_of_aggregate(const text *type)
  */
 Datum
 cqrs_es_create_projection(PG_FUNCTION_ARGS)
+{
+	ExtensionRefuseOlder();
+	return create_projection(fcinfo);
+}
+
+static Datum
+create_projection(PG_FUNCTION_ARGS)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.projections"
@@ -511,6 +520,7 @@ cqrs_es_drop_projection(PG_FUNCTION_ARGS)
 	bool		found;
 
 	ReadOnlyPrevent(fcinfo);
+	ExtensionRefuseOlder();
 	SPI_connect();
 	found = ProjectionLockRow(&drop, name, RegistryIfExists(fcinfo->args[1]));
 	if (found)

@@ -68,6 +68,7 @@
 
 #include "base/compat.h"
 #include "base/deferred_constraint.h"
+#include "base/extension.h"
 #include "base/fixed_settings.h"
 #include "base/internal_query.h"
 #include "base/portion.h"
@@ -136,6 +137,7 @@ cqrs_es_rebuild_projection(PG_FUNCTION_ARGS)
 	Replay		replay = {.rebuild = true,.old_to = PG_INT64_MAX,.memory = CurrentMemoryContext};
 	bool		is_live;
 
+	ExtensionRefuseOlder();
 	LockedProjectionRequireReadCommitted("rebuild_projection()");
 	replay.skip = skip_arg(fcinfo->args[1]);
 	locked = LockedProjectionArg(name_arg(fcinfo), "rebuild_projection()");
@@ -254,6 +256,7 @@ cqrs_es_resume_projection(PG_FUNCTION_ARGS)
 	LockedProjection locked;
 	Replay		replay = {.memory = CurrentMemoryContext};
 
+	ExtensionRefuseOlder();
 	LockedProjectionRequireReadCommitted("resume_projection()");
 	replay.skip = skip_arg(fcinfo->args[1]);
 	locked = LockedProjectionArg(name_arg(fcinfo), "resume_projection()");

@@ -149,8 +149,8 @@ load(void)
 	LogLink		link = {0};
 	char		subscription[NAMEDATALEN] = {0};
 
-	followed_relid = ExtensionRelid("followed_logs");
-	published_relid = ExtensionRelid("published_logs");
+	followed_relid = ExtensionRelidIfUpdated("followed_logs");
+	published_relid = ExtensionRelidIfUpdated("published_logs");
 	if (!is_blank("followed_logs"))
 		load_followed(&link, subscription);
 	if (!is_blank("published_logs"))
@@ -225,9 +225,14 @@ load_published(LogLink *link)
 static bool
 is_blank(const char *table)
 {
-	Relation	rel = table_open(ExtensionRelid(table), AccessShareLock);
-	bool		is_blank = RelationGetNumberOfBlocks(rel) == 0;
+	Oid			relid = ExtensionRelidIfUpdated(table);
+	Relation	rel;
+	bool		is_blank;
 
+	if (!OidIsValid(relid))
+		return true;
+	rel = table_open(relid, AccessShareLock);
+	is_blank = RelationGetNumberOfBlocks(rel) == 0;
 	table_close(rel, AccessShareLock);
 	return is_blank;
 }
@@ -235,7 +240,8 @@ is_blank(const char *table)
 static void
 invalidate(Oid relid)
 {
-	if (relid == InvalidOid || relid == followed_relid || relid == published_relid)
+	if (relid == InvalidOid || !OidIsValid(followed_relid) || !OidIsValid(published_relid) ||
+		relid == followed_relid || relid == published_relid)
 	{
 		is_known = false;
 		invalidations++;
