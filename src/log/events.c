@@ -58,6 +58,7 @@
 #include "base/setting.h"
 #include "base/stream_key.h"
 #include "base/tenancy.h"
+#include "base/text.h"
 #include "log/events.h"
 #include "log/stream_index.h"
 
@@ -569,6 +570,49 @@ is_computed(Relation rel, int att, const EventColumns *columns)
  * one event
  *-------------------------------------------------------------------------
  */
+
+/*
+ * The event that a row of the log, or of a part of it, is; its values point into the row.
+ * False, and *event is none, where a column is null: nobody can be sure of a row of others.
+ */
+bool
+EventFromTuple(Relation rel, HeapTuple tuple, Event *event)
+{
+	EventColumns columns;
+	int			column;
+
+	event->row = NULL;
+	event->append_version = 0;
+	EventColumnsOf(rel, &columns);
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+	{
+		bool		isnull;
+
+		event->values[column] = heap_getattr(tuple, columns.attno[column], RelationGetDescr(rel), &isnull);
+		if (isnull)
+			return false;
+	}
+	return true;
+}
+
+/* Is it the same event, whatever its payload and metadata? */
+bool
+EventIsSame(const Event *a, const Event *b)
+{
+	int			column;
+
+	for (column = 0; column < EVENT_PAYLOAD; column++)
+	{
+		int16		length;
+		bool		by_value;
+
+		get_typlenbyval(EventColumnType(column), &length, &by_value);
+		if (length == -1 ? !TextEqual(EventText(a, column), EventText(b, column)) :
+			!datumIsEqual(a->values[column], b->values[column], by_value, length))
+			return false;
+	}
+	return true;
+}
 
 /* A copy with values of its own, palloc'd in the current memory context. */
 Event *

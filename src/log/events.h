@@ -86,6 +86,8 @@ extern bool EventsForceGenericPath(void);
 extern Relation EventsOpenStraight(EventsTable *table);
 extern Oid	EventsTypeOid(void);
 
+extern bool EventFromTuple(Relation rel, HeapTuple tuple, Event *event);
+extern bool EventIsSame(const Event *a, const Event *b);
 extern Event *EventCopy(const Event *event);
 extern void EventKey(const Event *event, StreamKey *key);
 extern Datum EventToComposite(const Event *event);

@@ -29,17 +29,15 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -79,15 +77,6 @@ typedef struct Order
 	Jsonb	   *replacement;
 } Order;
 
-/* What has been done; the memory is that of the call. */
-typedef struct Done
-{
-	ArrayBuildState *positions;
-	ArrayBuildState *event_types;
-	int64		first_position;
-	int64		n;
-} Done;
-
 /* The row that may be changed now; position 0: none. */
 typedef struct Permit
 {
@@ -106,17 +95,16 @@ PG_FUNCTION_INFO_V1(cqrs_es_redact_event);
 static void order_args(FunctionCallInfo fcinfo, int first, Order *order);
 static void parse_targets(Order *order);
 static void parse_target(Target *target, const char *pointer);
-static void require_possible(FunctionCallInfo fcinfo, const char *function);
 static bool is_target(const Order *order, const Event *event);
 static int64 redact(const Order *order);
-static bool change_anything(const Order *order, bool *exists);
 static char *marker_payload(const Order *order);
-static void change_events(const Order *order, Done *done);
+static bool change_events(const Order *order, Redaction *redaction, bool *exists);
 static bool change(const Order *order, const Event *event, Event *after);
 static void write_event(const Event *after);
 static void require_written(const Event *after);
 static bool same_json(Datum a, Datum b);
-static void write_redaction(const Order *order, const Redaction *redaction);
+static void write_redaction(const Redaction *redaction);
+static void lock_redactions(LOCKMODE mode);
 static int64 last_redaction(Snapshot snapshot);
 
 /* Have another room follow; called by Inits only. */
@@ -140,12 +128,12 @@ cqrs_es_redact_stream(PG_FUNCTION_ARGS)
 	Order		order = {.sequence = 0};
 	bool		exists = false;
 
-	require_possible(fcinfo, "redact_stream()");
+	RedactionRequirePossible(fcinfo, "redact_stream()");
 	order.key.aggregate_type = TextArgument(fcinfo->args[0], "aggregate_type", AGGREGATE_TYPE_MAX_BYTES);
 	order.key.aggregate_id = TextArgument(fcinfo->args[1], "aggregate_id", AGGREGATE_ID_MAX_BYTES);
 	order.key.tenant_id = TenancyCurrent();
 	order_args(fcinfo, 2, &order);
-	if (change_anything(&order, &exists))
+	if (change_events(&order, NULL, &exists))
 		PG_RETURN_INT64(redact(&order));
 	if (!exists)
 		ereport(ERROR,
@@ -170,7 +158,7 @@ cqrs_es_redact_event(PG_FUNCTION_ARGS)
 	Order		order;
 	ListCell   *lc;
 
-	require_possible(fcinfo, "redact_event()");
+	RedactionRequirePossible(fcinfo, "redact_event()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -193,7 +181,7 @@ cqrs_es_redact_event(PG_FUNCTION_ARGS)
 
 		EventKey(lfirst(lc), &order.key);
 		order.sequence = EventSequence((Event *) lfirst(lc));
-		if (change_anything(&order, &exists))
+		if (change_events(&order, NULL, &exists))
 			n += redact(&order);
 	}
 	PG_RETURN_INT64(n);
@@ -203,8 +191,8 @@ cqrs_es_redact_event(PG_FUNCTION_ARGS)
  * Raises 25006, 42501, QE608, for snapshots on other nodes would keep what is erased, and 25001 above READ COMMITTED, where what is newer than the transaction's
  * snapshot would be left as it is, or in a handler, which has an event in hand.
  */
-static void
-require_possible(FunctionCallInfo fcinfo, const char *function)
+void
+RedactionRequirePossible(FunctionCallInfo fcinfo, const char *function)
 {
 	ReadOnlyPrevent(fcinfo);
 	EventsRefuseDistributed(function);
@@ -309,69 +297,17 @@ is_target(const Order *order, const Event *event)
 	return !ReservedTypeIs(EventText(event, EVENT_EVENT_TYPE));
 }
 
-/* Is there anything to change?  So that nothing is written where nothing is. */
-static bool
-change_anything(const Order *order, bool *exists)
-{
-	LogSnapshot snapshot = EventsSnapshotTake(false);
-	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
-											snapshot.snapshot);
-	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
-	bool		found = false;
-	Event		event;
-	Event		after;
-
-	while (!found && EventScanNext(scan, &event))
-	{
-		MemoryContext caller;
-
-		CHECK_FOR_INTERRUPTS();
-		*exists = true;
-		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
-			break;
-		caller = MemoryContextSwitchTo(work);
-		found = is_target(order, &event) && change(order, &event, &after);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(work);
-	}
-	MemoryContextDelete(work);
-	EventScanEnd(scan);
-	EventsSnapshotRelease(snapshot);
-	return found;
-}
-
 /* Returns how many events were changed. */
 static int64
 redact(const Order *order)
 {
-	Redaction	redaction = {.key = order->key};
-	Done		done = {
-		.positions = initArrayResult(INT8OID, CurrentMemoryContext, false),
-		.event_types = initArrayResult(TEXTOID, CurrentMemoryContext, false)
-	};
-	AppendResult result;
-	bool		held;
-	int			i;
+	Redaction	redaction = {.key = order->key,.event_type = REDACTED_EVENT_TYPE,
+		.pointers = order->pointers,.reason = order->reason};
 
-	/* one at a time, and none while somebody keeps a copy */
-	table_close(table_open(ExtensionRelid("redactions"), ShareRowExclusiveLock), NoLock);
-	for (i = 0; i < nparts; i++)
-		if (parts[i]->lock)
-			parts[i]->lock(&order->key);
-	held = DispatchHold();
-	(void) OwnEventAppend(&order->key, EXPECT_ANY, REDACTED_EVENT_TYPE, marker_payload(order), &result);
-	ClosedStreamKeep(&order->key, result.version - 1);
-	redaction.global_position = result.global_position;
-	change_events(order, &done);
-	redaction.first_position = done.first_position;
-	redaction.positions = DatumGetArrayTypeP(makeArrayResult(done.positions, CurrentMemoryContext));
-	redaction.event_types = DatumGetArrayTypeP(makeArrayResult(done.event_types, CurrentMemoryContext));
-	write_redaction(order, &redaction);
-	for (i = 0; i < nparts; i++)
-		if (parts[i]->follow)
-			parts[i]->follow(&redaction);
-	DispatchRelease(held);
-	return done.n;
+	RedactionBegin(&redaction, marker_payload(order));
+	ClosedStreamKeep(&order->key, redaction.sequence - 1);
+	(void) change_events(order, &redaction, NULL);
+	return RedactionEnd(&redaction);
 }
 
 /* What '$redacted' says: nothing of what stood there. */
@@ -402,37 +338,38 @@ marker_payload(const Order *order)
 
 /*
  * Change the events of the stream, of which there are no others to come: all before the end, which is
- * ours, are committed, or ours as well.
+ * ours, are committed, or ours as well.  Without a redaction: is there any to change?  So that
+ * nothing is written where nothing is; *exists becomes whether there are events.
  */
-static void
-change_events(const Order *order, Done *done)
+static bool
+change_events(const Order *order, Redaction *redaction, bool *exists)
 {
-	LogSnapshot snapshot = EventsSnapshotTake(true);
+	LogSnapshot snapshot = EventsSnapshotTake(redaction != NULL);
 	EventScan  *scan = EventScanWholeStream(&order->key, Max(order->sequence, 1), ForwardScanDirection,
 											snapshot.snapshot);
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es redaction", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = CurrentMemoryContext;
+	bool		found = false;
 	Event		event;
 	Event		after;
 
-	while (EventScanNext(scan, &event))
+	while ((redaction || !found) && EventScanNext(scan, &event))
 	{
-		int			i;
+		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
+		if (exists)
+			*exists = true;
 		if (order->sequence != 0 && EventSequence(&event) > order->sequence)
 			break;
-		MemoryContextSwitchTo(work);
+		caller = MemoryContextSwitchTo(work);
 		if (is_target(order, &event) && change(order, &event, &after))
 		{
-			for (i = 0; i < nparts; i++)
-				if (parts[i]->event)
-					parts[i]->event(&event, &after, order->reason);
-			write_event(&after);
-			if (done->n++ == 0)
-				done->first_position = EventGlobalPosition(&event);
-			(void) accumArrayResult(done->positions, event.values[EVENT_GLOBAL_POSITION], false, INT8OID, caller);
-			(void) accumArrayResult(done->event_types, event.values[EVENT_EVENT_TYPE], false, TEXTOID, caller);
+			found = true;
+			if (redaction)
+			{
+				RedactionNote(redaction, &event, &after);
+				write_event(&after);
+			}
 		}
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work);
@@ -440,6 +377,7 @@ change_events(const Order *order, Done *done)
 	MemoryContextDelete(work);
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);
+	return found;
 }
 
 /* The event as it is to be; false when it is so already. */
@@ -527,18 +465,79 @@ same_json(Datum a, Datum b)
 	return compareJsonbContainers(&DatumGetJsonbP(a)->root, &DatumGetJsonbP(b)->root) == 0;
 }
 
+/*-------------------------------------------------------------------------
+ * the frame of what changes events
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Append the event that tells of it; all of the stream's events are committed then, or ours, and
+ * the stream's end is ours.  The key, the event's type, the pointers and the reason are given, and the
+ * event's payload.  Nobody is told before the end.  Raises what an append raises.
+ */
+void
+RedactionBegin(Redaction *redaction, const char *payload)
+{
+	AppendResult result;
+	int			i;
+
+	/* one at a time, and none while somebody keeps a copy */
+	lock_redactions(ShareRowExclusiveLock);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->lock)
+			parts[i]->lock(redaction);
+	redaction->memory = CurrentMemoryContext;
+	redaction->changed = initArrayResult(INT8OID, CurrentMemoryContext, false);
+	redaction->changed_types = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	redaction->was_held = DispatchHold();
+	(void) OwnEventAppend(&redaction->key, EXPECT_ANY, redaction->event_type, payload, &result);
+	redaction->global_position = result.global_position;
+	redaction->sequence = result.version;
+}
+
+/* An event is about to become another one; `after` is NULL: to go. */
+void
+RedactionNote(Redaction *redaction, const Event *before, const Event *after)
+{
+	int			i;
+
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->event)
+			parts[i]->event(before, after, redaction->reason);
+	if (redaction->n++ == 0)
+		redaction->first_position = EventGlobalPosition(before);
+	(void) accumArrayResult(redaction->changed, before->values[EVENT_GLOBAL_POSITION], false, INT8OID, redaction->memory);
+	(void) accumArrayResult(redaction->changed_types, before->values[EVENT_EVENT_TYPE], false, TEXTOID, redaction->memory);
+}
+
+/* All have been changed: everybody follows, and is told.  Returns how many there were. */
+int64
+RedactionEnd(Redaction *redaction)
+{
+	int			i;
+
+	redaction->positions = DatumGetArrayTypeP(makeArrayResult(redaction->changed, CurrentMemoryContext));
+	redaction->event_types = DatumGetArrayTypeP(makeArrayResult(redaction->changed_types, CurrentMemoryContext));
+	write_redaction(redaction);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->follow)
+			parts[i]->follow(redaction);
+	DispatchRelease(redaction->was_held);
+	return redaction->n;
+}
+
 static void
-write_redaction(const Order *order, const Redaction *redaction)
+write_redaction(const Redaction *redaction)
 {
 	static InternalQuery query = {
 		.sql = "INSERT INTO cqrs_es.redactions (global_position, tenant_id, aggregate_type, aggregate_id,"
 		" positions, pointers, reason, redacted_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		.nargs = 8,.argtypes = {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
 	};
-	Datum		values[8] = {Int64GetDatum(redaction->global_position), PointerGetDatum(order->key.tenant_id),
-		PointerGetDatum(order->key.aggregate_type), PointerGetDatum(order->key.aggregate_id),
-		PointerGetDatum(redaction->positions), PointerGetDatum(order->pointers),
-		PointerGetDatum(order->reason), CStringGetTextDatum(GetUserNameFromId(GetUserId(), false))};
+	Datum		values[8] = {Int64GetDatum(redaction->global_position), PointerGetDatum(redaction->key.tenant_id),
+		PointerGetDatum(redaction->key.aggregate_type), PointerGetDatum(redaction->key.aggregate_id),
+		PointerGetDatum(redaction->positions), PointerGetDatum(redaction->pointers),
+		PointerGetDatum(redaction->reason), CStringGetTextDatum(GetUserNameFromId(GetUserId(), false))};
 	RoleSwitch	saved;
 
 	SPI_connect();
@@ -556,33 +555,18 @@ write_redaction(const Order *order, const Redaction *redaction)
 bool
 RedactionPermits(const TriggerData *trigdata)
 {
-	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
-	EventColumns columns;
-	int			column;
+	Event		before;
+	Event		after;
 
 	if (permit.position == 0 || !TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ||
 		trigdata->tg_trigger->tgnargs > 0)
 		return false;
 	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		return true;
-	EventColumnsOf(trigdata->tg_relation, &columns);
-	for (column = 0; column < EVENT_PAYLOAD; column++)
-	{
-		AttrNumber	attno = columns.attno[column];
-		int16		length;
-		bool		by_value;
-		bool		isnull[2];
-		Datum		before = heap_getattr(trigdata->tg_trigtuple, attno, desc, &isnull[0]);
-		Datum		after = heap_getattr(trigdata->tg_newtuple, attno, desc, &isnull[1]);
-
-		get_typlenbyval(EventColumnType(column), &length, &by_value);
-		if (isnull[0] || isnull[1] || !datumIsEqual(before, after, by_value, length))
-			return false;
-		if ((column == EVENT_GLOBAL_POSITION && DatumGetInt64(before) != permit.position) ||
-			(column == EVENT_SEQUENCE && DatumGetInt64(before) != permit.sequence))
-			return false;
-	}
-	return true;
+	return EventFromTuple(trigdata->tg_relation, trigdata->tg_trigtuple, &before) &&
+		EventFromTuple(trigdata->tg_relation, trigdata->tg_newtuple, &after) &&
+		EventIsSame(&before, &after) &&
+		EventGlobalPosition(&before) == permit.position && EventSequence(&before) == permit.sequence;
 }
 
 /*-------------------------------------------------------------------------
@@ -598,7 +582,7 @@ RedactionPermits(const TriggerData *trigdata)
 void
 RedactionKeepOut(void)
 {
-	table_close(table_open(ExtensionRelid("redactions"), RowExclusiveLock), NoLock);
+	lock_redactions(RowExclusiveLock);
 }
 
 /*
@@ -622,10 +606,17 @@ RedactionReceived(const StreamKey *key)
 {
 	int			i;
 
-	table_close(table_open(ExtensionRelid("redactions"), ShareRowExclusiveLock), NoLock);
+	lock_redactions(ShareRowExclusiveLock);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->received)
 			parts[i]->received(key);
+}
+
+/* To the end of the transaction. */
+static void
+lock_redactions(LOCKMODE mode)
+{
+	LockRelationOid(ExtensionRelid("redactions"), mode);
 }
 
 static int64

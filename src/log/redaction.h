@@ -13,14 +13,32 @@
 #include "base/stream_key.h"
 #include "log/events.h"
 
-/* What has been changed, of one stream. */
+/*
+ * What is changed, of one stream.  Whoever begins it gives the first four, and leaves all else
+ * as zero.
+ */
 typedef struct Redaction
 {
 	StreamKey	key;
-	int64		global_position;	/* of its event '$redacted' */
-	int64		first_position; /* of the events that were changed */
-	ArrayType  *positions;		/* bigint[]: of all of them */
-	ArrayType  *event_types;	/* text[]: theirs, each once or more often */
+	const char *event_type;		/* of the event of ours that tells of it */
+	ArrayType  *pointers;		/* text[] */
+	text	   *reason;
+
+	/* that event, when it has begun */
+	int64		global_position;
+	int64		sequence;
+
+	/* the events that were changed, when others follow */
+	int64		n;
+	int64		first_position;
+	ArrayType  *positions;		/* bigint[] */
+	ArrayType  *event_types;	/* text[]: each once or more often */
+
+	/* private */
+	ArrayBuildState *changed;
+	ArrayBuildState *changed_types;
+	MemoryContext memory;
+	bool		was_held;
 } Redaction;
 
 /*
@@ -30,14 +48,14 @@ typedef struct Redaction
 typedef struct RedactionPart
 {
 	/* Before anything of the log is locked: what has to be locked before that. */
-	void		(*lock) (const StreamKey *key);
+	void		(*lock) (const Redaction *redaction);
 
-	/* An event is about to be changed. */
+	/* An event is about to be changed, or removed: `after` is NULL. */
 	void		(*event) (const Event *before, const Event *after, const text *reason);
 
 	/*
 	 * All of them have been changed.  Nobody else can append to the stream, and nobody
-	 * has been told of '$redacted' yet: what held a copy follows.
+	 * has been told of our event yet: what held a copy follows.
 	 */
 	void		(*follow) (const Redaction *redaction);
 
@@ -49,6 +67,10 @@ typedef struct RedactionPart
 } RedactionPart;
 
 extern void RedactionRegister(const RedactionPart *part);
+extern void RedactionRequirePossible(FunctionCallInfo fcinfo, const char *function);
+extern void RedactionBegin(Redaction *redaction, const char *payload);
+extern void RedactionNote(Redaction *redaction, const Event *before, const Event *after);
+extern int64 RedactionEnd(Redaction *redaction);
 extern void RedactionKeepOut(void);
 extern bool RedactionMissed(void);
 extern void RedactionReceived(const StreamKey *key);

@@ -32,7 +32,7 @@
 	" WHERE h.projection OPERATOR(pg_catalog.=) p.name" \
 	" AND h.event_type OPERATOR(pg_catalog.=) '" REDACTED_EVENT_TYPE "'))"
 
-static void lock_untold(const StreamKey *key);
+static void lock_untold(const Redaction *redaction);
 static void mark_untold(const Redaction *redaction);
 static void forget_messages(const Redaction *redaction);
 static void follow(const Redaction *redaction);
@@ -53,14 +53,14 @@ follow(const Redaction *redaction)
 }
 
 static void
-lock_untold(const StreamKey *key)
+lock_untold(const Redaction *redaction)
 {
 	static InternalQuery query = {
 		.sql = "SELECT p.name FROM cqrs_es.projections AS p WHERE" ARE_NOT_TOLD
 		" ORDER BY p.name FOR NO KEY UPDATE",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Datum		value = PointerGetDatum(key->aggregate_type);
+	Datum		value = PointerGetDatum(redaction->key.aggregate_type);
 
 	(void) RegistryWrite(&query, &value, NULL);
 }

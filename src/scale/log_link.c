@@ -352,21 +352,7 @@ cqrs_es_receive_event(PG_FUNCTION_ARGS)
 	rel = trigger->tg_relation;
 	/* a partition of the log has its columns, too */
 	is_event = get_attnum(RelationGetRelid(rel), "aggregate_id") != InvalidAttrNumber;
-	if (is_event)
-	{
-		EventColumns columns;
-		int			column;
-
-		EventColumnsOf(rel, &columns);
-		for (column = 0; column < EVENT_NCOLUMNS; column++)
-		{
-			bool		isnull;
-
-			event.values[column] = heap_getattr(trigger->tg_trigtuple, columns.attno[column],
-												RelationGetDescr(rel), &isnull);
-			is_event &= !isnull;
-		}
-	}
+	is_event = is_event && EventFromTuple(rel, trigger->tg_trigtuple, &event);
 	/* also by a subscription that somebody has made by hand */
 	if (is_event && ReservedTypeIsRedaction(&event))
 	{

@@ -30,8 +30,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
@@ -53,10 +51,9 @@
 
 PG_FUNCTION_INFO_V1(cqrs_es_note_change);
 
-static void lock(const StreamKey *key);
+static void lock(const Redaction *redaction);
 static void note(const Event *before, const Event *after, const text *reason);
 static void event_argument(NullableDatum arg, const char *what, Event *event);
-static void require_same_event(const Event *before, const Event *after);
 static void require_in_log(const Event *event, const EventDigests *digests,
 						   EventDigester *digester);
 static void insert_change(const Event *event, const EventDigests *before,
@@ -73,7 +70,7 @@ EventChangeInit(void)
 }
 
 static void
-lock(const StreamKey *key)
+lock(const Redaction *redaction)
 {
 	EventChangeLock();
 }
@@ -128,8 +125,11 @@ EventChangeNote(const Event *before, const Event *after, const text *reason)
 	EventDigests is;
 	Seal		newest;
 
-	if (after)
-		require_same_event(before, after);
+	if (after && !EventIsSame(before, after))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an event cannot become another one"),
+				 errdetail("Nothing of it may change but payload and metadata.")));
 	EventChangeLock();
 	if (!SealFindNewest(POSITION_NODE(position), GetLatestSnapshot(), &newest) ||
 		position > newest.up_to_position)
@@ -177,28 +177,6 @@ event_argument(NullableDatum arg, const char *what, Event *event)
 					 errmsg("%s must be an event without nulls", what)));
 	event->row = NULL;
 	event->append_version = 0;
-}
-
-static void
-require_same_event(const Event *before, const Event *after)
-{
-	int			column;
-
-	for (column = 0; column < EVENT_PAYLOAD; column++)
-	{
-		int16		length;
-		bool		by_value;
-		bool		same;
-
-		get_typlenbyval(EventColumnType(column), &length, &by_value);
-		same = length == -1 ? TextEqual(EventText(before, column), EventText(after, column)) :
-			datumIsEqual(before->values[column], after->values[column], by_value, length);
-		if (!same)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an event cannot become another one"),
-					 errdetail("Nothing of it may change but payload and metadata.")));
-	}
 }
 
 static void
