@@ -12,15 +12,18 @@ CREATE FUNCTION cqrs_es.verify_log() RETURNS TABLE (item text, found bigint, pro
                max(e.global_position) AS last_position,
                max(e.global_position & 17592186044415) FILTER (WHERE e.global_position >> 44
                    = coalesce(nullif(current_setting('cqrs_es.node_id', true), '')::bigint, 0)) AS last_number,
-               count(*) FILTER (WHERE e.sequence <> coalesce(e.before, 0) + 1) AS holes,
-               min(concat(e.aggregate_type, '/', e.aggregate_id)) FILTER (WHERE e.sequence <> coalesce(e.before, 0) + 1) AS hole,
+               count(*) FILTER (WHERE e.is_hole) AS holes,
+               min(concat(e.aggregate_type, '/', e.aggregate_id)) FILTER (WHERE e.is_hole) AS hole,
                count(*) FILTER (WHERE e.global_position <= e.position_before) AS falls,
                min(concat(e.aggregate_type, '/', e.aggregate_id)) FILTER (WHERE e.global_position <= e.position_before) AS fall
         -- a stream may be continued at another node, of whose positions nobody makes one order
-        FROM (SELECT s.*, lag(s.sequence) OVER stream AS before, lag(s.global_position) OVER of_node AS position_before
+        FROM (SELECT s.*, s.sequence <> coalesce(s.before, 0) + 1
+                  -- what is gone in front of it was removed by delete_stream
+                  AND NOT (s.before IS NULL AND s.event_type = '$deleted') AS is_hole
+              FROM (SELECT s.*, lag(s.sequence) OVER stream AS before, lag(s.global_position) OVER of_node AS position_before
               FROM cqrs_es.events AS s
               WINDOW stream AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id ORDER BY s.sequence),
-                  of_node AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id, s.global_position >> 44 ORDER BY s.sequence)) AS e
+                  of_node AS (PARTITION BY s.aggregate_type, s.aggregate_id, s.tenant_id, s.global_position >> 44 ORDER BY s.sequence)) AS s) AS e
     ), ties AS (
         SELECT coalesce(sum(t.n - 1), 0) AS n, min(t.global_position) AS first
         FROM (SELECT s.global_position, count(*) AS n FROM cqrs_es.events AS s GROUP BY 1 HAVING count(*) > 1) AS t

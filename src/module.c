@@ -76,6 +76,7 @@
 #include "projection/projection.h"
 #include "projection/read_model.h"
 #include "subscription/delivery_wait.h"
+#include "subscription/deleted_event.h"
 #include "subscription/redacted_error.h"
 #include "subscription/restored_event.h"
 #include "subscription/retagged_event.h"
@@ -169,6 +170,7 @@ _PG_init(void)
 	RestoredEventInit();
 	RetaggedEventInit();
 	RedactedErrorInit();
+	DeletedEventInit();
 
 	AsyncProjectionInit();
 	WorkerInit();

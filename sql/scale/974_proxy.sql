@@ -11,7 +11,7 @@ CREATE FUNCTION cqrs_es.proxy_functions(cluster text, schema text DEFAULT 'cqrs_
         ('execute_command', 'stream'), ('try_execute_command', 'stream'),
         ('read_stream', 'stream'), ('stream_version', 'stream'), ('aggregate_state', 'stream'), ('load_aggregate', 'stream'),
         ('replay', 'stream'), ('take_snapshot', 'stream'),
-        ('redact_stream', 'stream'), ('close_stream', 'stream'), ('reopen_stream', 'stream'),
+        ('redact_stream', 'stream'), ('close_stream', 'stream'), ('reopen_stream', 'stream'), ('delete_stream', 'stream'),
         -- of the server that keeps a shard, and its log
         ('read_all', 'tenant'), ('read_page', 'tenant'), ('read_matching', 'tenant'),
         ('settled_position', 'shard'), ('wait_for_position', 'shard'), ('log_id', 'shard'),

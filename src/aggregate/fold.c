@@ -14,8 +14,9 @@
  * one in front of it counts from when that one does.  So what once was the state at a
  * time has all earlier ones in its past, and nothing in it is from later.
  *
- * Sequences of a stream have no holes.  A fold that meets one stops with XX001
- * rather than return a state that never was.
+ * Sequences of a stream have no holes, but for the one at the beginning of a stream that was
+ * deleted, in front of '$deleted'.  A fold that meets another one stops with XX001 rather than return
+ * a state that never was.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -64,7 +65,10 @@ typedef struct Fold
 	bool		is_replay;		/* that was a snapshot, and no state that the caller had */
 	int64		version;		/* sequence of the last event that is in the state */
 	TimestampTz last_event_at;	/* the greatest created_at of those events */
+	int64		up_to_sequence; /* ends there at the latest, or in front of '$deleted' */
 	TimestampTz up_to_time;		/* ends before the first event created after that */
+	int64		passed_over;	/* so many sequences were missing in front of '$deleted' */
+	int64		deleted_at;		/* its sequence; 0: none was met */
 	bool		as_caller;		/* of what row security shows the caller */
 	bool		redacted;		/* events that are in the state it began at have been
 								 * changed since */
@@ -95,6 +99,7 @@ static void note_event(const Fold *fold, const Event *event);
 static void fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
 					   bool as_caller, const FoldedState *from, bool last_again);
 static bool fold_next(Fold *fold, Event *event);
+static bool pass_over_deleted(Fold *fold, const Event *event);
 static FoldedState fold_end(Fold *fold);
 static Datum unpack_payload(Datum payload, PayloadBuffer *buffer);
 static void describe_fold(void *arg);
@@ -106,7 +111,7 @@ static void describe_fold(void *arg);
 
 /*
  * SQL: aggregate_state(aggregate_type, aggregate_id, at_sequence, at_time).
- * Null when the stream had no events then.
+ * Null when the stream had no events then, or had been deleted.
  */
 Datum
 cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
@@ -119,7 +124,7 @@ cqrs_es_aggregate_state(PG_FUNCTION_ARGS)
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	folded = fold_to(aggregate, &key, point_args(fcinfo), EventsRowSecurity(), NULL);
 	RegistryLeave();
-	if (folded.version == 0)
+	if (folded.version == 0 || folded.deleted)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(folded.state);
 }
@@ -179,7 +184,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	RegistryEnter();
 	aggregate = FoldStreamArgs(fcinfo, &key);
 	fold_begin(&fold, aggregate, &key, before, EventsRowSecurity(), NULL, false);
-	while (left > 0 && fold_next(&fold, &event))
+	while (left > 0 && (fold_next(&fold, &event) || fold.redacted))
 	{
 		Datum		values[7];
 		bool		nulls[7] = {false};
@@ -309,6 +314,7 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 	Event		event;
 
 	fold_begin(&fold, aggregate, key, point, as_caller, NULL, false);
+	fold.up_to_sequence = point.sequence;
 	fold.watch = watch;
 	while (fold.version < point.sequence && !fold.redacted && fold_next(&fold, &event))
 		 /* on */ ;
@@ -317,6 +323,7 @@ fold_to(Aggregate *aggregate, const StreamKey *key, FoldPoint point, bool as_cal
 		/* somebody has put back a snapshot of before */
 		(void) fold_end(&fold);
 		fold_begin(&fold, aggregate, key, point, as_caller, &nothing, false);
+		fold.up_to_sequence = point.sequence;
 		fold.watch = watch;
 		while (fold.version < point.sequence && fold_next(&fold, &event))
 			 /* on */ ;
@@ -421,6 +428,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 	MemoryContextSwitchTo(caller);
 	folded->version = fold.version;
 	folded->last_event_at = fold.last_event_at;
+	folded->deleted = folded->deleted && nevents == 0;
 	folded->state = ReducerStateJsonb(&fold.state);
 	MemoryContextDelete(memory);
 }
@@ -465,7 +473,10 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->began_after = stored.last_sequence;
 	fold->version = stored.last_sequence;
 	fold->last_event_at = stored.last_event_at;
+	fold->up_to_sequence = PG_INT64_MAX;
 	fold->up_to_time = point.time;
+	fold->passed_over = 0;
+	fold->deleted_at = 0;
 	fold->watch = NULL;
 	fold->redacted = false;
 	ReducerStateInit(&fold->state, stored.state);
@@ -489,24 +500,15 @@ fold_next(Fold *fold, Event *event)
 	MemoryContextReset(fold->event_memory);
 	if (!EventScanNext(fold->scan, event))
 		return false;
-	if (EventSequence(event) != fold->version + 1 && fold->as_caller)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("row security of table \"%s\" hides event %lld of stream \"%s\"", "events",
-						(long long) fold->version + 1, StreamKeyName(fold->key)),
-				 errdetail("A state is that of all events.")));
-	if (EventSequence(event) != fold->version + 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
-						StreamKeyName(fold->key), (long long) fold->version + 1)));
+	if (EventSequence(event) != fold->version + 1 && !pass_over_deleted(fold, event))
+		return false;
 	created_at = DatumGetTimestampTz(event->values[EVENT_CREATED_AT]);
 	if (created_at > fold->up_to_time)
 		return false;
 	fold->version++;
 	fold->last_event_at = Max(fold->last_event_at, created_at);
 
-	fold->redacted = fold->began_after != 0 && ReservedTypeIsRedaction(event);
+	fold->redacted = fold->began_after != 0 && ReservedTypeErases(event);
 	note_event(fold, event);
 	callback.callback = describe_fold;
 	callback.arg = fold;
@@ -517,6 +519,36 @@ fold_next(Fold *fold, Event *event)
 	ReducerStateApply(&fold->state, &fold->aggregate->rules, event);
 	MemoryContextSwitchTo(fold->caller);
 	error_context_stack = callback.previous;
+	return true;
+}
+
+/*
+ * In front of '$deleted' the events of a stream are missing.  False when the fold ends before
+ * it; a state that it began at is of what is gone then.  XX001 for any other hole, 42501 where row
+ * security may have made it.
+ */
+static bool
+pass_over_deleted(Fold *fold, const Event *event)
+{
+	int64		missing = EventSequence(event) - fold->version - 1;
+
+	if (fold->version != fold->began_after || missing < 0 ||
+		!ReservedTypeEquals(EventText(event, EVENT_EVENT_TYPE), DELETED_EVENT_TYPE))
+		ereport(ERROR,
+				(errcode(fold->as_caller ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_DATA_CORRUPTED),
+				 fold->as_caller ?
+				 errmsg("row security of table \"%s\" hides event %lld of stream \"%s\"", "events",
+						(long long) fold->version + 1, StreamKeyName(fold->key)) :
+				 errmsg("stream \"%s\" has a hole: sequence %lld is missing",
+						StreamKeyName(fold->key), (long long) fold->version + 1),
+				 fold->as_caller ? errdetail("A state is that of all events.") : 0));
+	fold->redacted = fold->began_after != 0;
+	if (fold->redacted || EventSequence(event) > fold->up_to_sequence ||
+		DatumGetTimestampTz(event->values[EVENT_CREATED_AT]) > fold->up_to_time)
+		return false;
+	fold->passed_over = missing;
+	fold->deleted_at = EventSequence(event);
+	fold->version += missing;
 	return true;
 }
 
@@ -534,7 +566,8 @@ fold_end(Fold *fold)
 	ReducerStateEnd(&fold->state);
 	folded.version = fold->version;
 	folded.last_event_at = fold->last_event_at;
-	folded.nread = fold->version - fold->began_after;
+	folded.nread = fold->version - fold->began_after - fold->passed_over;
+	folded.deleted = fold->deleted_at != 0 && fold->version == fold->deleted_at;
 	folded.state = ReducerStateJsonb(&fold->state);
 	if (fold->is_replay)
 		CounterAdd("replay_counts", folded.nread, fold->began_after > 0);

@@ -18,6 +18,7 @@ typedef struct FoldedState
 	int64		version;		/* 0: the stream has no events */
 	TimestampTz last_event_at;	/* the greatest created_at of its events */
 	int64		nread;			/* so many events were read for it */
+	bool		deleted;		/* the last event is '$deleted': there is no state */
 	Jsonb	   *state;
 } FoldedState;
 

@@ -245,14 +245,14 @@ try_fold(Aggregate *aggregate, const StreamKey *key, int64 sequence, FoldedState
 
 /*
  * Save a state; not (false) when declarations changed while it was folded: it may then be
- * a mixture, which no fingerprint stands for.
+ * a mixture, which no fingerprint stands for.  Nor of a stream that has been deleted, which has none.
  */
 static bool
 save(const StreamKey *key, const Aggregate *aggregate, const FoldedState *folded)
 {
 	StoredState stored = {folded->version, folded->last_event_at, folded->state};
 
-	if (!AggregateIsCurrent(aggregate) || EventsRowSecurity())
+	if (!AggregateIsCurrent(aggregate) || EventsRowSecurity() || folded->deleted)
 		return false;
 	SnapshotStoreSave(key, aggregate, &stored);
 	return true;

@@ -51,15 +51,14 @@ static bool cleaning = false;
 static int64 last_until(const Datum *of_whose, int64 up_to_sequence, TimestampTz up_to_time,
 						Snapshot snapshot);
 static void drop_snapshots(const text *aggregate_type);
-static void delete_redacted(const Redaction *redaction);
-static void delete_of_stream(const StreamKey *key);
+static void delete_of_stream(const Redaction *redaction);
 
 void
 SnapshotStoreInit(void)
 {
 	static const AggregatePart part = {.drop = drop_snapshots};
 	static const RedactionPart redaction_part = {
-		.follow = delete_redacted,.received = delete_of_stream
+		.follow = delete_of_stream,.received = delete_of_stream
 	};
 
 	AggregateRegister(&part);
@@ -309,16 +308,11 @@ drop_snapshots(const text *aggregate_type)
 	(void) RegistryWrite(&query, &value, NULL);
 }
 
+/* All of a stream that was redacted or deleted, also a client's own: they have what was erased in them. */
 static void
-delete_redacted(const Redaction *redaction)
+delete_of_stream(const Redaction *redaction)
 {
-	delete_of_stream(&redaction->key);
-}
-
-/* All of a stream that was redacted, also a client's own: they have what was erased in them. */
-static void
-delete_of_stream(const StreamKey *key)
-{
+	const StreamKey *key = &redaction->key;
 	static InternalQuery query = {
 		.sql = "DELETE FROM cqrs_es.snapshots WHERE" OF_STREAM,
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}

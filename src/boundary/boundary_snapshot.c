@@ -36,7 +36,7 @@
 #include "boundary/boundary_snapshot.h"
 
 static void delete_redacted(const Redaction *redaction);
-static void delete_all(const StreamKey *key);
+static void delete_all(const Redaction *redaction);
 static void delete_from(const text *tenant_id, int64 position);
 
 void
@@ -145,9 +145,9 @@ delete_redacted(const Redaction *redaction)
 
 /* Which events were changed is not said. */
 static void
-delete_all(const StreamKey *key)
+delete_all(const Redaction *redaction)
 {
-	delete_from(key->tenant_id, 0);
+	delete_from(redaction->key.tenant_id, 0);
 }
 
 /* A tenant's that have come to the position. */

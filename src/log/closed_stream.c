@@ -5,7 +5,8 @@
  * A stream is closed when its last event is '$closed'.  Whoever appends looks at the last
  * event anyway (EventScanTip), so it costs nothing to refuse what comes behind, on every path; and
  * the end of the stream, for which one wins and the others wait, decides between who closes and
- * who appends.  To open the stream again is to append another event of ours.
+ * who appends.  To open the stream again is to append another event of ours; also one that has
+ * been deleted (deleted_stream.c).
  *
  * What the extension itself appends behind (redaction.c) leaves the stream as it was.
  *-------------------------------------------------------------------------
@@ -13,10 +14,8 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
@@ -58,7 +57,7 @@ change_end(FunctionCallInfo fcinfo, bool close)
 {
 	StreamKey	key;
 	text	   *reason;
-	StringInfoData payload;
+	char	   *payload;
 	AppendResult result;
 	Event	   *last;
 
@@ -68,19 +67,21 @@ change_end(FunctionCallInfo fcinfo, bool close)
 	key.tenant_id = TenancyCurrent();
 	reason = TextArgument(fcinfo->args[2], "reason", REASON_MAX_BYTES);
 	EventsRequireRights(ACL_INSERT | ACL_SELECT);
-	initStringInfo(&payload);
-	appendStringInfoString(&payload, "{\"reason\": ");
-	escape_json(&payload, text_to_cstring(reason));
-	appendStringInfoChar(&payload, '}');
+	payload = OwnEventReason(reason);
 	do
 	{
+		StreamTip	tip;
+
 		CHECK_FOR_INTERRUPTS();
 		last = last_event(&key);
 		if (last == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("stream \"%s\" has no events", StreamKeyName(&key))));
-		if (ReservedTypeEquals(EventText(last, EVENT_EVENT_TYPE), CLOSED_EVENT_TYPE) == close)
+		tip = EventScanTipOf(last);
+		if (close && tip.end == STREAM_DELETED)
+			EventScanReportDeleted(&key, tip.version);
+		if (close == (tip.end != STREAM_OPEN))
 		{
 			ereport(NOTICE,
 					(errmsg(close ? "stream \"%s\" is closed already" : "stream \"%s\" is not closed",
@@ -88,7 +89,7 @@ change_end(FunctionCallInfo fcinfo, bool close)
 			return EventSequence(last);
 		}
 	} while (!OwnEventAppend(&key, EventSequence(last), close ? CLOSED_EVENT_TYPE : REOPENED_EVENT_TYPE,
-							 payload.data, &result));
+							 payload, &result));
 	return result.version;
 }
 

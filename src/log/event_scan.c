@@ -89,7 +89,7 @@ static bool find_last_row(Relation rel, Relation index, const EventColumns *colu
 						  const StreamKey *key, Snapshot snapshot, TupleTableSlot *slot,
 						  LastRowPlace *place);
 static StreamTip tip_from_slot(TupleTableSlot *slot, const EventColumns *columns);
-static bool is_closing(Datum event_type, bool isnull);
+static StreamEnd end_by(Datum event_type, bool isnull);
 static void note_tip_read(Relation rel, Relation index, const EventColumns *columns,
 						  const StreamKey *key, TupleTableSlot *slot);
 static StreamTip query_tip(const StreamKey *key, bool latest);
@@ -212,7 +212,7 @@ tip_from_slot(TupleTableSlot *slot, const EventColumns *columns)
 	tip.created_at =
 		DatumGetTimestampTz(slot_getattr(slot, columns->attno[EVENT_CREATED_AT], &isnull));
 	tip.event_id = *DatumGetUUIDP(slot_getattr(slot, columns->attno[EVENT_EVENT_ID], &isnull));
-	tip.is_closed = is_closing(slot_getattr(slot, columns->attno[EVENT_EVENT_TYPE], &isnull), isnull);
+	tip.end = end_by(slot_getattr(slot, columns->attno[EVENT_EVENT_TYPE], &isnull), isnull);
 	tip.after_snapshot = false;
 	tip.place.index = InvalidOid;
 	if (IsolationUsesXactSnapshot())
@@ -276,14 +276,16 @@ EventScanReportMoved(const StreamKey *key)
 			 errhint("Retry the transaction.")));
 }
 
-/* QE006 for a closed stream, unless it is the extension that appends. */
+/* QE006 for a closed stream, QE008 for a deleted one, unless the extension may append all the same. */
 void
 EventScanRequireOpen(const StreamKey *key, const StreamTip *tip)
 {
 	char	   *version;
 
-	if (!tip->is_closed || ReservedTypeIsAllowed())
+	if (tip->end == STREAM_OPEN || ReservedTypeIsAllowed(tip->end == STREAM_DELETED))
 		return;
+	if (tip->end == STREAM_DELETED)
+		EventScanReportDeleted(key, tip->version);
 	version = psprintf(INT64_FORMAT, tip->version);
 	ereport(ERROR,
 			(errcode(ERRCODE_STREAM_CLOSED),
@@ -293,11 +295,30 @@ EventScanRequireOpen(const StreamKey *key, const StreamTip *tip)
 			 EventErrorFields(key, version, CLOSED_EVENT_TYPE)));
 }
 
-/* Is a stream closed whose last event has this type? */
-static bool
-is_closing(Datum event_type, bool isnull)
+/* QE008. */
+void
+EventScanReportDeleted(const StreamKey *key, int64 at_version)
 {
-	return !isnull && ReservedTypeEquals(DatumGetTextPP(event_type), CLOSED_EVENT_TYPE);
+	char	   *version = psprintf(INT64_FORMAT, at_version);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_STREAM_DELETED),
+			 errmsg("stream \"%s\" has been deleted", StreamKeyName(key)),
+			 errdetail("Its last event, at version %s, says so.", version),
+			 errhint("Begin another stream, or let this one begin anew with reopen_stream()."),
+			 EventErrorFields(key, version, DELETED_EVENT_TYPE)));
+}
+
+/* What may come behind a last event of this type? */
+static StreamEnd
+end_by(Datum event_type, bool isnull)
+{
+	const text *type = DatumGetTextPP(event_type);
+
+	if (isnull || !ReservedTypeIs(type))
+		return STREAM_OPEN;
+	return ReservedTypeEquals(type, CLOSED_EVENT_TYPE) ? STREAM_CLOSED :
+		ReservedTypeEquals(type, DELETED_EVENT_TYPE) ? STREAM_DELETED : STREAM_OPEN;
 }
 
 /* A stream that was restored may have any sequences; can so many follow?  2200H. */
@@ -354,7 +375,7 @@ query_tip(const StreamKey *key, bool latest)
 		tip.global_position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 		tip.created_at = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
 		tip.event_id = *DatumGetUUIDP(SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull));
-		tip.is_closed = is_closing(SPI_getbinval(row, SPI_tuptable->tupdesc, 5, &isnull), isnull);
+		tip.end = end_by(SPI_getbinval(row, SPI_tuptable->tupdesc, 5, &isnull), isnull);
 	}
 	RoleSwitchBack(&saved);
 	SPI_finish();
@@ -541,7 +562,7 @@ EventScanTipOf(const Event *event)
 		.global_position = EventGlobalPosition(event),
 		.created_at = DatumGetTimestampTz(event->values[EVENT_CREATED_AT]),
 		.event_id = *DatumGetUUIDP(event->values[EVENT_EVENT_ID]),
-		.is_closed = is_closing(event->values[EVENT_EVENT_TYPE], false)
+		.end = end_by(event->values[EVENT_EVENT_TYPE], false)
 	};
 
 	return tip;

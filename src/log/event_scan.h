@@ -14,6 +14,14 @@
 #include "log/events.h"
 #include "log/last_row.h"
 
+/* What may come behind the last event of a stream. */
+typedef enum StreamEnd
+{
+	STREAM_OPEN,
+	STREAM_CLOSED,
+	STREAM_DELETED
+} StreamEnd;
+
 /* The end of a stream. */
 typedef struct StreamTip
 {
@@ -21,7 +29,7 @@ typedef struct StreamTip
 	int64		global_position;	/* of the last event, 0 when there is none */
 	TimestampTz created_at;		/* likewise; far enough back when there is none */
 	pg_uuid_t	event_id;		/* likewise */
-	bool		is_closed;		/* nothing may come behind */
+	StreamEnd	end;
 	bool		after_snapshot; /* committed after this transaction's snapshot */
 	bool		waited;			/* for who held the end */
 	LastRowPlace place;			/* where that event was met */
@@ -36,6 +44,7 @@ extern void EventScanAwait(Relation rel, ItemPointer tid, const SnapshotData *di
 pg_noreturn extern void EventScanReportMoved(const StreamKey *key);
 extern void EventScanRequireRoom(const StreamKey *key, const StreamTip *tip, int nevents);
 extern void EventScanRequireOpen(const StreamKey *key, const StreamTip *tip);
+pg_noreturn extern void EventScanReportDeleted(const StreamKey *key, int64 version);
 extern StreamTip EventScanTipByQuery(const StreamKey *key);
 extern void EventScanStreamKeys(ScanKey keys, Relation index, const EventColumns *columns,
 								const StreamKey *key);

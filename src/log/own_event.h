@@ -10,5 +10,6 @@
 
 extern bool OwnEventAppend(const StreamKey *key, int64 expected_version, const char *event_type,
 						   const char *payload, AppendResult *result);
+extern char *OwnEventReason(const text *reason);
 
 #endif							/* CQRS_ES_OWN_EVENT_H */

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * redaction.c
- *	  Members of events are replaced, by rule: the only change of an event there is.
+ *	  Members of events are replaced, by rule: the only change of an event there is, but that all
+ *	  of a stream are removed (deleted_stream.c), which is done in the same frame.
  *
  * Payload and metadata of the row are written anew with null, or a given value, where JSON
  * pointers lead; everything else of the event stays.  What held a copy follows in the same
@@ -56,7 +57,7 @@
 #include "log/redaction.h"
 #include "log/reserved_type.h"
 
-#define MAX_PARTS	8
+#define MAX_PARTS	16
 
 /* A member of payload or metadata, or all of it. */
 typedef struct Target
@@ -77,11 +78,12 @@ typedef struct Order
 	Jsonb	   *replacement;
 } Order;
 
-/* The row that may be changed now; position 0: none. */
+/* The row that may be changed now; position 0: none.  And the rows that may be removed. */
 typedef struct Permit
 {
 	int64		position;
 	int64		sequence;
+	const Redaction *removal;	/* NULL: none */
 } Permit;
 
 static const RedactionPart *parts[MAX_PARTS];
@@ -104,7 +106,10 @@ static void write_event(const Event *after);
 static void require_written(const Event *after);
 static bool same_json(Datum a, Datum b);
 static void write_redaction(const Redaction *redaction);
+static bool permits_removal(const TriggerData *trigdata);
+static bool permits_change(const TriggerData *trigdata);
 static void lock_redactions(LOCKMODE mode);
+static ArrayType *types_of(const StreamKey *key);
 static int64 last_redaction(Snapshot snapshot);
 
 /* Have another room follow; called by Inits only. */
@@ -180,6 +185,9 @@ cqrs_es_redact_event(PG_FUNCTION_ARGS)
 		bool		exists = false;
 
 		EventKey(lfirst(lc), &order.key);
+		/* it has to stay the last one for the stream to be deleted */
+		if (ReservedTypeEquals(EventText((Event *) lfirst(lc), EVENT_EVENT_TYPE), DELETED_EVENT_TYPE))
+			EventScanReportDeleted(&order.key, EventSequence((Event *) lfirst(lc)));
 		order.sequence = EventSequence((Event *) lfirst(lc));
 		if (change_events(&order, NULL, &exists))
 			n += redact(&order);
@@ -304,6 +312,7 @@ redact(const Order *order)
 	Redaction	redaction = {.key = order->key,.event_type = REDACTED_EVENT_TYPE,
 		.pointers = order->pointers,.reason = order->reason};
 
+	RedactionLock(&redaction);
 	RedactionBegin(&redaction, marker_payload(order));
 	ClosedStreamKeep(&order->key, redaction.sequence - 1);
 	(void) change_events(order, &redaction, NULL);
@@ -470,22 +479,28 @@ same_json(Datum a, Datum b)
  *-------------------------------------------------------------------------
  */
 
+/* First of all: there is one at a time, and none while somebody keeps a copy. */
+void
+RedactionLock(const Redaction *redaction)
+{
+	int			i;
+
+	lock_redactions(ShareRowExclusiveLock);
+	for (i = 0; i < nparts; i++)
+		if (parts[i]->lock)
+			parts[i]->lock(redaction);
+}
+
 /*
- * Append the event that tells of it; all of the stream's events are committed then, or ours, and
- * the stream's end is ours.  The key, the event's type, the pointers and the reason are given, and the
- * event's payload.  Nobody is told before the end.  Raises what an append raises.
+ * Append the event that tells of it, with this payload; all of the stream's events are committed
+ * then, or ours, and the stream's end is ours.  Nobody is told before RedactionEnd.  Raises what an
+ * append raises, QE008 for a stream that somebody has deleted meanwhile.
  */
 void
 RedactionBegin(Redaction *redaction, const char *payload)
 {
 	AppendResult result;
-	int			i;
 
-	/* one at a time, and none while somebody keeps a copy */
-	lock_redactions(ShareRowExclusiveLock);
-	for (i = 0; i < nparts; i++)
-		if (parts[i]->lock)
-			parts[i]->lock(redaction);
 	redaction->memory = CurrentMemoryContext;
 	redaction->changed = initArrayResult(INT8OID, CurrentMemoryContext, false);
 	redaction->changed_types = initArrayResult(TEXTOID, CurrentMemoryContext, false);
@@ -508,6 +523,46 @@ RedactionNote(Redaction *redaction, const Event *before, const Event *after)
 		redaction->first_position = EventGlobalPosition(before);
 	(void) accumArrayResult(redaction->changed, before->values[EVENT_GLOBAL_POSITION], false, INT8OID, redaction->memory);
 	(void) accumArrayResult(redaction->changed_types, before->values[EVENT_EVENT_TYPE], false, TEXTOID, redaction->memory);
+}
+
+/*
+ * Remove all events of the stream in front of ours, which have been noted.  42501 where row security
+ * is forced on the owner, 09000 when triggers or rules of users kept some of them.
+ */
+void
+RedactionRemove(const Redaction *redaction)
+{
+	static InternalQuery query = {
+		.sql = "DELETE FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3 AND sequence OPERATOR(pg_catalog.<) $4",
+		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+	};
+	Datum		values[4] = {PointerGetDatum(redaction->key.aggregate_type),
+		PointerGetDatum(redaction->key.aggregate_id), PointerGetDatum(redaction->key.tenant_id),
+		Int64GetDatum(redaction->sequence)};
+	RoleSwitch	saved;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	RoleSwitchRequireAllRows();
+	permit.removal = redaction;
+	PG_TRY();
+	{
+		(void) InternalQueryWrite(&query, values, NULL);
+	}
+	PG_FINALLY();
+	{
+		permit.removal = NULL;
+	}
+	PG_END_TRY();
+	RoleSwitchBack(&saved);
+	if (SPI_processed != (uint64) redaction->n)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("stream \"%s\" was not deleted", StreamKeyName(&redaction->key)),
+				 errdetail("A trigger or rule on the events table kept it from that.")));
+	SPI_finish();
 }
 
 /* All have been changed: everybody follows, and is told.  Returns how many there were. */
@@ -548,21 +603,40 @@ write_redaction(const Redaction *redaction)
 }
 
 /*
- * Of refuse_change: is it the row that is being redacted, or the statement that does it?  Only payload
- * and metadata may differ; the row that is to be comes from us, or require_written would not let it
- * pass.
+ * Of refuse_change: is it a row that is being redacted or removed, or the statement that does it?  Only
+ * payload and metadata may differ; the row that is to be comes from us, or require_written would
+ * not let it pass.
  */
 bool
 RedactionPermits(const TriggerData *trigdata)
 {
+	if (trigdata->tg_trigger->tgnargs > 0)
+		return false;
+	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		return permit.removal != NULL && (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) || permits_removal(trigdata));
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		return permit.position != 0 && (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) || permits_change(trigdata));
+	return false;
+}
+
+static bool
+permits_removal(const TriggerData *trigdata)
+{
+	Event		event;
+	StreamKey	key;
+
+	if (!EventFromTuple(trigdata->tg_relation, trigdata->tg_trigtuple, &event))
+		return false;
+	EventKey(&event, &key);
+	return StreamKeyEqual(&key, &permit.removal->key) && EventSequence(&event) < permit.removal->sequence;
+}
+
+static bool
+permits_change(const TriggerData *trigdata)
+{
 	Event		before;
 	Event		after;
 
-	if (permit.position == 0 || !TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ||
-		trigdata->tg_trigger->tgnargs > 0)
-		return false;
-	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
-		return true;
 	return EventFromTuple(trigdata->tg_relation, trigdata->tg_trigtuple, &before) &&
 		EventFromTuple(trigdata->tg_relation, trigdata->tg_newtuple, &after) &&
 		EventIsSame(&before, &after) &&
@@ -597,19 +671,60 @@ RedactionMissed(void)
 }
 
 /*
- * An event '$redacted' comes from the database where that was done, and so do, in the same
- * transaction, the events that were changed; copies that were made here do not know.  Whoever
- * is making one is waited for, as there.
+ * An event '$redacted' or '$deleted' comes from the database where that was done, and so do behind
+ * it, in the same transaction, the changes of the others; copies that were made here do not
+ * know.  Whoever is making one is waited for, as there.
  */
 void
-RedactionReceived(const StreamKey *key)
+RedactionReceived(const Event *event)
 {
+	Redaction	redaction = {
+		.event_type = text_to_cstring(EventText(event, EVENT_EVENT_TYPE)),
+		.removes = ReservedTypeEquals(EventText(event, EVENT_EVENT_TYPE), DELETED_EVENT_TYPE),
+		.global_position = EventGlobalPosition(event),
+		.sequence = EventSequence(event)
+	};
 	int			i;
 
+	EventKey(event, &redaction.key);
 	lock_redactions(ShareRowExclusiveLock);
+	redaction.event_types = types_of(&redaction.key);
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->received)
-			parts[i]->received(key);
+			parts[i]->received(&redaction);
+}
+
+/* The types of the stream's events, palloc'd; there is our own at least. */
+static ArrayType *
+types_of(const StreamKey *key)
+{
+	static InternalQuery query = {
+		.sql = "SELECT pg_catalog.array_agg(DISTINCT event_type::pg_catalog.text) AS types FROM cqrs_es.events"
+		" WHERE aggregate_type OPERATOR(pg_catalog.=) $1 AND aggregate_id OPERATOR(pg_catalog.=) $2"
+		" AND tenant_id OPERATOR(pg_catalog.=) $3",
+		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[3] = {PointerGetDatum(key->aggregate_type),
+		PointerGetDatum(key->aggregate_id), PointerGetDatum(key->tenant_id)};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext spi;
+	RoleSwitch	saved;
+	QueryRow	row;
+	bool		isnull;
+	Datum		types;
+	ArrayType  *copy;
+
+	SPI_connect();
+	saved = RoleSwitchToOwner("events");
+	(void) InternalQueryRead(&query, values, NULL, GetLatestSnapshot());
+	RoleSwitchBack(&saved);
+	row = InternalQueryRow(0);
+	types = InternalQueryDatum(&row, "types", &isnull);
+	spi = MemoryContextSwitchTo(caller);
+	copy = isnull ? construct_empty_array(TEXTOID) : DatumGetArrayTypePCopy(types);
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
+	return copy;
 }
 
 /* To the end of the transaction. */

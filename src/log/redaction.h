@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * redaction.h
- *	  Members of events are replaced, by rule.
+ *	  Members of events are replaced, and events removed, by rule.
  *-------------------------------------------------------------------------
  */
 #ifndef CQRS_ES_REDACTION_H
@@ -14,7 +14,7 @@
 #include "log/events.h"
 
 /*
- * What is changed, of one stream.  Whoever begins it gives the first four, and leaves all else
+ * What is changed, of one stream.  Whoever begins it gives the first five, and leaves all else
  * as zero.
  */
 typedef struct Redaction
@@ -23,6 +23,7 @@ typedef struct Redaction
 	const char *event_type;		/* of the event of ours that tells of it */
 	ArrayType  *pointers;		/* text[] */
 	text	   *reason;
+	bool		removes;		/* all events in front of that one */
 
 	/* that event, when it has begun */
 	int64		global_position;
@@ -60,20 +61,22 @@ typedef struct RedactionPart
 	void		(*follow) (const Redaction *redaction);
 
 	/*
-	 * A stream that has been redacted elsewhere is received like that:
-	 * RedactionReceived.
+	 * A stream that has been changed elsewhere is received like that: RedactionReceived.
+	 * Of the events is told of which types they may be.
 	 */
-	void		(*received) (const StreamKey *key);
+	void		(*received) (const Redaction *redaction);
 } RedactionPart;
 
 extern void RedactionRegister(const RedactionPart *part);
 extern void RedactionRequirePossible(FunctionCallInfo fcinfo, const char *function);
+extern void RedactionLock(const Redaction *redaction);
 extern void RedactionBegin(Redaction *redaction, const char *payload);
 extern void RedactionNote(Redaction *redaction, const Event *before, const Event *after);
+extern void RedactionRemove(const Redaction *redaction);
 extern int64 RedactionEnd(Redaction *redaction);
 extern void RedactionKeepOut(void);
 extern bool RedactionMissed(void);
-extern void RedactionReceived(const StreamKey *key);
+extern void RedactionReceived(const Event *event);
 extern bool RedactionPermits(const TriggerData *trigdata);
 
 /* what stands in the place of a text that may have told what was erased */

@@ -16,13 +16,13 @@
 #include "log/reserved_type.h"
 
 /* is it we who append? */
-static bool allowed = false;
+static ReservedTypeUse allowed = RESERVED_TYPE_REFUSED;
 
 /* 42939 for an event type of ours that somebody else appends. */
 void
 ReservedTypeRefuse(const text *event_type)
 {
-	if (!ReservedTypeIs(event_type) || allowed)
+	if (!ReservedTypeIs(event_type) || allowed != RESERVED_TYPE_REFUSED)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_RESERVED_NAME),
@@ -30,25 +30,29 @@ ReservedTypeRefuse(const text *event_type)
 			 errdetail("Event types that begin with \"$\" are those of the extension.")));
 }
 
-/* Is it we who append, from now on?  Returns whether it was before, for a PG_FINALLY. */
-bool
-ReservedTypeAllow(bool allow)
+/* Is it we who append, from now on?  Returns what it was before, for a PG_FINALLY. */
+ReservedTypeUse
+ReservedTypeAllow(ReservedTypeUse use)
 {
-	bool		before = allowed;
+	ReservedTypeUse before = allowed;
 
-	allowed = allow;
+	allowed = use;
 	return before;
 }
 
-/* Is it we who append? */
+/* Is it we who append, also to a stream that has been deleted? */
 bool
-ReservedTypeIsAllowed(void)
+ReservedTypeIsAllowed(bool behind_deleted)
 {
-	return allowed;
+	return allowed == RESERVED_TYPE_BEHIND_DELETED || (allowed == RESERVED_TYPE_ALLOWED && !behind_deleted);
 }
 
+/* Does it tell that events in front of it have been changed, or removed? */
 bool
-ReservedTypeIsRedaction(const Event *event)
+ReservedTypeErases(const Event *event)
 {
-	return ReservedTypeEquals(EventText(event, EVENT_EVENT_TYPE), REDACTED_EVENT_TYPE);
+	const text *event_type = EventText(event, EVENT_EVENT_TYPE);
+
+	return ReservedTypeIs(event_type) && (ReservedTypeEquals(event_type, REDACTED_EVENT_TYPE) ||
+										  ReservedTypeEquals(event_type, DELETED_EVENT_TYPE));
 }

@@ -11,9 +11,20 @@
 /* something in events of this stream has been replaced */
 #define REDACTED_EVENT_TYPE	"$redacted"
 
+/* all events of this stream up to this one have been removed, which stays as the first */
+#define DELETED_EVENT_TYPE	"$deleted"
+
 /* the stream has ended, when this is its last event; it goes on */
 #define CLOSED_EVENT_TYPE	"$closed"
 #define REOPENED_EVENT_TYPE "$reopened"
+
+/* Who appends may append events of ours: as long as the stream has not been deleted, or then, too. */
+typedef enum ReservedTypeUse
+{
+	RESERVED_TYPE_REFUSED,
+	RESERVED_TYPE_ALLOWED,
+	RESERVED_TYPE_BEHIND_DELETED
+} ReservedTypeUse;
 
 /* limit of a reason that such an event says, in bytes */
 #define REASON_MAX_BYTES	1024
@@ -32,8 +43,8 @@ ReservedTypeEquals(const text *event_type, const char *ours)
 }
 
 extern void ReservedTypeRefuse(const text *event_type);
-extern bool ReservedTypeIsRedaction(const Event *event);
-extern bool ReservedTypeAllow(bool allow);
-extern bool ReservedTypeIsAllowed(void);
+extern bool ReservedTypeErases(const Event *event);
+extern ReservedTypeUse ReservedTypeAllow(ReservedTypeUse use);
+extern bool ReservedTypeIsAllowed(bool behind_deleted);
 
 #endif							/* CQRS_ES_RESERVED_TYPE_H */

@@ -257,7 +257,8 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 
 	FixedSettingsSet(&guc_level);
 	DispatchForbid(skipped->in_rebuild);
-	if (EventScanNext(scan, &event))
+	/* it may have been deleted */
+	if (EventScanNext(scan, &event) && EventSequence(&event) == skipped->sequence)
 		(void) handle(&replay, &event);
 	DispatchForbid(false);
 	FixedSettingsRestore(guc_level);

@@ -81,6 +81,7 @@ struct StateProjection
 	DefinerStatement *read;
 	DefinerStatement *update_at;
 	DefinerStatement *insert;
+	DefinerStatement *remove;
 
 	/* where the row is that was met last, and the hash of its stream; a hint */
 	ItemPointerData place;
@@ -127,6 +128,7 @@ static uint64 run_for_row(StateProjection *state, DefinerStatement *statement, i
 						  const StateRow *row, QueryRow *found);
 static bool is_text(const QueryRow *row, const char *column, const text *expected);
 static void write_row(StateProjection *state, const StreamKey *key, const FoldedState *folded);
+static void remove_row(StateProjection *state, const StreamKey *key);
 
 static const DefinerKind state_kind = {
 	.defined = "defined the handler",
@@ -213,6 +215,7 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 	FoldedState folded;
 	char	   *name;
 	bool		has_tenant;
+	bool		is_there;
 
 	EventKey(event, &key);
 	if (AggregateGet(key.aggregate_type) == NULL && !is_declared(state->projection))
@@ -233,15 +236,21 @@ StateProjectionRun(StateProjection *state, const Event *event, bool replayed, bo
 		folded.version = 0;
 		folded.state = aggregate->rules.initial_state;
 	}
+	is_there = folded.version > 0;
 	folded.last_event_at = DT_NOBEGIN;	/* the row does not tell */
+	folded.deleted = false;
 	if (folded.version >= EventSequence(event))
 		return false;
-	/* who redacts has nothing to do with what was appended either */
-	if (replayed || ReservedTypeIsRedaction(event))
+	/* who redacts or deletes has nothing to do with what was appended either */
+	if (replayed || ReservedTypeErases(event))
 		fold_as_definer(state, &folded, aggregate, &key, event, one_event || !replayed);
 	else
 		fold(state, &folded, aggregate, &key, event, false, true);
-	write_row(state, &key, &folded);
+	/* what is being told of may have been deleted meanwhile */
+	if (!folded.deleted && folded.version > 0)
+		write_row(state, &key, &folded);
+	else if (is_there)
+		remove_row(state, &key);
 	return true;
 }
 
@@ -294,8 +303,8 @@ fold_as_definer(StateProjection *state, FoldedState *folded, Aggregate *aggregat
 
 /*
  * From the row, when the event is the next one, that event or all there are up to the end;
- * else anew, up to the event or to the end: also at '$redacted', for what is in the row has been
- * changed.
+ * else anew, up to the event or to the end: also at '$redacted' and '$deleted', for what is in the row
+ * has been changed, or is gone.
  */
 static void
 fold(StateProjection *state, FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
@@ -303,7 +312,7 @@ fold(StateProjection *state, FoldedState *folded, Aggregate *aggregate, const St
 {
 	Event		next = *event;
 
-	if (ReservedTypeIsRedaction(event))
+	if (ReservedTypeErases(event))
 		*folded = FoldWholeStream(aggregate, key, one_event ? EventSequence(event) : PG_INT64_MAX, &state->watch);
 	else if (folded->version != EventSequence(event) - 1 || (folded->version == 0 && !one_event))
 		*folded = FoldWholeStream(aggregate, key, replayed ? PG_INT64_MAX : EventSequence(event), &state->watch);
@@ -509,6 +518,7 @@ make_statements(StateProjection *state, MemoryContext memory, const char *table_
 								  " ON CONFLICT (view_id) DO UPDATE SET"
 								  " version = excluded.version, payload = excluded.payload RETURNING %2$s",
 								  table_name, has_tenant);
+	fresh.remove = make_statement(state, "DELETE FROM %1$s WHERE %3$s RETURNING %2$s", table_name, has_tenant);
 	MemoryContextSwitchTo(caller);
 	/* an error on the way leaves what was there before, not half of this */
 	*state = fresh;
@@ -588,6 +598,16 @@ write_row(StateProjection *state, const StreamKey *key, const FoldedState *folde
 	(void) run_for_row(state, state->insert, SPI_OK_INSERT_RETURNING, &row, &written);
 }
 
+/* The stream has been deleted.  Raises 42501 where the definer may write states only. */
+static void
+remove_row(StateProjection *state, const StreamKey *key)
+{
+	StateRow	row = {.key = key};
+	QueryRow	removed;
+
+	(void) run_for_row(state, state->remove, SPI_OK_DELETE_RETURNING, &row, &removed);
+}
+
 /*
  * Run one of the statements; how many rows it found or wrote, at most one, which is in
  * *found.  Notes the row's place.  23000 when it is another aggregate's.
@@ -620,7 +640,8 @@ run_for_row(StateProjection *state, DefinerStatement *statement, int expected, c
 				 errdetail("The row of aggregate \"%s\" is not its own, byte by byte.",
 						   text_to_cstring(row->key->aggregate_id)),
 				 errhint("view_id must keep every id as it is: a text, without a trigger that changes it.")));
-	state->place = *(ItemPointer) DatumGetPointer(InternalQueryDatum(found, "ctid", NULL));
+	if (expected != SPI_OK_DELETE_RETURNING)
+		state->place = *(ItemPointer) DatumGetPointer(InternalQueryDatum(found, "ctid", NULL));
 	return n;
 }
 

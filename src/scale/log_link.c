@@ -354,13 +354,8 @@ cqrs_es_receive_event(PG_FUNCTION_ARGS)
 	is_event = get_attnum(RelationGetRelid(rel), "aggregate_id") != InvalidAttrNumber;
 	is_event = is_event && EventFromTuple(rel, trigger->tg_trigtuple, &event);
 	/* also by a subscription that somebody has made by hand */
-	if (is_event && ReservedTypeIsRedaction(&event))
-	{
-		StreamKey	key;
-
-		EventKey(&event, &key);
-		RedactionReceived(&key);
-	}
+	if (is_event && ReservedTypeErases(&event))
+		RedactionReceived(&event);
 	if (!LogLinkGet()->follows)
 		return PointerGetDatum(NULL);
 	WakeupAtEnd();

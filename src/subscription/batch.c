@@ -82,7 +82,7 @@ typedef struct Failure
 	const NackedEvent *nacked;
 	ParkedStream *parked;		/* the unit it was handed out in, or */
 	DeadLetter *letter;			/* this, or from the cursor */
-	Event	   *event;			/* NULL: there is no such event */
+	Event	   *event;			/* NULL: it has been deleted meanwhile */
 } Failure;
 
 PG_FUNCTION_INFO_V1(cqrs_es_ack_events);
@@ -375,6 +375,8 @@ finish_by_stream(Subscription *subscription, Share *share, Failure *failures, in
 	bool		counts;
 	int			i;
 
+	if (n > 0)
+		DeadLetterLock();
 	for (i = 0; i < n; i++)
 		done -= look_at_failure(subscription, share, &failures[i]);
 	done = Max(done, 0);
@@ -456,8 +458,10 @@ look_at_failure(const Subscription *subscription, const Share *share, Failure *f
 			failure->parked ? EventSequence(&event) > failure->parked->handed_to :
 			EventGlobalPosition(&event) > share->batch_end)
 			break;
-		if (failure->event == NULL)
+		if (EventSequence(&event) == nacked->sequence)
 			failure->event = EventCopy(&event);
+		else if (failure->event == NULL)
+			break;
 		if (failure->letter || SubscriptionWants(subscription, &event))
 			undone++;
 	}
@@ -475,8 +479,9 @@ apply_failure(Subscription *subscription, const Failure *failure, bool counts)
 	bool		is_final = nacked->give_up || (counts && attempts >= subscription->max_attempts);
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* with all that was in hand behind it: the stream's next event comes by itself */
 	if (failure->event == NULL)
-		elog(ERROR, "an event that failed is not in the log any more");
+		return;
 	if (failure->letter)
 	{
 		DeadLetterFailed(failure->letter, attempts,

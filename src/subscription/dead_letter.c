@@ -19,8 +19,10 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
+#include "base/extension.h"
 #include "base/internal_query.h"
 #include "subscription/dead_letter.h"
 
@@ -33,6 +35,16 @@
 
 static int64 next_id(void);
 static void from_row(const QueryRow *row, DeadLetter *letter);
+
+/*
+ * To be called before the log is read for an event of which a letter may be written: nobody deletes
+ * it then until the transaction ends (deleted_event.c).
+ */
+void
+DeadLetterLock(void)
+{
+	LockRelationOid(ExtensionRelid("dead_letters"), RowExclusiveLock);
+}
 
 /* The event is blocked, or skipped, now; it may have been before, and redriven. */
 void

@@ -30,6 +30,7 @@ extern DeadLetter *DeadLetterInHand(const Subscription *subscription, const pg_u
 extern void DeadLetterHandOut(const DeadLetter *letter, const pg_uuid_t *token);
 extern void DeadLetterFailed(const DeadLetter *letter, int attempts, TimestampTz retry_at,
 							 const text *error);
+extern void DeadLetterLock(void);
 extern void DeadLettersDone(const Subscription *subscription, const pg_uuid_t *token);
 extern void DeadLettersPassed(const Subscription *subscription, const pg_uuid_t *token);
 extern void DeadLettersPassedBefore(const Subscription *subscription, const StreamKey *key,

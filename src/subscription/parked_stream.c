@@ -224,6 +224,7 @@ from_row(const QueryRow *row, ParkedStream *parked)
 	parked->suspect_to = no_suspect ? 0 : DatumGetInt64(suspect_to);
 	parked->retry_at = no_retry ? 0 : DatumGetTimestampTz(retry_at);
 	parked->in_hand = !no_batch;
+	parked->handed_to = 0;
 	if (parked->in_hand)
 	{
 		parked->batch = *DatumGetUUIDP(batch);

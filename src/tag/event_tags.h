@@ -40,7 +40,7 @@ extern void EventTagsWriterAdd(EventTagWriter *writer, const Event *event, const
 extern void EventTagsWriterClose(EventTagWriter *writer);
 
 /*
- * Take a tag away from an event, which is redacted.  Takes RowExclusiveLock on event_tags
+ * Take a tag away from an event, which is redacted or removed.  Takes RowExclusiveLock on event_tags
  * until the transaction ends; then the change is visible to the transaction.
  */
 extern void EventTagsRemove(const Event *event, const text *tag);

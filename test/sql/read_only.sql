@@ -7,7 +7,7 @@ CREATE FUNCTION read_only_lifted(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1
 SELECT cqrs_es.create_aggregate('read only') IS NULL AS x \gset
 SELECT cqrs_es.define_command('read only', 'Nothing', '''[]''::jsonb') IS NULL AS x \gset
 BEGIN;
-SELECT plan(34);
+SELECT plan(35);
 SET LOCAL transaction_read_only = on;
 SELECT is(pg_temp.error_of('SELECT cqrs_es.' || call, '{state,message}'), ARRAY['25006', format('cannot execute %s() in a read-only transaction', split_part(call, '(', 1))], call)
 FROM unnest(ARRAY[
@@ -21,6 +21,7 @@ FROM unnest(ARRAY[
 	$$close_stream('read only', '1', 'r')$$,
 	$$reopen_stream('read only', '1', 'r')$$,
 	$$redact_event(1, '{/payload/a}', 'r')$$,
+	$$delete_stream('read only', '1', 'r')$$,
 	$$take_snapshot('read only', '1')$$,
 	$$create_aggregate('read only')$$,
 	$$create_aggregate('read only anew')$$,

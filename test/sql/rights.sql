@@ -214,6 +214,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.close_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.reopen_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.redact_event(1, '{/payload/none}', 'r')$$),
+	('{OWNER}', $$SELECT cqrs_es.delete_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.after_failover()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_settled()$$),
 	('{OWNER}', $$SELECT cqrs_es.publish_log()$$),
