@@ -50,6 +50,7 @@
 #include "log/events.h"
 #include "log/horizon.h"
 #include "log/position.h"
+#include "log/reserved_type.h"
 #include "tag/tag_definition.h"
 
 /* All definitions, which are read in one go, in the order of their types. */
@@ -129,6 +130,8 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 	TagDefinition added;
 
 	ReadOnlyPrevent(fcinfo);
+	/* what the extension appends must not fail for a tag that it lacks */
+	ReservedTypeRefuse(event_type);
 	values[0] = PointerGetDatum(event_type);
 	values[1] = templates_arg(fcinfo->args[1]);
 	if (RegistryHas(&same, values, NULL))

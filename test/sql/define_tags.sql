@@ -2,7 +2,7 @@
 -- Which tags events get from their payload: templates, what refuses an event, and what is
 -- said of definitions themselves.
 BEGIN;
-SELECT plan(78);
+SELECT plan(80);
 SELECT cqrs_es.drop_tags('define_tags none', true) IS NULL AS x \gset
 SELECT is_empty($$SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'cqrs_es.events'::regclass AND mode = 'ShareRowExclusiveLock'$$, 'to drop what is not there keeps nobody off the log');
 
@@ -137,6 +137,11 @@ ALTER ROLE define_tags_owner BYPASSRLS;
 SELECT cqrs_es.define_tags('define_tags forced', 'a') IS NULL AS x \gset
 SELECT results_eq($$SELECT is_complete FROM cqrs_es.tag_definitions WHERE event_type = 'define_tags forced'$$, 'VALUES (false)', '... and who is above it sees all');
 SET LOCAL client_min_messages = warning;
+
+-- types of the extension
+SELECT throws_ok($$SELECT cqrs_es.define_tags('$redacted', 'who:{/nobody}')$$, '42939', 'event type "$redacted" is reserved', 'what the extension appends is given no tags');
+SELECT FROM cqrs_es.append_event('define_tags own', '1', 'e', '{"name": "Bob"}');
+SELECT is(cqrs_es.redact_stream('define_tags own', '1', '{/payload/name}', 'r'), 1::bigint, 'nor kept from it by any that it lacks');
 
 SELECT * FROM finish();
 ROLLBACK;
