@@ -57,6 +57,13 @@ BEGIN
                 HINT = 'Use a trigger, or a projection.';
     END IF;
 
+    IF TG_TAG = 'ALTER TABLE' AND (SELECT t.relpersistence FROM pg_class AS t WHERE t.oid = log) = 'u' THEN
+        RAISE EXCEPTION 'cqrs_es.events cannot be unlogged'
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'The server empties such a table when it starts again after a crash.',
+                HINT = 'For appends that need not be on disk at once there is synchronous_commit = off.';
+    END IF;
+
     IF TG_TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION') AND EXISTS (
         SELECT FROM pg_event_trigger_ddl_commands() AS c
         JOIN pg_publication_namespace AS s ON CASE c.classid WHEN 'pg_publication'::regclass THEN s.pnpubid
