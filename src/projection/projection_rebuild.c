@@ -396,6 +396,7 @@ cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
 	bool		nulls[2] = {false, false};
 	TupleDesc	desc;
 	int64		handled = 0;
+	int64		failed = 0;
 	bool		held;
 	int			n;
 	int			i;
@@ -414,10 +415,10 @@ cqrs_es_retry_skipped(PG_FUNCTION_ARGS)
 	skipped = SkippedEventList(projection->name, &n);
 	held = DispatchHold();
 	for (i = 0; i < n; i++)
-		handled += ReplaySkipped(projection, &skipped[i]);
+		failed += !ReplaySkipped(projection, &skipped[i], &handled);
 	ReplayRelease(projection, held);
 	values[0] = Int64GetDatum(handled);
-	values[1] = Int64GetDatum(n - handled);
+	values[1] = Int64GetDatum(failed);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 

@@ -241,10 +241,11 @@ handle(Replay *replay, const Event *event)
 
 /*
  * Handle an event that was skipped before; false when it fails again, which is
- * recorded, too.
+ * recorded, too.  Counts it unless it is no longer one that the projection handles, or
+ * is gone.  (That a state has it already is for another one's sake.)
  */
 bool
-ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
+ReplaySkipped(Projection *projection, const SkippedEvent *skipped, int64 *handled)
 {
 	StreamKey	key = {skipped->aggregate_type, skipped->aggregate_id, skipped->tenant_id};
 	Replay		replay = {.projection = projection,.skip = true,.memory = CurrentMemoryContext,
@@ -258,8 +259,9 @@ ReplaySkipped(Projection *projection, const SkippedEvent *skipped)
 	FixedSettingsSet(&guc_level);
 	DispatchForbid(skipped->in_rebuild);
 	/* it may have been deleted */
-	if (EventScanNext(scan, &event) && EventSequence(&event) == skipped->sequence)
-		(void) handle(&replay, &event);
+	if (EventScanNext(scan, &event) && EventSequence(&event) == skipped->sequence &&
+		(handle(&replay, &event) || (projection->keeps_states && replay.skipped == 0)))
+		(*handled)++;
 	DispatchForbid(false);
 	FixedSettingsRestore(guc_level);
 	DeferredConstraintRelease(held);

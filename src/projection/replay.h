@@ -39,7 +39,7 @@ typedef struct Replay
 
 extern bool ReplayRun(Replay *replay, Coverage *handled, int64 max_events);
 extern void ReplayRelease(Projection *projection, bool held_before);
-extern bool ReplaySkipped(Projection *projection, const SkippedEvent *skipped);
+extern bool ReplaySkipped(Projection *projection, const SkippedEvent *skipped, int64 *handled);
 extern int64 ReplayLastPosition(void);
 extern uint64 ReplayAsk(const Replay *replay, int64 after_position);
 extern void ReplayRefuseProblems(Projection *projection, bool skip);

@@ -2,7 +2,7 @@
 -- Events that a projection cannot handle: what the error says, and how rebuild and resume step over them.
 
 BEGIN;
-SELECT plan(50);
+SELECT plan(52);
 CREATE SCHEMA se;
 SET LOCAL search_path = se, public;
 CREATE FUNCTION pg_temp.append(id text, amount text, type text DEFAULT 'moved') RETURNS bigint LANGUAGE sql AS
@@ -170,6 +170,11 @@ SELECT cqrs_es.create_projection('lifted', '{se}', '{halves}', backfill => true)
 	cqrs_es.define_handler('lifted', 'lifted', 'INSERT INTO halves VALUES (event.payload->>''amount'')') IS NULL AS y, count(*) FROM halves \gset
 SELECT is(cqrs_es.rebuild_projection('lifted', 'skip'), 2::bigint, 'a projection steps over it as well');
 SELECT pg_temp.same($$SELECT aggregate_id, sequence, sqlstate FROM cqrs_es.skipped_events$$, $$VALUES ('up', 2::bigint, '22P02')$$, 'and records it');
+
+-- without the handler
+SELECT cqrs_es.drop_handler('lifted', 'lifted') IS NULL AS x \gset
+SELECT pg_temp.same($$SELECT * FROM cqrs_es.retry_skipped('lifted')$$, $$VALUES (0::bigint, 0::bigint)$$, 'what nothing handles any more is not handled');
+SELECT is((SELECT count(*) FROM cqrs_es.skipped_events), 0::bigint, 'nor recorded');
 
 SELECT * FROM finish();
 ROLLBACK;
