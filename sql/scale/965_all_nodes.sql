@@ -37,20 +37,22 @@ CREATE FUNCTION cqrs_es.declarations_here(with_times boolean) RETURNS jsonb
     SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    registry text;
-    rows     jsonb;
-    result   jsonb := '{}';
+    registry  text;
+    condition text;
+    rows      jsonb;
+    result    jsonb := '{}';
 BEGIN
-    FOREACH registry IN ARRAY ARRAY['aggregates', 'reducers', 'upcasters', 'commands'] LOOP
-        -- without oids, which are others on each node, and with the roles' names of now
+    -- what a dump has: without oids, which are others on each node, and with the names of now
+    FOR registry, condition IN
+        SELECT r.name, e.extcondition[array_position(e.extconfig, format('cqrs_es.%I', r.name)::regclass::oid)]
+        FROM pg_extension AS e, unnest(ARRAY['aggregates', 'reducers', 'upcasters', 'commands', 'projections', 'handlers']) AS r (name)
+        WHERE e.extname = 'cqrs_es'
+    LOOP
         EXECUTE format($query$
             SELECT coalesce(jsonb_agg(d.declaration ORDER BY d.declaration::text COLLATE "C"), '[]')
-            FROM (SELECT CASE WHEN to_jsonb(r) ? 'definer'
-                      THEN to_jsonb(r) || jsonb_build_object('definer', NULL, 'definer_name',
-                          coalesce((SELECT u.rolname::text FROM pg_roles AS u WHERE u.oid = (to_jsonb(r) ->> 'definer')::regrole), to_jsonb(r) ->> 'definer_name'))
-                      ELSE to_jsonb(r) END - CASE WHEN NOT $1 THEN 'created_at' ELSE '' END AS declaration
-                  FROM cqrs_es.%I AS r) AS d
-            $query$, registry) INTO rows USING with_times;
+            FROM (SELECT to_jsonb(r) - CASE WHEN $1 THEN '' ELSE 'created_at' END AS declaration
+                  FROM (SELECT * FROM cqrs_es.%I %s) AS r) AS d
+            $query$, registry, condition) INTO rows USING with_times;
         result := result || jsonb_build_object(registry, rows);
     END LOOP;
     RETURN result;

@@ -20,7 +20,7 @@ BEGIN
         JOIN pg_class AS c ON c.oid = d.objid
         WHERE e.extname = 'cqrs_es' AND c.relkind = 'r' AND c.relname NOT IN ('events', 'admitted_nodes', 'last_declaration')
             -- what every node has of its own
-            AND NOT (is_distributed AND c.relname IN ('aggregates', 'reducers', 'upcasters', 'commands', 'snapshots'))
+            AND NOT (is_distributed AND c.relname IN ('aggregates', 'reducers', 'upcasters', 'commands', 'projections', 'handlers', 'snapshots'))
         ORDER BY c.relname
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', member) INTO has_rows;
@@ -163,3 +163,19 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cqrs_es.home_of(text) IS
     'the node of the Citus cluster that stores, and takes, the events of an aggregate; no row where the log is not distributed';
+
+CREATE FUNCTION cqrs_es.distribute_read_model(read_model regclass, id_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    PERFORM FROM cqrs_es.home_of('');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the log is not distributed'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT cqrs_es.distribute() distributes it.';
+    END IF;
+    PERFORM create_distributed_table(read_model, id_column, colocate_with => 'cqrs_es.events');
+END $$;
+COMMENT ON FUNCTION cqrs_es.distribute_read_model(regclass, name) IS
+    'spreads a table that a projection is to keep over the nodes of a distributed log: by the column that has the aggregate id, of type text COLLATE "C", so that a row is stored where its events are';
+REVOKE EXECUTE ON FUNCTION cqrs_es.distribute_read_model(regclass, name) FROM PUBLIC;

@@ -72,6 +72,25 @@ DistributionIsOurs(Relation rel)
 	return is_marked(rel) && DistributionOf(rel) != DISTRIBUTION_NONE;
 }
 
+/* Does each shard of a table lie on the same node as a shard of the other, for the same keys? */
+bool
+DistributionIsAlong(Oid table, Oid other)
+{
+	Oid			argtypes[2] = {REGCLASSOID, REGCLASSOID};
+	Datum		values[2] = {ObjectIdGetDatum(table), ObjectIdGetDatum(other)};
+	bool		found;
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT 1 FROM pg_catalog.pg_dist_partition AS t, pg_catalog.pg_dist_partition AS o "
+							  "WHERE t.logicalrelid OPERATOR(pg_catalog.=) $1 AND o.logicalrelid OPERATOR(pg_catalog.=) $2 "
+							  "AND t.colocationid OPERATOR(pg_catalog.=) o.colocationid",
+							  2, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_dist_partition");
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
 /* The number that the engine has given to this node. */
 int
 DistributionNode(void)

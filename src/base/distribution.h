@@ -22,6 +22,7 @@ typedef enum Distribution
 
 extern Distribution DistributionOf(Relation rel);
 extern bool DistributionIsOurs(Relation rel);
+extern bool DistributionIsAlong(Oid table, Oid other);
 extern int	DistributionNode(void);
 extern bool DistributionHasNode(int node);
 extern bool DistributionIsAdmitted(int node);

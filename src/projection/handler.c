@@ -173,7 +173,7 @@ static const DefinerKind function_kind = {
 void
 HandlerInit(void)
 {
-	RegistryRegister("handlers");
+	RegistryRegisterOfAllNodes("handlers");
 	RegistryFunctionRegister("handlers",
 							 "SELECT function, pg_catalog.format('the handler of projection \"%s\" for event type \"%s\"',"
 							 " projection, event_type) AS used_as FROM cqrs_es.handlers WHERE function IS NOT NULL");

@@ -22,6 +22,7 @@
 #include "base/registry.h"
 #include "base/registry_name.h"
 #include "log/dispatch.h"
+#include "log/events.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
 #include "projection/locked_projection.h"
@@ -46,6 +47,7 @@ LockedProjectionArg(const text *name, const char *function)
 	bool		resolved;
 
 	PreventCommandIfReadOnly(function);
+	EventsRefuseDistributed(function);
 	if (DispatchIsBusy())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

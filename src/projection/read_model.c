@@ -34,6 +34,8 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/distribution.h"
+#include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
 #include "base/registry.h"
@@ -41,6 +43,7 @@
 #include "base/registry_name.h"
 #include "base/restore.h"
 #include "base/role_switch.h"
+#include "log/events.h"
 #include "projection/read_model.h"
 
 /* what it takes to make a table a read model */
@@ -76,7 +79,8 @@ ReadModelOids(ArrayType *array, int *n)
  * Tables that the owner of a projection may write in every way: appending sessions will lock
  * them, and a rebuild empties them and fills them again.  They are locked to the
  * end of the transaction (AccessShareLock), so that nobody drops them meanwhile.
- * Raises 2202E, 22004, 42P01, 42809, 42501.  Returns each of them once, in an array that
+ * Raises 2202E, 22004, 42P01, 42809, 42501, and QE608 where the log is distributed and one of them is
+ * not so along with it.  Returns each of them once, in an array that
  * begins at 1.
  */
 ArrayType *
@@ -137,6 +141,12 @@ ReadModelsCheck(ArrayType *read_models, Oid owner)
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("read model \"%s\" is a table of the server", get_rel_name(tables[i])),
 					 errdetail("A rebuild would empty it.")));
+		if (EventsNode() >= 0 && !DistributionIsAlong(tables[i], ExtensionRelid("events")))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_IN_DISTRIBUTED_LOG),
+					 errmsg("read model \"%s\" is not distributed as the log is", get_rel_name(tables[i])),
+					 errdetail("Handlers run on the node that stores the event, and can write only to what is stored there, too."),
+					 errhint("distribute_read_model() distributes it by the column that has the aggregate id.")));
 	}
 	return array_of(tables, n);
 }

@@ -234,6 +234,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.distribute()$$),
 	('{OWNER}', $$SELECT cqrs_es.on_all_nodes('SELECT 1')$$),
 	('{OWNER}', $$SELECT cqrs_es.admit_nodes()$$),
+	('{OWNER}', $$SELECT cqrs_es.distribute_read_model(NULL, NULL)$$),
 	('{OWNER}', $$SELECT cqrs_es.declarations_here(true)$$),
 	('{OWNER}', $$SELECT cqrs_es.receive_declarations('{}')$$),
 	('{OWNER}', $$SELECT cqrs_es.distribution_status()$$),

@@ -112,13 +112,44 @@ like(error_on($coordinator, $as_declarer->(q{SELECT cqrs_es.on_all_nodes($$SELEC
 on($coordinator, $as_declarer->(q{SELECT cqrs_es.on_all_nodes($$SELECT cqrs_es.define_command('account', 'nothing', '''[]''::jsonb')$$)}));
 is(everywhere(q{SELECT definer FROM cqrs_es.commands WHERE command_type = 'nothing'}), 'declarer declarer declarer', 'deciders run as who declared them');
 
+# A projection of each aggregate by itself: its rows are where its events are.
+on($coordinator, q{CREATE TABLE public.of_no_node (id text COLLATE "C" PRIMARY KEY, total numeric)});
+like(error_on($coordinator, q{SELECT cqrs_es.on_all_nodes($$SELECT cqrs_es.create_projection('p', '{account}', '{of_no_node}')$$)}), qr/(?:^QE608: read model "of_no_node" is not distributed|does not exist)/, 'a table of one node is no read model');
+on($coordinator, q{CREATE TABLE public.wrong (id text COLLATE "en-x-icu" PRIMARY KEY)});
+like(error_on($coordinator, q{SELECT cqrs_es.distribute_read_model('wrong', 'id')}), qr/colocate|collation/, 'nor one that collates otherwise');
+on($coordinator, q{CREATE TABLE public.balances (id text COLLATE "C" PRIMARY KEY, total numeric, node bigint); SELECT cqrs_es.distribute_read_model('balances', 'id')});
+like(error_on($coordinator, "SELECT cqrs_es.on_all_nodes(\$\$SELECT cqrs_es.create_projection('p', '{account}', $_)\$\$)"), qr/^QE608/, "not $_") foreach
+	"'{balances}', mode => 'async'", "'{balances}', backfill => true", "'{balances}', state_of => 'account'", 'NULL';
+declare($workers[0], q{SELECT cqrs_es.create_projection('p', '{account, astray}', '{balances}');
+	SELECT cqrs_es.define_handler('p', 'paid', 'INSERT INTO balances VALUES (event.aggregate_id, (event.payload ->> ''amount'')::numeric, event.global_position >> 44)
+		ON CONFLICT (id) DO UPDATE SET total = balances.total + excluded.total, node = excluded.node');
+	SELECT cqrs_es.define_handler('p', 'sent', 'INSERT INTO balances VALUES (event.payload ->> ''to'', 1)')});
+foreach my $i (0, 1)
+{
+	my ($id, $session) = ($stream[$i], $session[ $i + 1 ]);
+	is($session->query_safe(qq{BEGIN; SELECT FROM cqrs_es.append_event('account', '$id', 'paid', '{"amount": 7}', event_version => '2'); SELECT total, node FROM balances WHERE id = '$id'; ROLLBACK}) =~ s/\s//gr, '7|' . ($i + 1), 'it is handled in the transaction');
+	is($session->query_safe(qq{SELECT count(*) FROM balances WHERE id = '$id'}), 0, 'which is rolled back');
+	$session->query_safe(qq{SELECT FROM cqrs_es.append_event('account', '$id', 'paid', '{"amount": 7}', event_version => '2')}) for 1 .. 2;
+	is($_->query_safe(qq{SELECT total, node FROM balances WHERE id = '$id'}), '14|' . ($i + 1), 'and seen everywhere') foreach @session;
+}
+my $far = on($coordinator, 'SELECT max(n) FROM generate_series(1, 100) AS n, cqrs_es.home_of(n::text) AS h WHERE h.node_id = 2');
+my $astray = qq{cqrs_es.append_event('astray', '$stream[0]', 'sent', '{"to": "$far"}')};
+on($workers[0], "BEGIN; SELECT FROM $astray; ROLLBACK");
+is(on($workers[0], "SELECT count(*) FROM balances WHERE id = '$far'"), 0, 'a row of another node is rolled back');
+on($workers[0], "SELECT FROM $astray");
+is(on($workers[1], "SELECT total FROM balances WHERE id = '$far'"), 1, 'or committed on both');
+like(error_on($workers[0], qq{INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('astray', '$stream[0]', 'sent', '{"to": "$far"}')}), qr/query on a shard/, 'but not from within a statement of Citus');
+like(error_on($workers[0], "SELECT cqrs_es.$_"), qr/^QE608/, $_) foreach "rebuild_projection('p')", "pause_projection('p')", "alter_projection('p', mode => 'async')";
+is(problems(), '', 'all nodes have the projection');
+
 # A stream moves: its snapshots stay behind, and it leaves others.
 move($stream[0], $workers[1]);
-is($session[2]->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[0]', 'pay', '{"amount": 1}')}), '4', 'a command at the new home');
-is($session[2]->query_safe(qq{SELECT last_sequence FROM cqrs_es.snapshots WHERE aggregate_id = '$stream[0]'}), '4', 'which folded all, and leaves a snapshot');
+is($session[2]->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[0]', 'pay', '{"amount": 1}')}), '6', 'a command at the new home');
+is($session[2]->query_safe(qq{SELECT last_sequence FROM cqrs_es.snapshots WHERE aggregate_id = '$stream[0]'}), '6', 'which folded all, and leaves a snapshot');
 move($stream[0], $workers[0]);
-is($session[1]->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[0]', 'pay', '{"amount": 1}')}), '5', 'and back');
-is($session[1]->query_safe(qq{SELECT state -> 'balance' FROM cqrs_es.load_aggregate('account', '$stream[0]')}), '107', 'the old snapshot is a true one');
+is($session[1]->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[0]', 'pay', '{"amount": 1}')}), '7', 'and back');
+is($session[1]->query_safe(qq{SELECT state -> 'balance' FROM cqrs_es.load_aggregate('account', '$stream[0]')}), '121', 'the old snapshot is a true one');
+is($session[0]->query_safe(qq{SELECT total, node FROM balances WHERE id = '$stream[0]'}), '16|1', 'the row has moved along');
 
 # A node that comes later.
 my $late = citus_node('worker_3');
@@ -126,12 +157,13 @@ citus_add($coordinator, $late);
 push @nodes, $late;
 like(problems(), qr/^3: it has not been admitted: /, 'a node is new');
 my $here = $late->background_psql('postgres');
-is($here->query_safe(qq{SELECT cqrs_es.stream_version('account', '$stream[1]')}), '3', 'a session that knows that');
+is($here->query_safe(qq{SELECT cqrs_es.stream_version('account', '$stream[1]')}), '5', 'a session that knows that');
 like(error_on($late, 'SELECT cqrs_es.admit_nodes()'), qr/^55000: .*coordinator/, 'the coordinator tells it');
 on($coordinator, 'SELECT cqrs_es.admit_nodes()');
 is(problems(), '', 'it knows what is declared');
 move($stream[1], $late);
-is($here->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[1]', 'pay', '{"amount": 1}')}), '4', 'a command there');
+is($here->query_safe(qq{SELECT version FROM cqrs_es.execute_command('account', '$stream[1]', 'pay', '{"amount": 1}')}), '6', 'a command there');
+is($here->query_safe(qq{SELECT total, node FROM balances WHERE id = '$stream[1]'}), '15|3', 'which is handled');
 is($here->query_safe(q{SELECT definer FROM cqrs_es.commands WHERE command_type = 'nothing'}), 'declarer', 'roles are found by their names');
 declare($late, q{SELECT cqrs_es.drop_aggregate('of_both', force => true)});
 is(everywhere('SELECT count(*) FROM cqrs_es.aggregates'), '2 2 2 2', 'it declares as any');
