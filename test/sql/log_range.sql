@@ -1,6 +1,6 @@
+\i test/include/setup.sql
 -- A log that is partitioned: by partition_log, which copies what is there, and by position in
 -- particular, where a stream goes on over the partitions.  (Races: log_range_race; dumps, tools: 100_partitions.)
-\i test/include/setup.sql
 BEGIN;
 SELECT plan(45);
 

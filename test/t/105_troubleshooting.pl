@@ -24,6 +24,7 @@ my @servers = map { qr/^$_$/ } (
 	'unsupported Unicode escape sequence',
 	'cannot execute append_event\(\) in a read-only transaction',
 	'deadlock detected',
+	'no partition of relation "events" found for row',
 	'canceling statement due to (lock|statement) timeout',
 	'prepared statement "\.\.\." (already exists|does not exist)');
 
