@@ -111,6 +111,11 @@ SHLIB_LINK += -Wl,-Bsymbolic
 endif
 endif
 
+# AES comes from the OpenSSL that the server is linked with, where its headers are there.
+ifneq ($(shell printf '\043include <openssl/evp.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes),)
+SHLIB_LINK += $(filter -lcrypto,$(LIBS))
+endif
+
 # The tests of the examples start a psql; it is that of pg_regress.
 installcheck: export PATH := $(bindir):$(PATH)
 # Asynchronous projections are run when a test says so.

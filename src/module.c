@@ -42,6 +42,7 @@
 #include "base/early_setting.h"
 #include "base/extension.h"
 #include "base/lent_session.h"
+#include "base/master_key.h"
 #include "base/registry.h"
 #include "base/relation_change.h"
 #include "base/role_switch.h"
@@ -54,8 +55,10 @@
 #include "log/id_search.h"
 #include "log/log_history.h"
 #include "log/log_range.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "log/stream_index.h"
+#include "log/subject_key.h"
 #include "log/upcast.h"
 #include "tag/event_tags.h"
 #include "tag/redacted_tags.h"
@@ -98,6 +101,7 @@ static const EarlySetting early_settings[] = {
 	{"cqrs_es.context", false, ContextIsValid},
 	{"cqrs_es.force_generic_path", false, NULL},
 	{"cqrs_es.idempotency_window", false, NULL},
+	{"cqrs_es.master_key_file", true, NULL},
 	{"cqrs_es.max_handler_depth", false, NULL},
 	{"cqrs_es.node_id", true, PositionNodeIsValid},
 	{"cqrs_es.projection_worker", true, EarlySettingIsBool},
@@ -128,6 +132,7 @@ _PG_init(void)
 	DefinerInit();
 	DeferredConstraintInit();
 	WakeupInit();
+	MasterKeyInit();
 
 	ContextInit();
 	PositionInit();
@@ -139,6 +144,8 @@ _PG_init(void)
 	LogHistoryInit();
 	HorizonInit();
 	UpcastInit();
+	SubjectKeyInit();
+	PersonalDataInit();
 
 	TagDefinitionInit();
 	EventTagsInit();

@@ -38,6 +38,7 @@
 #include "base/tenancy.h"
 #include "base/text.h"
 #include "log/event_scan.h"
+#include "log/personal_data.h"
 #include "log/read.h"
 #include "log/reserved_type.h"
 #include "aggregate/fold.h"
@@ -89,6 +90,7 @@ typedef struct FoldPoint
 	int64		sequence;
 	TimestampTz time;
 	bool		newest;			/* as of now, whatever the isolation level */
+	bool		hides;			/* without personal data, which the caller may not see */
 } FoldPoint;
 
 static FoldPoint point_args(FunctionCallInfo fcinfo);
@@ -170,7 +172,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 	int64		left = max_count;
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "cqrs_es replay",
 											   ALLOCSET_DEFAULT_SIZES);
-	FoldPoint	before = {.sequence = from_sequence - 1,.time = DT_NOEND};
+	FoldPoint	before = {.sequence = from_sequence - 1,.time = DT_NOEND,.hides = PersonalDataHides(GetUserId())};
 	FoldedState nothing;
 	Fold		fold;
 	Event		event;
@@ -224,7 +226,7 @@ cqrs_es_replay(PG_FUNCTION_ARGS)
 static FoldPoint
 point_args(FunctionCallInfo fcinfo)
 {
-	FoldPoint	point = {.sequence = PG_INT64_MAX,.time = DT_NOEND};
+	FoldPoint	point = {.sequence = PG_INT64_MAX,.time = DT_NOEND,.hides = PersonalDataHides(GetUserId())};
 
 	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -278,6 +280,15 @@ FoldedState
 FoldStreamNewest(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
 {
 	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND,.newest = true};
+
+	return fold_to(aggregate, key, point, EventsRowSecurity(), NULL);
+}
+
+/* The same for a caller who may not see personal data: without them, from the beginning. */
+FoldedState
+FoldStreamShown(Aggregate *aggregate, const StreamKey *key, int64 up_to_sequence)
+{
+	FoldPoint	point = {.sequence = up_to_sequence,.time = DT_NOEND,.hides = true};
 
 	return fold_to(aggregate, key, point, EventsRowSecurity(), NULL);
 }
@@ -436,7 +447,7 @@ FoldMore(FoldedState *folded, Aggregate *aggregate, const StreamKey *key,
 /*
  * Begin at a state that one has, or for NULL at the newest snapshot that is not beyond the
  * point; without one when row security of the log decides what the caller may see of the
- * stream.  The scan shows the events behind it; `last_again`: the last one that is in it, too.
+ * stream, or personal data in it are hidden from him.  The scan shows the events behind it; `last_again`: the last one that is in it, too.
  */
 static void
 fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint point,
@@ -462,7 +473,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 		stored.last_event_at = from->last_event_at;
 		stored.state = from->state;
 	}
-	else if (point.sequence == 0 || as_caller ||
+	else if (point.sequence == 0 || as_caller || point.hides ||
 			 !SnapshotStoreLoad(key, aggregate, point.sequence, point.time, fold->snapshot.snapshot, &stored))
 	{
 		stored.last_sequence = 0;
@@ -480,6 +491,7 @@ fold_begin(Fold *fold, Aggregate *aggregate, const StreamKey *key, FoldPoint poi
 	fold->watch = NULL;
 	fold->redacted = false;
 	ReducerStateInit(&fold->state, stored.state);
+	fold->state.hides = point.hides;
 	begin = fold->version + (last_again ? 0 : 1);
 	fold->scan = as_caller ?
 		EventScanStream(key, begin, ForwardScanDirection, fold->snapshot.snapshot) :

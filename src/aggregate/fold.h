@@ -35,6 +35,8 @@ extern FoldedState FoldStream(Aggregate *aggregate, const StreamKey *key,
 							  int64 up_to_sequence);
 extern FoldedState FoldStreamNewest(Aggregate *aggregate, const StreamKey *key,
 									int64 up_to_sequence);
+extern FoldedState FoldStreamShown(Aggregate *aggregate, const StreamKey *key,
+								   int64 up_to_sequence);
 extern FoldedState FoldStreamWatched(Aggregate *aggregate, const StreamKey *key,
 									 int64 up_to_sequence, FoldWatch *watch);
 extern FoldedState FoldWholeStream(Aggregate *aggregate, const StreamKey *key,

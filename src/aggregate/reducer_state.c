@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "log/personal_data.h"
 #include "log/reserved_type.h"
 #include "log/upcast.h"
 #include "aggregate/json_tree.h"
@@ -62,6 +63,10 @@ ReducerStateApply(ReducerState *state, const StateRules *rules, Event *event)
 	/* what the extension appends is no part of it */
 	if (reducer == NULL && ReservedTypeIs(EventText(event, EVENT_EVENT_TYPE)))
 		return;
+	if (state->hides)
+		PersonalDataHide(event);
+	else
+		PersonalDataOpen(event);
 	UpcastEvent(event, &state->calls);
 	if (reducer == NULL)
 		merge(state, DatumGetJsonbP(event->values[EVENT_PAYLOAD]));

@@ -19,6 +19,7 @@ typedef struct ReducerState
 	MemoryContext flat_memory[2];
 	int			current;		/* which of the two holds flat */
 
+	bool		hides;			/* personal data of events are null */
 	FunctionCalls calls;
 } ReducerState;
 

@@ -303,4 +303,11 @@ compat_table_blocks(Form_pg_class table)
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
+/* what base64 is made of */
+#if PG_VERSION_NUM >= 180000
+typedef uint8 compat_base64_byte;
+#else
+typedef char compat_base64_byte;
+#endif
+
 #endif							/* CQRS_ES_COMPAT_H */

@@ -53,6 +53,11 @@
 /* tags */
 #define ERRCODE_TAG_WITHOUT_VALUE		MAKE_SQLSTATE('Q','E','5','0','2')
 
+/* personal data */
+#define ERRCODE_KEY_UNAVAILABLE			MAKE_SQLSTATE('Q','E','7','0','1')
+#define ERRCODE_SUBJECT_FORGOTTEN		MAKE_SQLSTATE('Q','E','7','0','2')
+#define ERRCODE_PERSONAL_DATA_UNFIT		MAKE_SQLSTATE('Q','E','7','0','3')
+
 /* several servers */
 #define ERRCODE_DISTRIBUTED_BY_HAND		MAKE_SQLSTATE('Q','E','6','0','6')
 #define ERRCODE_FOREIGN_SHARD			MAKE_SQLSTATE('Q','E','6','0','5')

@@ -60,6 +60,18 @@ unescape(const char *begin, const char *end)
 	return key;
 }
 
+/* Does one lead to where the other does, or to something within that? */
+bool
+JsonPointerOverlaps(const JsonPointer *a, const JsonPointer *b)
+{
+	int			i;
+
+	for (i = 0; i < Min(a->nkeys, b->nkeys); i++)
+		if (strcmp(a->keys[i], b->keys[i]) != 0)
+			return false;
+	return true;
+}
+
 /*
  * The value to which a pointer with keys leads; false when it leads nowhere.  What *value points
  * to is in the document.

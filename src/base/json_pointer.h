@@ -16,6 +16,7 @@ typedef struct JsonPointer
 } JsonPointer;
 
 extern bool JsonPointerParse(JsonPointer *pointer, const char *source);
+extern bool JsonPointerOverlaps(const JsonPointer *a, const JsonPointer *b);
 extern bool JsonPointerFind(const JsonPointer *pointer, Jsonb *json, JsonbValue *value);
 extern Jsonb *JsonPointerReplace(const JsonPointer *pointer, Jsonb *json, Jsonb *replacement);
 

@@ -90,7 +90,7 @@
 #include "base/relation_change.h"
 #include "base/role_switch.h"
 
-#define MAX_REGISTRIES 16
+#define MAX_REGISTRIES 24
 
 /* their tables, and the oids of those that anything hangs on which was looked up */
 static const char *tables[MAX_REGISTRIES];

@@ -20,6 +20,7 @@
 #include "base/counter.h"
 #include "base/text.h"
 #include "log/events.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "tag/matching.h"
 #include "tag/tag_search.h"
@@ -48,6 +49,7 @@ cqrs_es_boundary_state(PG_FUNCTION_ARGS)
 	RegistryEnter();
 	BoundaryFoldInit(&fold, name,
 					 BoundaryQueryFill(BoundaryRequire(name)->query, keys, text_to_cstring(name)));
+	fold.hides = PersonalDataHides(GetUserId());
 	if (!PG_ARGISNULL(2))
 		MatchingCheckPosition(up_to);
 	point = MatchingAwait(fold.query, fold.key.tenant_id);
@@ -87,7 +89,7 @@ BoundaryFoldBegin(BoundaryFold *fold, const Boundary *boundary, int64 up_to_posi
 	fold->nevents = 0;
 	if (EventsRowSecurity())
 		report_hidden(&fold->key);
-	if (boundary->snapshot_every == 0 ||
+	if (boundary->snapshot_every == 0 || fold->hides ||
 		!BoundarySnapshotLoad(&fold->key, &boundary->rules, up_to_position, snapshot,
 							  &fold->position, &fold->state))
 	{
@@ -126,6 +128,7 @@ BoundaryFoldOn(BoundaryFold *fold, int64 up_to_position, Snapshot snapshot)
 	check_stack_depth();
 	MemoryContextSwitchTo(memory);
 	ReducerStateInit(&state, fold->state);
+	state.hides = fold->hides;
 	search = TagSearchBegin(fold->query, fold->key.tenant_id, fold->position, up_to_position,
 							ForwardScanDirection, snapshot);
 	while (TagSearchNext(search, &event))

@@ -17,6 +17,7 @@ typedef struct BoundaryFold
 	BoundaryKey key;
 	TagQuery   *query;			/* that of the key */
 	const Boundary *boundary;
+	bool		hides;			/* without personal data, which the caller may not see */
 
 	int64		began_at;		/* the position of the snapshot that it began at, 0
 								 * without one */

@@ -51,6 +51,7 @@
 #include "log/append.h"
 #include "log/event_id.h"
 #include "log/events.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "log/published.h"
 #include "log/redaction.h"
@@ -105,6 +106,7 @@ static void require_unmoved(const CommandRun *run, const TagQuery *query, int64 
 static bool find_repetition(const Command *command, CommandRun *run, Snapshot snapshot);
 static void append_events(CommandRun *run);
 static void save_snapshot_if_due(const CommandRun *run);
+static void hide_personal_data(CommandRun *run);
 static void describe_command(void *arg);
 
 /* SQL: execute_boundary(boundary, command_type, payload, metadata, command_id) */
@@ -129,6 +131,7 @@ cqrs_es_execute_boundary(PG_FUNCTION_ARGS)
 	error_context_stack = &callback;
 	RegistryEnter();
 	run_command(&command, &run);
+	hide_personal_data(&run);
 	RegistryLeave();
 	error_context_stack = callback.previous;
 
@@ -136,6 +139,20 @@ cqrs_es_execute_boundary(PG_FUNCTION_ARGS)
 	nulls[0] = run.global_position == 0;
 	values[1] = JsonbPGetDatum(run.fold.state);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* The state without what the caller may not see: folded from the beginning. */
+static void
+hide_personal_data(CommandRun *run)
+{
+	MatchingSnapshot snapshot;
+
+	if (!PersonalDataHides(GetUserId()))
+		return;
+	snapshot = MatchingSnapshotTake(false);
+	run->fold.hides = true;
+	BoundaryFoldBegin(&run->fold, run->boundary, run->fold.position, snapshot.log.snapshot);
+	MatchingSnapshotRelease(snapshot);
 }
 
 static void

@@ -52,6 +52,7 @@
 #include "base/text.h"
 #include "log/append.h"
 #include "log/event_scan.h"
+#include "log/personal_data.h"
 #include "aggregate/aggregate.h"
 #include "aggregate/fold.h"
 #include "aggregate/snapshot.h"
@@ -177,6 +178,8 @@ execute(FunctionCallInfo fcinfo, bool raises)
 	error_context_stack = &callback;
 	RegistryEnter();
 	run = run_command(&command);
+	if (!run.conflict && PersonalDataHides(GetUserId()))
+		run.folded = FoldStreamShown(AggregateRequire(command.key.aggregate_type), &command.key, run.folded.version);
 	RegistryLeave();
 	if (raises)
 		raise_failure(&command, &run);

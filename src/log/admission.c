@@ -54,6 +54,7 @@
 #include "log/import.h"
 #include "log/log_end.h"
 #include "log/log_range.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "log/redaction.h"
 #include "log/reserved_type.h"
@@ -77,6 +78,8 @@ static void check_new_row(Relation rel, const EventColumns *columns, NewRow *row
 static void require_values(Relation rel, const EventColumns *columns, const NewRow *row);
 static void admit_restored(Relation rel, NewRow *row);
 pg_noreturn static void report_misplaced(const StreamKey *key);
+static Datum protected_payload(const NewRow *row);
+static void event_of(const NewRow *row, Event *event);
 static bool lock_tags(Relation rel, const NewRow *row, uint64 drawn_in);
 static StreamTip find_end(Relation rel, Oid stream_index, const EventColumns *columns,
 						  const StreamKey *key);
@@ -141,6 +144,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 	{
 		Jsonb	   *metadata = DatumGetJsonbP(row.columns[EVENT_METADATA].value);
 		Jsonb	   *merged = ContextMetadata(metadata);
+		Datum		stored;
 		bool		draw;
 
 		EventsRequireAdmitted();
@@ -148,6 +152,7 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 		/* also when the row brings the empty one itself */
 		TenancyRequireGiven(key.tenant_id);
 		check_time(trigdata->tg_relation, &row, &key);
+		stored = protected_payload(&row);
 		draw = lock_tags(trigdata->tg_relation, &row, drawn_in);
 		tip = find_end(trigdata->tg_relation, stream_index, &columns, &key);
 		settle_sequence(&row, &key, &tip, draw);
@@ -158,6 +163,8 @@ cqrs_es_admit_event(PG_FUNCTION_ARGS)
 						DatumGetInt64(row.columns[EVENT_GLOBAL_POSITION].value));
 		if (merged != metadata)
 			set_column(&row, EVENT_METADATA, JsonbPGetDatum(merged));
+		if (stored != row.columns[EVENT_PAYLOAD].value)
+			set_column(&row, EVENT_PAYLOAD, stored);
 	}
 	settle_time(&row, &tip);
 
@@ -317,6 +324,26 @@ report_misplaced(const StreamKey *key)
 			 errhint("home_of() says which node that is.")));
 }
 
+/* The payload as it is to be stored: the same, or with personal data in it encrypted. */
+static Datum
+protected_payload(const NewRow *row)
+{
+	Event		event;
+
+	event_of(row, &event);
+	return PersonalDataProtected(&event);
+}
+
+static void
+event_of(const NewRow *row, Event *event)
+{
+	int			column;
+
+	memset(event, 0, sizeof(*event));
+	for (column = 0; column < EVENT_NCOLUMNS; column++)
+		event->values[column] = row->columns[column].value;
+}
+
 /*
  * Lock the tags of the row.  True when its position must be drawn anew: it was drawn, by
  * the column's default, before we had all of these locks, so readers of the tags need not have
@@ -326,11 +353,9 @@ report_misplaced(const StreamKey *key)
 static bool
 lock_tags(Relation rel, const NewRow *row, uint64 drawn_in)
 {
-	Event		event = {.row = NULL};
-	int			column;
+	Event		event;
 
-	for (column = 0; column < EVENT_NCOLUMNS; column++)
-		event.values[column] = row->columns[column].value;
+	event_of(row, &event);
 	TaggingAdmit(rel, &event);
 	return drawn_in != PositionEpoch();
 }

@@ -57,6 +57,7 @@
 #include "log/dispatch.h"
 #include "log/event_error.h"
 #include "log/event_writer.h"
+#include "log/personal_data.h"
 #include "log/stream_index.h"
 #include "log/tagging.h"
 
@@ -88,6 +89,7 @@ static int	prepare_streams(const AppendCall *call, StreamAppend *streams, int fr
 static void draw_positions(EventWriter *writer, const AppendCall *call);
 static int	insert_undoable(EventWriter *writer, StreamAppend *streams, int nstreams);
 static int	insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstreams);
+static void swap_payloads(AppendRequest *append);
 static bool inserts_plainly(const EventWriter *writer, const StreamAppend *stream);
 pg_noreturn static void report_taken(const EventWriter *writer, StreamAppend *stream);
 static void finish(const AppendCall *call, const EventWriter *writer, Tagging *tagging);
@@ -218,7 +220,7 @@ AppendEvents(AppendRequest *append, AppendResult *result)
  * Behind ReadOnlyPrevent.  Raises QE001 (see above), QE002 (event id used with other content), 40001 (above
  * READ COMMITTED), 42501 (no INSERT or no SELECT), 55000 (nothing guards the
  * streams, stream_index.c), 23505 (another unique index of the table), 09000 (a
- * trigger of users kept it out), QE502 (nothing to make a tag of), 40P01, and whatever the
+ * trigger of users kept it out), QE502 (nothing to make a tag of), QE701 to QE703 (personal data), 40P01, and whatever the
  * condition or a projection raises.
  */
 int
@@ -243,6 +245,8 @@ AppendToStreams(AppendCall *call)
 	EventWriterOpen(&writer);
 	if (!writer.straight)
 		(void) StreamIndexRequire(writer.rel, &writer.table.columns);
+	for (i = 0; i < n; i++)
+		PersonalDataProtect(&call->requests[i]);
 	tagging = TaggingBegin(call->requests, n, call->condition ? call->condition->asks : NULL);
 	if (call->condition)
 		fails = !call->condition->holds(call->condition);
@@ -443,9 +447,18 @@ insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstream
 	{
 		StreamAppend *stream = &streams[i];
 		AppendRequest *append = stream->request;
-		EventWriterOutcome outcome = EventWriterInsert(writer, append->events, append->nevents,
-													   inserts_plainly(writer, stream));
 
+		/* else the trigger of the rows sees to it */
+		bool		swaps = append->stored != NULL &&
+			(writer->straight || SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA);
+		EventWriterOutcome outcome;
+
+		if (swaps)
+			swap_payloads(append);
+		outcome = EventWriterInsert(writer, append->events, append->nevents,
+									inserts_plainly(writer, stream));
+		if (swaps)
+			swap_payloads(append);
 		if (outcome == EVENTS_CONFLICT)
 			report_taken(writer, stream);
 		if (outcome == EVENTS_SUPPRESSED)
@@ -459,6 +472,21 @@ insert_streams(EventWriter *writer, StreamAppend *streams, int from, int nstream
 		}
 	}
 	return i;
+}
+
+/* Between what was sent and what is stored: all but the table knows the events as they were sent. */
+static void
+swap_payloads(AppendRequest *append)
+{
+	int			i;
+
+	for (i = 0; i < append->nevents; i++)
+	{
+		Datum		payload = append->events[i].values[EVENT_PAYLOAD];
+
+		append->events[i].values[EVENT_PAYLOAD] = append->stored[i];
+		append->stored[i] = payload;
+	}
 }
 
 /*

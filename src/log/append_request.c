@@ -230,6 +230,7 @@ AppendRequestInit(AppendRequest *append, const StreamKey *key, int64 expected_ve
 	append->metadata = NULL;
 	append->stamp = NULL;
 	append->tags = NULL;
+	append->stored = NULL;
 	append->nevents = nevents;
 	append->origin = NULL;
 	append->numbers = NULL;

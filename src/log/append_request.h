@@ -36,6 +36,8 @@ typedef struct AppendRequest
 	bool	   *has_id;			/* was the event's id given? */
 	ArrayType **tags;			/* that were given with each event, text[] without nulls,
 								 * empty or overlong ones; NULL: with none */
+	Datum	   *stored;			/* their payloads as they are stored, where these differ;
+								 * NULL: they do not */
 	int			nevents;		/* at least 1 */
 	const char *origin;			/* of what it was parsed, for errors, as in "event 3 of
 								 * the batch"; NULL: the event came alone */

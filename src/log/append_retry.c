@@ -42,6 +42,7 @@
 #include "log/event_id.h"
 #include "log/event_scan.h"
 #include "log/id_search.h"
+#include "log/personal_data.h"
 
 static int	compare_ids(const void *a, const void *b);
 static int64 last_use(AppendRetry *retry, int64 after, pg_uuid_t *found_id);
@@ -210,6 +211,7 @@ same_append_at(const AppendRequest *append, int64 sequence, AppendResult *result
 
 		if (memcmp(DatumGetUUIDP(event.values[EVENT_EVENT_ID]), id, sizeof(pg_uuid_t)) != 0)
 			break;
+		PersonalDataOpen(&event);
 		payload = DatumGetJsonbP(event.values[EVENT_PAYLOAD]);
 		if (!TextEqual(EventText(&event, EVENT_EVENT_TYPE), EventText(ours, EVENT_EVENT_TYPE)) ||
 			!TextEqual(EventText(&event, EVENT_EVENT_VERSION), EventText(ours, EVENT_EVENT_VERSION)) ||

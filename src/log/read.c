@@ -36,6 +36,7 @@
 #include "log/event_filter.h"
 #include "log/event_scan.h"
 #include "log/horizon.h"
+#include "log/personal_data.h"
 #include "log/read.h"
 #include "log/tenants.h"
 #include "log/upcast.h"
@@ -261,7 +262,10 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, MemoryConte
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
 	if (calls)
+	{
+		PersonalDataShow(event);
 		UpcastEvent(event, calls);
+	}
 	if (event->row)
 		tuplestore_puttuple(result->setResult, event->row);
 	else
@@ -285,7 +289,10 @@ put_page_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, Memory
 	MemoryContext caller = MemoryContextSwitchTo(work);
 
 	if (calls)
+	{
+		PersonalDataShow(event);
 		UpcastEvent(event, calls);
+	}
 	MemoryContextSwitchTo(caller);
 	memcpy(values, event->values, sizeof(event->values));
 	values[PAGE_READ_TO] = Int64GetDatum(position);

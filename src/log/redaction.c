@@ -102,7 +102,7 @@ static int64 redact(const Order *order);
 static char *marker_payload(const Order *order);
 static bool change_events(const Order *order, Redaction *redaction, bool *exists);
 static bool change(const Order *order, const Event *event, Event *after);
-static void write_event(const Event *after);
+static void note(Redaction *redaction, const Event *event);
 static void require_written(const Event *after);
 static bool same_json(Datum a, Datum b);
 static void write_redaction(const Redaction *redaction);
@@ -377,7 +377,7 @@ change_events(const Order *order, Redaction *redaction, bool *exists)
 			if (redaction)
 			{
 				RedactionNote(redaction, &event, &after);
-				write_event(&after);
+				RedactionWrite(&after);
 			}
 		}
 		MemoryContextSwitchTo(caller);
@@ -412,9 +412,9 @@ change(const Order *order, const Event *event, Event *after)
 	return changed;
 }
 
-/* Write payload and metadata of an event.  42501 where row security is forced on the owner. */
-static void
-write_event(const Event *after)
+/* Write payload and metadata of an event that has been noted.  42501 where row security is forced on the owner. */
+void
+RedactionWrite(const Event *after)
 {
 	static InternalQuery query = {
 		.sql = "UPDATE cqrs_es.events SET payload = $6, metadata = $7"
@@ -479,13 +479,23 @@ same_json(Datum a, Datum b)
  *-------------------------------------------------------------------------
  */
 
-/* First of all: there is one at a time, and none while somebody keeps a copy. */
+/* No other redaction from now on until the transaction ends, and nobody who keeps a copy. */
+void
+RedactionLockAll(void)
+{
+	lock_redactions(ShareRowExclusiveLock);
+}
+
+/*
+ * Take the locks that come before everything of the log: for who begins several, of all of them
+ * first.
+ */
 void
 RedactionLock(const Redaction *redaction)
 {
 	int			i;
 
-	lock_redactions(ShareRowExclusiveLock);
+	RedactionLockAll();
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->lock)
 			parts[i]->lock(redaction);
@@ -519,10 +529,23 @@ RedactionNote(Redaction *redaction, const Event *before, const Event *after)
 	for (i = 0; i < nparts; i++)
 		if (parts[i]->event)
 			parts[i]->event(before, after, redaction->reason);
+	note(redaction, before);
+}
+
+/* The row of an event stays as it is, but what is in it can be read by nobody any more. */
+void
+RedactionNoteLost(Redaction *redaction, const Event *event)
+{
+	note(redaction, event);
+}
+
+static void
+note(Redaction *redaction, const Event *event)
+{
 	if (redaction->n++ == 0)
-		redaction->first_position = EventGlobalPosition(before);
-	(void) accumArrayResult(redaction->changed, before->values[EVENT_GLOBAL_POSITION], false, INT8OID, redaction->memory);
-	(void) accumArrayResult(redaction->changed_types, before->values[EVENT_EVENT_TYPE], false, TEXTOID, redaction->memory);
+		redaction->first_position = EventGlobalPosition(event);
+	(void) accumArrayResult(redaction->changed, event->values[EVENT_GLOBAL_POSITION], false, INT8OID, redaction->memory);
+	(void) accumArrayResult(redaction->changed_types, event->values[EVENT_EVENT_TYPE], false, TEXTOID, redaction->memory);
 }
 
 /*

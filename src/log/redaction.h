@@ -69,9 +69,12 @@ typedef struct RedactionPart
 
 extern void RedactionRegister(const RedactionPart *part);
 extern void RedactionRequirePossible(FunctionCallInfo fcinfo, const char *function);
+extern void RedactionLockAll(void);
 extern void RedactionLock(const Redaction *redaction);
 extern void RedactionBegin(Redaction *redaction, const char *payload);
 extern void RedactionNote(Redaction *redaction, const Event *before, const Event *after);
+extern void RedactionNoteLost(Redaction *redaction, const Event *event);
+extern void RedactionWrite(const Event *after);
 extern void RedactionRemove(const Redaction *redaction);
 extern int64 RedactionEnd(Redaction *redaction);
 extern void RedactionKeepOut(void);

@@ -58,6 +58,7 @@
 #include "log/dispatch.h"
 #include "log/event_error.h"
 #include "log/events.h"
+#include "log/personal_data.h"
 #include "log/upcast.h"
 #include "projection/handler.h"
 #include "projection/projection.h"
@@ -643,13 +644,14 @@ run_all(Projection **projections, int n, const Event *event, int how)
 }
 
 /*
- * Lift an event to its newest version: a new one with the rights of whoever appends, as
+ * Open what is encrypted, and lift an event to its newest version: a new one with the rights of whoever appends, as
  * whatever reads it; one that is replayed with those of the projection's owner, since
  * whoever replays it, perhaps a superuser, has nothing to do with what was appended.
  */
 static void
 lift(const Projection *projection, Event *event, int how, int *guc_level)
 {
+	PersonalDataOpen(event);
 	if (!UpcastLifts(event))
 		return;
 	FixedSettingsSet(guc_level);

@@ -31,6 +31,7 @@
 #include "base/errors.h"
 #include "base/registry.h"
 #include "base/subtransaction.h"
+#include "log/personal_data.h"
 #include "log/upcast.h"
 #include "subscription/batch.h"
 #include "subscription/batch_token.h"
@@ -95,7 +96,7 @@ NewBatchAdd(NewBatch *batch, const Event *event, int attempt, bool redriven)
 	batch->flush_to = Max(batch->flush_to, end);
 	if (batch->failed != NIL && is_behind_failed(batch, event))
 		return;
-	if (!batch->sink->as_stored && UpcastLifts(event))
+	if (!batch->sink->as_stored && (UpcastLifts(event) || PersonalDataConcerns(event)))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(batch->work);
 		Event		lifted = *event;
@@ -226,6 +227,7 @@ upcast(Event *event)
 		FunctionCalls calls;
 
 		RegistryFunctionCallsInit(&calls);
+		PersonalDataShow(event);
 		UpcastEvent(event, &calls);
 		RegistryFunctionCallsEnd(&calls);
 		SubtransactionEnd(&subtransaction, true);

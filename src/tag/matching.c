@@ -55,6 +55,7 @@
 #include "base/registry_function.h"
 #include "base/tenancy.h"
 #include "log/horizon.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "log/published.h"
 #include "log/read.h"
@@ -131,6 +132,7 @@ put_event(ReturnSetInfo *result, Event *event, FunctionCalls *calls, Snapshot sn
 	values[MATCHING_TAGS] = EventTagsOf(EventText(event, EVENT_TENANT_ID),
 										EventGlobalPosition(event),
 										EventText(event, EVENT_EVENT_TYPE), snapshot);
+	PersonalDataShow(event);
 	UpcastEvent(event, calls);
 	memcpy(values, event->values, sizeof(event->values));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, (bool *) nulls);

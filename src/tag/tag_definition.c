@@ -49,6 +49,7 @@
 #include "log/event_scan.h"
 #include "log/events.h"
 #include "log/horizon.h"
+#include "log/personal_data.h"
 #include "log/position.h"
 #include "log/reserved_type.h"
 #include "tag/tag_definition.h"
@@ -77,6 +78,9 @@ static TagFollowers followers = NULL;
 
 static const TagDefinitions *definitions_if_any(void);
 static Datum templates_arg(NullableDatum arg);
+static void refuse_tagged(const text *event_type, const JsonPointer *members, int n);
+static void refuse_personal(const text *event_type, ArrayType *templates);
+pg_noreturn static void report_personal(const text *event_type, const TagTemplate *template);
 static int64 settled_part(void);
 static void find_added(Datum *values, TagDefinition *added);
 static int64 find_event(const text *event_type, int64 after, int64 up_to, bool first);
@@ -90,6 +94,7 @@ void
 TagDefinitionInit(void)
 {
 	RegistryRegister("tag_definitions");
+	PersonalDataSetCheck(refuse_tagged);
 }
 
 /* Who is asked for those that have passed history; called by an Init only. */
@@ -136,6 +141,8 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 	values[1] = templates_arg(fcinfo->args[1]);
 	if (RegistryHas(&same, values, NULL))
 		PG_RETURN_VOID();
+	PersonalDataLock();
+	refuse_personal(event_type, DatumGetArrayTypeP(values[1]));
 
 	settled = settled_part();
 	has_history = settled > start && find_event(event_type, start, settled, false) != 0;
@@ -229,6 +236,52 @@ templates_arg(NullableDatum arg)
 		TagTemplateParse(&template, DatumGetTextPP(datums[i]));
 	}
 	return PointerGetDatum(array);
+}
+
+/* Members are to be encrypted: does a tag show one of them?  22023. */
+static void
+refuse_tagged(const text *event_type, const JsonPointer *members, int n)
+{
+	const TagDefinition *definition;
+	int			i;
+	int			j;
+	int			k;
+
+	RegistryEnter();
+	definition = TagDefinitionIsAny() ? TagDefinitionOf(event_type) : NULL;
+	for (i = 0; definition && i < definition->ntemplates; i++)
+		for (j = 0; j < definition->templates[i].nparts; j++)
+			for (k = 0; k < n; k++)
+				if (definition->templates[i].parts[j].literal == NULL &&
+					JsonPointerOverlaps(&definition->templates[i].parts[j].path, &members[k]))
+					report_personal(event_type, &definition->templates[i]);
+	RegistryLeave();
+}
+
+/* And the other way round. */
+static void
+refuse_personal(const text *event_type, ArrayType *templates)
+{
+	int			n;
+	TagTemplate *parsed = TagTemplateParseAll(templates, &n);
+	int			i;
+	int			j;
+
+	for (i = 0; i < n; i++)
+		for (j = 0; j < parsed[i].nparts; j++)
+			if (parsed[i].parts[j].literal == NULL && PersonalDataHas(event_type, &parsed[i].parts[j].path))
+				report_personal(event_type, &parsed[i]);
+}
+
+static void
+report_personal(const text *event_type, const TagTemplate *template)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("tags like \"%s\" would show personal data of events of type \"%s\"",
+					template->source, text_to_cstring(event_type)),
+			 errdetail("Tags are stored in clear, and stay when their subject is forgotten."),
+			 errhint("Tag by the subject, or by a digest that clients put into the payload.")));
 }
 
 /* SQL: drop_tags(event_type, if_exists) */

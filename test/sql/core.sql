@@ -12,9 +12,9 @@ SELECT is_empty(
 	'every setting has a description');
 SELECT results_eq(
 	$$SELECT name, context FROM pg_settings WHERE name LIKE 'cqrs_es.%' AND context <> 'user' ORDER BY name$$,
-	$$VALUES ('cqrs_es.node_id', 'superuser'), ('cqrs_es.projection_worker', 'superuser'),
+	$$VALUES ('cqrs_es.master_key_file', 'superuser'), ('cqrs_es.node_id', 'superuser'), ('cqrs_es.projection_worker', 'superuser'),
 		('cqrs_es.projection_worker_idle_time', 'superuser'), ('cqrs_es.require_tenant', 'superuser'), ('cqrs_es.tenant_id', 'superuser')$$,
-	'every setting is the user''s own, but for the node''s number, the worker, the tenant, and whether there must be one');
+	'every setting is the user''s own, but for the master key, the node''s number, the worker, the tenant, and whether there must be one');
 SELECT throws_ok($$SET cqrs_es.nonsense = 1$$, '42602', NULL, 'the prefix of the settings is reserved');
 
 -- The extension can go and come back in one session: no cache remembers the old one.

@@ -1,4 +1,5 @@
 \i test/include/setup.sql
+\i test/include/master_key.sql
 -- Who may do what: the table of grants in docs/tenants-and-rights.md, as each of its roles; what a
 -- handler or a decider of somebody else lets one do; and that our own policy costs
 -- an ordinary role nothing. Roles of this file outlive its transactions: they are
@@ -211,6 +212,11 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload, created_at) VALUES ('rights', 'a', 'e', '{}', now())$$),
 	-- for the owner alone
 	('{OWNER}', $$SELECT cqrs_es.redact_stream('rights', 'a', '{/payload/none}', 'r')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.define_personal_data('none', '/id', '{/name}')$$),
+	('{OWNER}', $$SELECT cqrs_es.rotate_master_key()$$),
+	('{OWNER}', $$SELECT cqrs_es.forget_subject('nobody', 'r')$$),
+	('{EXECUTE}', $$SELECT cqrs_es.drop_personal_data('none', if_exists => true)$$),
+	('{OWNER}', $$SELECT cqrs_es.reveal_personal_data(ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::cqrs_es.event)$$),
 	('{OWNER}', $$SELECT cqrs_es.close_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.reopen_stream('rights', 'a', 'r')$$),
 	('{OWNER}', $$SELECT cqrs_es.redact_event(1, '{/payload/none}', 'r')$$),
