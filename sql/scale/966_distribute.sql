@@ -36,7 +36,14 @@ BEGIN
     ELSIF NOT EXISTS (SELECT FROM cqrs_es.admitted_nodes WHERE node_id = (SELECT groupid FROM pg_dist_local_group)) THEN
         RETURN 'it has not been admitted: SELECT cqrs_es.admit_nodes()';
     END IF;
-    RETURN NULL;
+    -- by names, for Citus hides shards from who looks into pg_class
+    RETURN (SELECT format('shard %s has no trigger %I as the log has', s.shardid, t.tgname)
+        FROM pg_dist_shard AS s JOIN pg_dist_placement AS p ON p.shardid = s.shardid, pg_trigger AS t
+        WHERE is_distributed AND s.logicalrelid = 'cqrs_es.events'::regclass AND p.groupid = (SELECT groupid FROM pg_dist_local_group)
+            AND t.tgrelid = s.logicalrelid AND NOT t.tgisinternal
+            AND NOT EXISTS (SELECT FROM pg_trigger AS c WHERE c.tgrelid = to_regclass(format('cqrs_es.events_%s', s.shardid))::oid
+                AND c.tgname = format('%s_%s', t.tgname, s.shardid) AND c.tgfoid = t.tgfoid AND c.tgtype = t.tgtype AND c.tgenabled <> 'D')
+        ORDER BY s.shardid, t.tgname LIMIT 1);
 END $$;
 COMMENT ON FUNCTION cqrs_es.distribution_obstacle() IS
     'internal: what of this node does not go with a distributed log, NULL: nothing';
@@ -53,6 +60,7 @@ CREATE FUNCTION cqrs_es.distribution_status(
     AS $$
 DECLARE
     declared text;
+    users    text[];
 BEGIN
     IF to_regclass('pg_catalog.pg_dist_local_group') IS NULL THEN
         RAISE EXCEPTION 'there is no Citus in this database'
@@ -63,6 +71,9 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     declared := cqrs_es.declarations_here(false);
+    users := ARRAY(SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+        WHERE n.nspname = 'cqrs_es' AND a.privilege_type = 'USAGE' AND a.grantee <> n.nspowner);
     RETURN QUERY
         SELECT n.groupid, n.nodename, n.nodeport, CASE
             WHEN n.groupid > 511 THEN 'positions have room for the numbers of nodes up to 511'
@@ -76,10 +87,16 @@ BEGIN
             WHEN substr(r.result, length(e.extversion) + 2) <> declared
                 THEN 'what is declared there is not what is declared on the coordinator: SELECT cqrs_es.admit_nodes()' END
         FROM pg_extension AS e, pg_dist_node AS n
-        LEFT JOIN run_command_on_workers($command$
-            SELECT e.extversion || ' ' || coalesce(cqrs_es.distribution_obstacle(), cqrs_es.declarations_here(false)::text)
+        LEFT JOIN run_command_on_workers(format($command$
+            SELECT e.extversion || ' ' || coalesce(cqrs_es.distribution_obstacle(),
+                (SELECT pg_catalog.concat('who has USAGE on the schema on the coordinator has not: ', pg_catalog.string_agg(u.u, ', '))
+                    FROM pg_catalog.unnest(%L::pg_catalog.text[]) AS u (u)
+                    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a WHERE n.nspname = 'cqrs_es'
+                        AND a.privilege_type = 'USAGE' AND u.u = CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+                    HAVING pg_catalog.count(*) > 0),
+                cqrs_es.declarations_here(false)::text)
             FROM pg_catalog.pg_extension AS e WHERE e.extname = 'cqrs_es'
-            $command$) AS r ON r.nodename = n.nodename AND r.nodeport = n.nodeport
+            $command$, users)) AS r ON r.nodename = n.nodename AND r.nodeport = n.nodeport
         WHERE e.extname = 'cqrs_es' AND n.noderole = 'primary'
         ORDER BY n.groupid;
 END $$;
@@ -96,10 +113,18 @@ DECLARE
     citus   text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'citus');
     member  regclass;
     problem record;
+    users   text;
 BEGIN
     IF citus IS NULL OR citus NOT LIKE '13.2-%' THEN
         RAISE EXCEPTION 'the log can be distributed by Citus 13.2'
             USING ERRCODE = 'feature_not_supported', DETAIL = coalesce('This is Citus ' || citus || '.', 'There is none in this database.');
+    END IF;
+    -- rights on the schema of an extension are not passed on; before anything is locked
+    SELECT string_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, ', ') INTO users
+        FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+        WHERE n.nspname = 'cqrs_es' AND a.privilege_type = 'USAGE' AND a.grantee <> n.nspowner;
+    IF users IS NOT NULL THEN
+        PERFORM run_command_on_workers('GRANT USAGE ON SCHEMA cqrs_es TO ' || users);
     END IF;
     LOCK TABLE cqrs_es.events IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'cqrs_es.events'::regclass) THEN

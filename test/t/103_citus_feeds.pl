@@ -72,7 +72,15 @@ is((grep { $_ != 1 } values %seen), 0, 'once');
 
 # tenants
 sql('ALTER ROLE tenant_a SET cqrs_es.tenant_id = \'a\'');
-sql("SELECT run_command_on_workers(\$\$GRANT USAGE ON SCHEMA cqrs_es TO tenant_a\$\$)");
+is(sql('SELECT count(problem) FROM cqrs_es.distribution_status()'), 0, 'nothing is where it should not be');
+sql('CREATE ROLE later; GRANT USAGE ON SCHEMA cqrs_es TO later');
+is(sql('SELECT DISTINCT problem FROM cqrs_es.distribution_status() WHERE node_id > 0'), 'who has USAGE on the schema on the coordinator has not: later', 'a role that may use the schema on the coordinator alone is told of');
+sql('SELECT run_command_on_workers($$GRANT USAGE ON SCHEMA cqrs_es TO later$$)');
+is(sql('SELECT count(problem) FROM cqrs_es.distribution_status()'), 0, 'until it is given on all nodes');
+my $shard = $workers[0]->safe_psql('postgres', q{SELECT min(shardid) FROM pg_dist_placement WHERE groupid = 1 AND shardid IN (SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'cqrs_es.events'::regclass)});
+$workers[0]->safe_psql('postgres', "SET citus.enable_manual_changes_to_shards = on; ALTER TABLE cqrs_es.events_$shard DISABLE TRIGGER admit_event_$shard");
+is(sql('SELECT problem FROM cqrs_es.distribution_status() WHERE node_id = 1'), "shard $shard has no trigger admit_event as the log has", 'as is a shard without a trigger');
+$workers[0]->safe_psql('postgres', "SET citus.enable_manual_changes_to_shards = on; ALTER TABLE cqrs_es.events_$shard ENABLE TRIGGER admit_event_$shard");
 my $home = $workers[sql("SELECT node_id FROM cqrs_es.home_of('1')") - 1];
 $home->safe_psql('postgres', q{SET cqrs_es.tenant_id = 'a'; SELECT FROM cqrs_es.append_event('t', '1', 'e', '{}')});
 is($coordinator->safe_psql('postgres', q{SET cqrs_es.tenant_id = 'a'; SELECT count(*), min(tenant_id) FROM cqrs_es.read_shards() WHERE global_position IS NOT NULL}), '1|a', 'the tenant of the session is that of the nodes');
