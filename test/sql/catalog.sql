@@ -112,7 +112,7 @@ INSERT INTO rules (rule, violations, breach) VALUES
 		$$SELECT relname, polname FROM pg_policy JOIN relations ON relations.oid = polrelid WHERE polname <> 'tenant_isolation' OR NOT has_tenant$$,
 		$$CREATE POLICY planted ON cqrs_es.aggregates USING (true)$$),
 	('every other table that has columns, but what changes with each batch or never, is a registry, which tells the sessions of INSERT, UPDATE, DELETE and TRUNCATE, in a replica too',
-		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND relname NOT IN ('shares', 'consumers', 'seals', 'seal_blocks', 'event_changes', 'last_declaration', 'admitted_nodes') AND relnatts > 0 AND NOT EXISTS (
+		$$SELECT relname FROM relations WHERE relkind IN ('r', 'p') AND NOT has_tenant AND relname NOT IN ('shares', 'consumers', 'seals', 'seal_blocks', 'event_changes', 'last_declaration', 'admitted_nodes', 'archives') AND relnatts > 0 AND NOT EXISTS (
 			SELECT FROM pg_trigger WHERE tgrelid = relations.oid AND tgfoid = 'cqrs_es.registry_changed'::regproc
 			AND tgenabled = 'A' AND tgtype & 1 = 0 AND tgtype & 2 = 0 AND tgtype & 60 = 60)$$,
 		$$ALTER TABLE cqrs_es.handlers ENABLE TRIGGER registry_changed$$),

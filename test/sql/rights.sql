@@ -236,6 +236,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.own_log()$$),
 	('{OWNER}', $$SELECT cqrs_es.partition_log(NULL)$$),
 	('{OWNER}', $$SELECT cqrs_es.keep_partitions()$$),
+	('{OWNER}', $$SELECT cqrs_es.archive_events(NULL, NULL)$$),
 	('{OWNER}', $$SELECT cqrs_es.complete_partition(NULL)$$),
 	('{OWNER}', $$SELECT cqrs_es.distribute()$$),
 	('{OWNER}', $$SELECT cqrs_es.on_all_nodes('SELECT 1')$$),

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('ranges');
-$node->init(allows_streaming => 'logical');
+$node->init(allows_streaming => 'logical', extra => ['--no-instructions']);
 $node->append_conf('postgresql.conf', "max_prepared_transactions = 10\nlog_min_messages = warning");
 $node->start;
 sub sql { return $node->safe_psql($_[1] // 'postgres', $_[0]) }
@@ -102,6 +102,27 @@ foreach my $format ('plain', 'custom')
 $node->command_ok([ 'pg_restore', '-1', '--clean', '--if-exists', '-d', $node->connstr('restored_custom'), $node->basedir . '/dump.custom' ], 'restored over it');
 is(sql($log, 'restored_custom'), $before, 'it is as it was');
 
+# to another disk: what is full and settled, the oldest first
+sql(q{SET allow_in_place_tablespaces = on; CREATE TABLESPACE slow LOCATION ''}); # in two statements, for it cannot be in a transaction
+my $older = $node->background_psql('postgres');
+is(sql(q{SELECT cqrs_es.archive_events(100, 'slow')}), '1', 'a partition goes to another tablespace');
+is(sql(q{SELECT cqrs_es.archive_events(100, 'slow', 10)}), '1', 'then the next');
+is(sql(q{SELECT cqrs_es.archive_events(100, 'slow', 10)}), '0', 'and no others that are below the position');
+is(sql(q{SELECT string_agg(format('%s %s %s %s', partition, to_position, events = (SELECT count(*) FROM cqrs_es.events AS e
+	WHERE e.global_position >= a.from_position AND e.global_position < a.to_position), tablespace), ', ' ORDER BY from_position) FROM cqrs_es.archives AS a}),
+	'cqrs_es.events_p0 50 t slow, cqrs_es.events_p50 100 t slow', 'which is known');
+is(sql(q{SELECT count(*) FROM pg_class AS c JOIN pg_tablespace AS t ON t.oid = c.reltablespace WHERE t.spcname = 'slow' AND c.relname LIKE 'events_p%'}), '6', 'with their indexes');
+is(sql($log), $before, 'everything is read as before');
+is($older->query_safe($try), '15', 'and appended: to a stream that has events there');
+is(sql(q{SELECT a.version FROM cqrs_es.append_event('account', 'brand new', 'Added', '{"n": 1}') AS a}), '1', 'to one that is new');
+is(sql(q{SELECT cqrs_es.archive_events(9223372036854775807, 'slow', 1000) > 10}), 't', 'all that is full');
+is(sql(q{SELECT count(*) FROM cqrs_es.log_partitions WHERE tablespace = 'slow' AND state <> 'past'}), '0', 'and nothing else');
+is(sql(q{SELECT coalesce(string_agg(problem, ','), 'none') FROM cqrs_es.verify_seals() WHERE seal IS NOT NULL}), 'none', 'seals hold');
+is(sql($wrong), 'nothing', 'all is well');
+like(error(q{SELECT cqrs_es.archive_events(100, 'nowhere')}), qr/tablespace "nowhere" does not exist/, 'no such tablespace');
+like(error(q{DELETE FROM cqrs_es.archives}), qr/archives are append-only/, 'what was done stays known');
+$older->quit;
+
 # no room
 sql(q{CREATE DATABASE small});
 sql(q{CREATE EXTENSION cqrs_es; SELECT cqrs_es.partition_log('position', every => 10);
@@ -146,6 +167,22 @@ SKIP:
 	is(sql($wrong, 'managed'), 'nothing', 'which are whole');
 	is(sql(q{SELECT count(*) FROM (SELECT sequence - row_number() OVER (PARTITION BY aggregate_id ORDER BY global_position) AS hole FROM cqrs_es.events) AS e WHERE hole <> 0}, 'managed'), '0', 'streams go on in them');
 }
+
+# a read node of it: partitions are the publisher's business
+my $reader = PostgreSQL::Test::Cluster->new('reader');
+$reader->init(allows_streaming => 'logical', extra => ['--no-instructions']);		# a system of its own
+$reader->append_conf('postgresql.conf', 'wal_retrieve_retry_interval = 100ms');
+$reader->start;
+$reader->safe_psql('postgres', 'CREATE EXTENSION cqrs_es');
+sql(q{SELECT cqrs_es.publish_log()}, 'small');
+$reader->safe_psql('postgres', sprintf "SELECT cqrs_es.follow_log('%s')", ($node->connstr . ' dbname=small') =~ s/'/''/gr);
+sql(q{SELECT cqrs_es.keep_partitions(4)}, 'small');
+sql(q{SELECT FROM generate_series(1, 12) AS n, LATERAL cqrs_es.append_event('a', (n % 3)::text, 'x', '{"n": 1}')}, 'small');
+sql(q{SELECT cqrs_es.redact_stream('a', '1', '{/payload/n}', 'asked for')}, 'small');
+my $last = sql('SELECT max(global_position) FROM cqrs_es.events', 'small');
+ok($reader->poll_query_until('postgres', "SELECT cqrs_es.settled_position() >= $last"), 'a read node follows over the edges');
+is($reader->safe_psql('postgres', $log), sql($log, 'small'), 'and has what was redacted redacted');
+$reader->stop;
 
 $session->quit;
 $node->stop;

@@ -23,8 +23,8 @@ my @servers = map { qr/^$_$/ } (
 	'null value in column "\.\.\." of relation "events" violates not-null constraint',
 	'unsupported Unicode escape sequence',
 	'cannot execute append_event\(\) in a read-only transaction',
-	'deadlock detected',
 	'no partition of relation "events" found for row',
+	'deadlock detected',
 	'canceling statement due to (lock|statement) timeout',
 	'prepared statement "\.\.\." (already exists|does not exist)');
 
