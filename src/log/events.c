@@ -76,7 +76,6 @@ static uint64 event_type_invalidations = 0;
 static void tell_watchers(bool writes);
 static void refuse_declarations(bool of_all_nodes);
 static void invalidate_events(Oid relid);
-static Oid	find_position_index(Relation rel, AttrNumber position);
 static Oid	find_id_index(Relation rel, const EventColumns *columns);
 static bool finds_ids(Relation index, const EventColumns *columns);
 
@@ -133,7 +132,7 @@ EventsTableGet(void)
 	fresh.stream_index = indexes.guard;
 	fresh.by_position = StreamIndexByPosition(rel, &fresh.columns);
 	fresh.deferrable = indexes.deferrable;
-	fresh.position_index = find_position_index(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
+	fresh.position_index = EventsPositionIndex(rel, fresh.columns.attno[EVENT_GLOBAL_POSITION]);
 	fresh.id_index = find_id_index(rel, &fresh.columns);
 	fresh.foreign_policies = rel->rd_rel->relrowsecurity &&
 		!TenancyIsAllRowSecurity(rel, fresh.columns.attno[EVENT_TENANT_ID]);
@@ -417,9 +416,9 @@ invalidate_events(Oid relid)
 	}
 }
 
-/* The index whose only key is the position; it may be a user's replacement. */
-static Oid
-find_position_index(Relation rel, AttrNumber position)
+/* The index of the log, or a partition of it, whose first key is the position; it may be a user's replacement. */
+Oid
+EventsPositionIndex(Relation rel, AttrNumber position)
 {
 	List	   *indexes = RelationGetIndexList(rel);
 	Oid			found = InvalidOid;

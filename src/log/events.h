@@ -69,6 +69,7 @@ typedef struct LogSnapshot
 extern void EventsInit(void);
 extern void EventsIgnoreTrigger(const char *function);
 extern EventsTable EventsTableGet(void);
+extern Oid	EventsPositionIndex(Relation rel, AttrNumber position);
 extern uint64 EventsTableChanges(void);
 extern int	EventsNode(void);
 extern bool EventsNodeHasLeft(int node);

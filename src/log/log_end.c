@@ -22,7 +22,8 @@
  * has not drawn, so nothing comes by other ways, and to ask all nodes before each draw would be
  * most of an append.
  *
- * On a log that is not one heap of ours, SQL has to tell, which does not see
+ * Where the log is partitioned by position, the newest partition that has any tells, in the same
+ * way.  On any other log that is not one heap of ours SQL has to, which does not see
  * rows in progress, and is asked once a command.
  *
  * last_position() answers another question: which is the last that a snapshot sees?
@@ -53,6 +54,7 @@
 #include "log/event_scan.h"
 #include "log/events.h"
 #include "log/log_end.h"
+#include "log/log_range.h"
 
 PG_FUNCTION_INFO_V1(cqrs_es_last_position);
 
@@ -63,6 +65,7 @@ static bool last_position(Relation index, int64 bound, int64 *position);
 static bool last_entry_cached(Relation index, int64 bound, int64 *position);
 static bool last_entry(Relation index, int64 bound, int64 *position);
 static bool last_entry_on_page(Relation index, Page page, int64 bound, int64 *position);
+static bool last_of_ranges(int64 bound, int64 *position);
 static int64 last_row(Relation heap, Relation index, AttrNumber attno, int64 bound);
 static int64 query_end(int64 bound);
 static int64 query_end_once(int64 bound);
@@ -134,7 +137,9 @@ LogEnd(int64 bound, bool exact, Relation open_index)
 
 	heap = table_open(table.relid, AccessShareLock);
 	table = EventsTableGet();
-	if (table.local)
+	if (table.by_position && !exact && last_of_ranges(bound, &position))
+		;
+	else if (table.local)
 	{
 		index = index_open(table.position_index, AccessShareLock);
 		position = last_row(heap, index, table.columns.attno[EVENT_GLOBAL_POSITION], bound);
@@ -288,6 +293,34 @@ last_entry_on_page(Relation index, Page page, int64 bound, int64 *position)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * The same of a log that is partitioned by position, from the newest partition down; those that were made
+ * ahead have empty indexes, of one page.  Partitions that come or go meanwhile are of no interest: what is
+ * in the log now is above, or was there when we began.
+ */
+static bool
+last_of_ranges(int64 bound, int64 *position)
+{
+	int			i;
+
+	for (i = 0;; i++)
+	{
+		Oid			oid = LogRangePositionIndex(bound, i);
+		Relation	index = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : NULL;
+		bool		found;
+		bool		is_empty;
+
+		if (index == NULL)
+			return false;
+		/* if after the lock it is still the one */
+		found = LogRangePositionIndex(bound, i) == oid && last_position(index, bound, position);
+		is_empty = !found && RelationGetNumberOfBlocks(index) <= 1;
+		relation_close(index, AccessShareLock);
+		if (!is_empty)
+			return found;
+	}
 }
 
 /* The position of the last row below the bound that is not that of an aborted transaction. */

@@ -68,6 +68,7 @@ typedef struct LogRange
 {
 	Oid			relid;
 	Oid			guard;			/* of its streams; InvalidOid: look by SQL */
+	Oid			positions;		/* the index on them; InvalidOid: likewise */
 	int64		from;			/* its first position */
 	int64		to;				/* the first behind it */
 	EventColumns columns;
@@ -113,6 +114,25 @@ void
 LogRangeInit(void)
 {
 	RelationChangeObserve(count_change);
+}
+
+/*
+ * The index on positions of a partition that may have some below the bound: of the newest of these for
+ * 0, then of the one before, and so on; InvalidOid behind the oldest, or when one cannot be looked into.
+ */
+Oid
+LogRangePositionIndex(int64 bound, int i)
+{
+	LogRanges  *ranges = get_ranges();
+	int			n = ranges->n;
+	Oid			index = InvalidOid;
+
+	while (n > 0 && ranges->ranges[n - 1].from >= bound)
+		n--;
+	if (i < n)
+		index = ranges->ranges[n - 1 - i].positions;
+	pfree(ranges);
+	return index;
 }
 
 /* Is the table a partition of a log that is partitioned so?  It is locked. */
@@ -327,8 +347,12 @@ find_guards(LogRanges *ranges)
 		Relation	rel = table_open(range->relid, AccessShareLock);
 
 		EventColumnsOf(rel, &range->columns);
-		range->guard = rel->rd_rel->relkind == RELKIND_RELATION ?
-			StreamIndexesOf(rel, &range->columns).guard : InvalidOid;
+		range->guard = range->positions = InvalidOid;
+		if (rel->rd_rel->relkind == RELKIND_RELATION)
+		{
+			range->guard = StreamIndexesOf(rel, &range->columns).guard;
+			range->positions = EventsPositionIndex(rel, range->columns.attno[EVENT_GLOBAL_POSITION]);
+		}
 		table_close(rel, AccessShareLock);
 	}
 }
