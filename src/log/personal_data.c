@@ -384,12 +384,17 @@ definitions_if_any(void)
 	static uint64 none_in_generation = 0;
 	uint64		generation = RegistryGeneration();
 	const Definitions *all;
+	bool		is_empty;
 
 	if (none_in_generation == generation)
 		return NULL;
+	/* who finds none needs nothing to stay until the transaction ends */
+	RegistryEnter();
 	all = RegistryLookup(&definition_cache, NULL);
-	if (all->n > 0)
-		return all;
+	is_empty = all->n == 0;
+	RegistryLeave();
+	if (!is_empty)
+		return RegistryLookup(&definition_cache, NULL);
 	none_in_generation = generation;
 	return NULL;
 }
@@ -428,13 +433,16 @@ PersonalDataLock(void)
 bool
 PersonalDataHas(const text *event_type, const JsonPointer *path)
 {
-	const Definition *definition = definition_of(event_type);
+	const Definition *definition;
+	bool		result = false;
 	int			i;
 
-	for (i = 0; definition && i < definition->n; i++)
-		if (JsonPointerOverlaps(&definition->members[i].path, path))
-			return true;
-	return false;
+	RegistryEnter();
+	definition = definition_of(event_type);
+	for (i = 0; definition && i < definition->n && !result; i++)
+		result = JsonPointerOverlaps(&definition->members[i].path, path);
+	RegistryLeave();
+	return result;
 }
 
 /* JSON pointers into events, text[], to all that is encrypted, or once was. */
@@ -543,7 +551,12 @@ PersonalDataSeenBy(Oid role)
 bool
 PersonalDataHides(Oid role)
 {
-	return definitions_if_any() != NULL && !PersonalDataSeenBy(role);
+	bool		has_any;
+
+	RegistryEnter();
+	has_any = definitions_if_any() != NULL;
+	RegistryLeave();
+	return has_any && !PersonalDataSeenBy(role);
 }
 
 /*-------------------------------------------------------------------------
@@ -562,8 +575,12 @@ PersonalDataProtect(AppendRequest *append)
 	int			i;
 
 	append->stored = NULL;
+	RegistryEnter();
 	if (definitions_if_any() == NULL)
+	{
+		RegistryLeave();
 		return;
+	}
 	for (i = 0; i < append->nevents; i++)
 	{
 		Event	   *event = &append->events[i];
@@ -580,6 +597,7 @@ PersonalDataProtect(AppendRequest *append)
 		if (append->stored)
 			append->stored[i] = stored;
 	}
+	RegistryLeave();
 }
 
 /*

@@ -87,7 +87,7 @@ SELECT is(pg_temp.state_of($$SELECT pg_temp.again('Eve')$$), 'QE002', 'and nothi
 
 SELECT is(pg_temp.state_of(format($$SELECT pg_temp.appended('bad', %L)$$, payload)), 'QE703', 'refused: ' || left(payload, 60)) FROM (VALUES
 	('{"name": "Bob"}'), ('{"id": null, "name": "Bob"}'), ('{"id": {}, "name": "Bob"}'), ('{"id": "", "name": "Bob"}'), ('{"id": "' || repeat('x', 256) || '", "name": "Bob"}'),
-	((SELECT payload::text FROM cqrs_es.events WHERE aggregate_id = 'a' AND sequence = 1))) AS p (payload);
+	((SELECT payload::text FROM cqrs_es.events WHERE aggregate_type = 'person' AND aggregate_id = 'a' AND sequence = 1))) AS p (payload);
 SAVEPOINT moved;
 SET LOCAL session_replication_role = replica;
 UPDATE cqrs_es.events SET payload = (SELECT payload FROM cqrs_es.events WHERE aggregate_id = 'a' AND sequence = 1) WHERE aggregate_id = 'row';
