@@ -25,6 +25,9 @@
  * It takes a race for one stream within the moment between drawing a position and writing the
  * row, while positions come to an edge.  Nobody who appends takes a lock for it, and nobody waits.
  *
+ * B's partition may be one that its own transaction has attached, of which A hears nothing. So
+ * A gives up as well when positions have been drawn behind his partition for which there is none.
+ *
  * A restored row is looked at in both directions, whatever is in its own partition.
  *
  * An INSERT by somebody's own hand has drawn its position before it waits for the stream's
@@ -93,12 +96,13 @@ static uint64 changes = 0;
 static void count_change(Oid relid);
 static LogRanges *get_ranges(void);
 static LogRanges *load_ranges(Oid relid);
-static void read_bounds(Relation log, LogRanges *ranges);
+static void read_bounds(PartitionDesc desc, LogRanges *ranges);
 static int64 bound(PartitionBoundInfo bounds, int i);
 static void find_guards(LogRanges *ranges);
 static void keep_ranges(const LogRanges *ranges, Oid relid);
 static int	range_of(const LogRanges *ranges, Oid relid);
 static int	newest_range(const LogRanges *ranges);
+static bool knows_all_behind(const LogRanges *ranges, int here);
 static Relation open_range(const LogRanges *ranges, int i);
 static bool look_for_end(const LogRanges *ranges, int i, const StreamKey *key, StreamTip *tip);
 static bool find_row(Relation heap, const LogRange *range, const StreamKey *key,
@@ -236,7 +240,8 @@ LogRangeCheck(Relation rel, const Event *event)
 		bool		behind = !is_own || newest_range(ranges) > here;
 
 		CHECK_FOR_INTERRUPTS();
-		holds = (!before || check_before(ranges, here, &key, sequence)) &&
+		holds = (!is_own || knows_all_behind(ranges, here)) &&
+			(!before || check_before(ranges, here, &key, sequence)) &&
 			(!behind || check_behind(ranges, here, &key, sequence)) &&
 			((!before && !behind) || check_by_query(ranges, event));
 		if (!holds && ranges->as_of == changes)
@@ -292,7 +297,7 @@ load_ranges(Oid relid)
 
 	ranges->n = 0;
 	if (desc->nparts > 0)
-		read_bounds(log, ranges);
+		read_bounds(desc, ranges);
 	find_guards(ranges);
 	ranges->as_of = started;
 	if (started == changes)
@@ -303,9 +308,8 @@ load_ranges(Oid relid)
 
 /* Looks at a cache's memory: nothing in here may look into the catalog. */
 static void
-read_bounds(Relation log, LogRanges *ranges)
+read_bounds(PartitionDesc desc, LogRanges *ranges)
 {
-	PartitionDesc desc = RelationGetPartitionDesc(log, true);
 	PartitionBoundInfo bounds = desc->boundinfo;
 	int			i;
 
@@ -383,16 +387,32 @@ range_of(const LogRanges *ranges, Oid relid)
 			 errmsg("events can be written to partitions of the log alone")));
 }
 
-/* The newest partition in which a position can have been drawn; -1 when there is none. */
+/*
+ * The newest partition in which a position can have been drawn; -1 when there is none.  One that is not
+ * of this node alone counts: it may have events from when the node had a higher number.
+ */
 static int
 newest_range(const LogRanges *ranges)
 {
 	int64		last = PositionOfNumber(PositionLastNumber());
 	int			i = ranges->n - 1;
 
-	while (i >= 0 && ranges->ranges[i].from > last)
+	while (i >= 0 && ranges->ranges[i].from > last &&
+		   POSITION_NODE(ranges->ranges[i].to - 1) == PositionNode())
 		i--;
 	return i;
+}
+
+/* Do we know of a partition for each position from this partition on that has been drawn? */
+static bool
+knows_all_behind(const LogRanges *ranges, int here)
+{
+	int64		last = PositionOfNumber(PositionLastNumber());
+	int			i = here;
+
+	while (i + 1 < ranges->n && ranges->ranges[i + 1].from == ranges->ranges[i].to)
+		i++;
+	return last < ranges->ranges[i].to;
 }
 
 /* In AccessShareLock; NULL, and no lock, when the partitions are others by now. */

@@ -3,7 +3,7 @@
 -- particular, where a stream goes on over the partitions.  (Races: log_range_race; dumps, tools: 100_partitions.)
 -- Partitions are of ten positions, so it begins at the same one of them whatever ran before.
 BEGIN;
-SELECT plan(45);
+SELECT plan(49);
 -- what other files have left is not this one's
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
@@ -89,6 +89,19 @@ ROLLBACK TO ordered;
 CREATE TABLE cqrs_es.divided PARTITION OF cqrs_es.events FOR VALUES FROM (:top + 10) TO (:top + 20) PARTITION BY HASH (aggregate_id);
 CREATE TABLE cqrs_es.divided_0 PARTITION OF cqrs_es.divided FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 SELECT throws_ok(format('EXECUTE restore(%s, %s)', :top + 11, :sequence + 2), '55000', NULL, 'and partitions of partitions');
+ROLLBACK TO ordered;
+
+-- a node that had a higher number before
+SAVEPOINT ordered;
+SELECT cqrs_es.keep_partitions(2) \g /dev/null
+SET LOCAL cqrs_es.node_id = 3;
+SELECT cqrs_es.keep_partitions(1) \g /dev/null
+SELECT is((SELECT a.version FROM cqrs_es.append_event('account', 'moved', 'Added', '{}') AS a), 1::bigint, 'another node');
+SET LOCAL cqrs_es.node_id = 0;
+SELECT throws_ok($$SELECT cqrs_es.append_event('account', 'moved', 'Added', '{}')$$, '55000', NULL, 'a stream that has gone on with positions behind ours is not begun again');
+SELECT throws_ok($$INSERT INTO cqrs_es.events (aggregate_type, aggregate_id, event_type, payload) VALUES ('account', 'moved', 'Added', '{}')$$,
+    '55000', NULL, 'not by an INSERT, either');
+SELECT lives_ok($$SELECT cqrs_es.append_event('account', 'moves', 'Added', '{}')$$, 'others are appended to');
 ROLLBACK TO ordered;
 
 -- an INSERT draws its position before it has the locks of its tags, and another one behind that
