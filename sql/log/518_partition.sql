@@ -76,6 +76,7 @@ DECLARE
     name   text;
     made   integer := 0;
     options text;
+    given  text;
 BEGIN
     IF ahead IS NULL OR ahead NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'ahead must be between 1 and 1000' USING ERRCODE = 'invalid_parameter_value';
@@ -113,6 +114,13 @@ BEGIN
         name := 'events_p' || first;
         EXECUTE format('CREATE TABLE cqrs_es.%I (LIKE cqrs_es.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)%s',
             name, coalesce(options, ''));
+        -- by default privileges: whoever reads a partition by its name, reads it without the policy of the log
+        FOR given IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+            FROM pg_class AS c, aclexplode(c.relacl) AS a
+            WHERE c.oid = format('cqrs_es.%I', name)::regclass AND a.grantee <> c.relowner
+        LOOP
+            EXECUTE format('REVOKE ALL ON cqrs_es.%I FROM %s', name, given);
+        END LOOP;
         EXECUTE format('ALTER TABLE cqrs_es.%I OWNER TO %s', name,
             (SELECT c.relowner::regrole FROM pg_class AS c WHERE c.oid = log));
         PERFORM cqrs_es.complete_partition(format('cqrs_es.%I', name)::regclass);
@@ -226,6 +234,14 @@ BEGIN
                 n, partitions, coalesce(options, ''));
         END LOOP;
     END IF;
+
+    -- what default privileges have given: of a partition nobody but the owner has any, of the log who had before
+    FOR entry IN SELECT DISTINCT c.oid::regclass AS made, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE (c.oid = 'cqrs_es.events'::regclass OR c.oid IN (SELECT p.partition FROM cqrs_es.log_partitions AS p)) AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', entry.made, entry.grantee);
+    END LOOP;
 
     -- a column that is generated fills itself
     EXECUTE format('INSERT INTO cqrs_es.events (%1$s) SELECT %1$s FROM cqrs_es.unpartitioned_events ORDER BY global_position',

@@ -3,7 +3,7 @@
 -- particular, where a stream goes on over the partitions.  (Races: log_range_race; dumps, tools: 100_partitions.)
 -- Partitions are of ten positions, so it begins at the same one of them whatever ran before.
 BEGIN;
-SELECT plan(49);
+SELECT plan(50);
 -- what other files have left is not this one's
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
@@ -32,6 +32,8 @@ ROLLBACK TO plain;
 CREATE ROLE range_writer;
 GRANT USAGE ON SCHEMA cqrs_es TO range_writer;
 GRANT SELECT, INSERT ON cqrs_es.events TO range_writer;
+CREATE ROLE range_stranger;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO range_stranger, PUBLIC;
 SET LOCAL client_min_messages = warning;
 ALTER TABLE cqrs_es.events ADD COLUMN note text;
 CREATE INDEX events_of_time ON cqrs_es.events (created_at);
@@ -44,6 +46,9 @@ SELECT cmp_ok((SELECT count(*) FROM cqrs_es.log_partitions WHERE state = 'ahead'
 SELECT is((SELECT count(*) FROM pg_indexes WHERE schemaname = 'cqrs_es' AND indexdef LIKE '%ON ONLY cqrs_es.events USING btree (created_at)'), 1::bigint, 'an index of my own is there');
 SELECT is_empty('SELECT FROM cqrs_es.verify_log() WHERE problem IS NOT NULL', 'it is whole');
 SELECT cqrs_es.keep_partitions(3) \g /dev/null
+SELECT is_empty($$SELECT c.relname, a.grantee::regrole FROM pg_class AS c, aclexplode(c.relacl) AS a
+    WHERE (c.relname = 'events' AND a.grantee <> 'range_writer'::regrole OR c.oid IN (SELECT partition FROM cqrs_es.log_partitions)) AND a.grantee <> c.relowner$$,
+    'default privileges let nobody read a partition behind the policy of the log');
 SELECT is((SELECT count(*) FROM generate_series(1, 12) AS n, LATERAL cqrs_es.append_event('account', (n % 6)::text, 'Added', '{}')), 12::bigint, 'appends go over the edge');
 SET LOCAL ROLE range_writer;
 SELECT is((SELECT a.version FROM cqrs_es.append_event('account', '1', 'Added', '{}') AS a), 8::bigint, 'as an ordinary role');
