@@ -12,7 +12,9 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -31,6 +33,12 @@
 /* room for all keys, and blank lines */
 #define MAX_FILE_BYTES	4096
 
+#ifdef O_NONBLOCK
+#define DO_NOT_WAIT		O_NONBLOCK
+#else
+#define DO_NOT_WAIT		0
+#endif
+
 static char *cqrs_es_master_key_file = NULL;
 
 /* what the file had in the statement that began then */
@@ -39,7 +47,7 @@ static int	nkeys = 0;
 static TimestampTz read_in = 0;
 
 static void read_file(void);
-static FILE *open_file(void);
+static int	open_file(void);
 static void parse_keys(const char *text);
 static bool parse_key(const char *line, size_t length, uint8 *key);
 pg_noreturn static void report_unreadable(const char *detail, const char *log, int error);
@@ -81,16 +89,19 @@ read_file(void)
 {
 	TimestampTz now = GetCurrentStatementStartTimestamp();
 	char		content[MAX_FILE_BYTES + 1];
-	size_t		length;
-	FILE	   *file;
+	ssize_t		length;
+	int			file;
 
 	if (nkeys > 0 && read_in == now)
 		return;
 	explicit_bzero(keys, sizeof(keys));
 	nkeys = 0;
 	file = open_file();
-	length = fread(content, 1, MAX_FILE_BYTES, file);
-	FreeFile(file);
+	/* not by stdio, whose buffer would keep it */
+	length = read(file, content, MAX_FILE_BYTES);
+	if (length < 0)
+		report_unreadable("The file cannot be read.", cqrs_es_master_key_file, errno);
+	CloseTransientFile(file);
 	content[length] = '\0';
 	parse_keys(content);
 	explicit_bzero(content, sizeof(content));
@@ -99,19 +110,19 @@ read_file(void)
 	read_in = now;
 }
 
-/* As with the key of a server's certificate: nobody else may read it. */
-static FILE *
+/* As with the key of a server's certificate: nobody else may read it.  A pipe must not make us wait for who writes. */
+static int
 open_file(void)
 {
 	struct stat status;
-	FILE	   *file;
+	int			file;
 
 	if (cqrs_es_master_key_file == NULL || *cqrs_es_master_key_file == '\0')
 		report_unreadable("No file is set.", NULL, 0);
-	file = AllocateFile(cqrs_es_master_key_file, "r");
-	if (file == NULL)
+	file = OpenTransientFile(cqrs_es_master_key_file, O_RDONLY | PG_BINARY | DO_NOT_WAIT);
+	if (file < 0)
 		report_unreadable("The file cannot be opened.", cqrs_es_master_key_file, errno);
-	if (fstat(fileno(file), &status) != 0)
+	if (fstat(file, &status) != 0)
 		report_unreadable("The file cannot be looked at.", cqrs_es_master_key_file, errno);
 	if (!S_ISREG(status.st_mode))
 		report_unreadable("It is no ordinary file.", cqrs_es_master_key_file, 0);

@@ -37,6 +37,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 #include "utils/typcache.h"
 
 #include "base/errors.h"
@@ -46,10 +47,12 @@
 #include "base/master_key.h"
 #include "base/read_only.h"
 #include "base/registry.h"
+#include "base/tenancy.h"
 #include "base/text.h"
 #include "log/personal_data.h"
 #include "log/reserved_type.h"
 #include "log/subject_key.h"
+#include "log/tenants.h"
 
 /* how the text of an encrypted member begins */
 #define MARK			"$personal:1:"
@@ -111,6 +114,7 @@ static Jsonb *seal(const Event *event, const Member *member, const SubjectKey *k
 static Jsonb *unseal(const Event *event, const Member *member, const JsonbValue *value);
 static StringInfoData about_member(const Event *event, const Member *member);
 static void change_members(Event *event, bool sees);
+static char *removal_hint(const Event *event);
 pg_noreturn static void report_unfit(const Event *event, const Member *member, const char *detail, const char *hint);
 
 void
@@ -219,6 +223,9 @@ cqrs_es_reveal_personal_data(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("event must be one without nulls")));
+	/* row security kept the event from him, but perhaps not a copy of it */
+	if (!TextEqual(EventText(&event, EVENT_TENANT_ID), TenancyCurrent()))
+		TenantsRequireAll();
 	RegistryEnter();
 	PersonalDataOpen(&event);
 	RegistryLeave();
@@ -655,7 +662,7 @@ PersonalDataProtected(const Event *event)
 	return stored == payload ? event->values[EVENT_PAYLOAD] : JsonbPGetDatum(stored);
 }
 
-/* Whom is the event about?  NULL when it does not say. */
+/* Whom is the event about?  NULL when it does not say.  1.0 is nobody else than 1, as in JSON. */
 static text *
 subject_of(const Definition *definition, const Event *event)
 {
@@ -667,7 +674,7 @@ subject_of(const Definition *definition, const Event *event)
 	if (value.type == jbvString)
 		subject = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	else if (value.type == jbvNumeric)
-		subject = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric))));
+		subject = cstring_to_text(numeric_normalize(value.val.numeric));
 	if (subject == NULL || VARSIZE_ANY_EXHDR(subject) == 0 || VARSIZE_ANY_EXHDR(subject) > SUBJECT_MAX_BYTES)
 		return NULL;
 	return subject;
@@ -814,7 +821,7 @@ unseal(const Event *event, const Member *member, const JsonbValue *value)
 	bool		is_open;
 
 	if (length < UUID_LEN + AEAD_OVERHEAD)
-		report_unfit(event, member, "It is not what was stored there.", "redact_event() removes it.");
+		report_unfit(event, member, "It is not what was stored there.", removal_hint(event));
 	memcpy(id.data, sealed, UUID_LEN);
 	switch (SubjectKeyFind(&id, key))
 	{
@@ -834,8 +841,15 @@ unseal(const Event *event, const Member *member, const JsonbValue *value)
 	is_open = AeadOpen(key, &about, (uint8 *) sealed + UUID_LEN, length - UUID_LEN, plain);
 	explicit_bzero(key, sizeof(key));
 	if (!is_open)
-		report_unfit(event, member, "It is not what was stored there.", "redact_event() removes it.");
+		report_unfit(event, member, "It is not what was stored there.", removal_hint(event));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(plain)));
+}
+
+/* The message names no event. */
+static char *
+removal_hint(const Event *event)
+{
+	return psprintf("redact_event(%lld, ...) removes it.", (long long) EventGlobalPosition(event));
 }
 
 /* QE703; says nothing of the value. */

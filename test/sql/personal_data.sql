@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Personal data: what is defined, stored, opened, hidden and refused; other master keys.
 BEGIN;
-SELECT plan(86);
+SELECT plan(91);
 -- what other files have left is not this one's
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
@@ -67,6 +67,8 @@ SELECT is(pg_temp.stored('a'), '{"id": 1, "age": 7, "name": *} {"id": 1, "other"
 SELECT is(pg_temp.payloads('a'), '{"id": 1, "age": 7, "name": "Bob"} {"id": 1, "other": "Bob"} {"id": "1", "of": {"a/b": ["x", "Bob"]}, "name": {"first": "Bob"}} {"id": 1, "name": null}', 'read is what was appended');
 SELECT is(pg_temp.payloads('old'), '{"id": 1, "name": "Bob"}', 'what was there before stays');
 SELECT is((SELECT array_agg(subject || ' ' || aggregate_id) FROM cqrs_es.personal_data_keys WHERE aggregate_type = 'person'), '{"1 a"}', 'one key of a subject in a stream');
+SELECT FROM pg_temp.appended('numbers', '{"id": 1, "name": "Bob"}', '{"id": 1.0, "name": "Bob"}', '{"id": 100e-2, "name": "Bob"}');
+SELECT is((SELECT array_agg(subject) FROM cqrs_es.personal_data_keys WHERE aggregate_id = 'numbers'), '{1}', 'who is a number is the same in each spelling');
 SELECT is((SELECT count(DISTINCT length(payload->>'name')) FROM cqrs_es.events WHERE aggregate_id = 'a' AND sequence IN (1, 3)), 1::bigint, 'lengths tell little');
 SELECT is(cqrs_es.aggregate_state('person', 'a', 3)->'name', '{"first": "Bob"}', 'states are of what is in clear');
 SELECT is((SELECT payload->'of' FROM cqrs_es.snapshots WHERE aggregate_id = 'a' AND last_sequence = 4), '{"a/b": ["x", "Bob"]}', 'so are snapshots');
@@ -97,6 +99,8 @@ SAVEPOINT moved;
 SET LOCAL session_replication_role = replica;
 UPDATE cqrs_es.events SET payload = (SELECT payload FROM cqrs_es.events WHERE aggregate_id = 'a' AND sequence = 1) WHERE aggregate_id = 'row';
 SELECT is(pg_temp.state_of($$SELECT pg_temp.payloads('row')$$), 'QE703', 'what was moved to another event is not opened');
+SELECT is(pg_temp.error_of($$SELECT pg_temp.payloads('row')$$, '{hint}'), ARRAY[format('redact_event(%s, ...) removes it.', (SELECT global_position FROM cqrs_es.events WHERE aggregate_id = 'row'))],
+	'and how to get rid of it is said');
 ROLLBACK TO moved;
 SET LOCAL session_replication_role = replica;
 UPDATE cqrs_es.personal_data_keys SET subject = '2' WHERE aggregate_id = 'row';
@@ -134,6 +138,20 @@ SELECT FROM unnest('{personal_sees,personal_does_not}'::text[]) AS role, pg_temp
 SELECT is((SELECT what FROM seen WHERE who = 'personal_sees commands'), '{"first": "Bob"} {"first": "Bob"} {"first": "Bob"} {"first": "Bob"}', 'states that commands return');
 SELECT is((SELECT what FROM seen WHERE who = 'personal_does_not commands'), '0 0 null null', 'for others');
 SELECT is((SELECT string_agg(payload->>'was', ' ') FROM cqrs_es.read_stream('person', 'c') WHERE event_type = 'seen'), 'Bob Bob Bob Bob', 'but deciders see them, whoever calls');
+
+-- a copy of another tenant's event
+
+SET LOCAL cqrs_es.tenant_id = 'other';
+SELECT FROM cqrs_es.append_event('person', 'o', 'titled', '{"id": 6, "name": "Eve"}');
+SELECT e::text AS row FROM cqrs_es.events AS e WHERE aggregate_id = 'o' \gset
+CREATE FUNCTION pg_temp.revealed(role text, tenant text) RETURNS text LANGUAGE sql AS $$
+	SELECT set_config('cqrs_es.tenant_id', tenant, true);
+	SELECT pg_temp.state_of(format('SELECT pg_temp.as_role(%L, %L)', role, format('SELECT cqrs_es.reveal_personal_data(%L)', current_setting('test.row')))) $$;
+SELECT set_config('test.row', :'row', true) IS NULL AS set \gset
+SELECT is(pg_temp.revealed('personal_sees', ''), '42501', 'is not revealed');
+SELECT is(pg_temp.revealed('personal_sees', 'other'), 'none', 'but by who acts for that');
+SELECT is(pg_temp.revealed('none', ''), 'none', 'or sees all');
+SET LOCAL cqrs_es.tenant_id = '';
 
 -- changes of a definition
 

@@ -5,6 +5,7 @@
 
 use strict;
 use warnings FATAL => 'all';
+use POSIX qw(mkfifo);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -131,6 +132,11 @@ foreach my $mode (0640, 0604, 0660)
 	write_key($mode, $key);
 	is(state_of('shop', names()), 'QE701', sprintf 'a file of mode %04o', $mode);
 }
+unlink $file;
+mkfifo($file, 0600) or die;
+$node->psql('shop', '\set VERBOSITY sqlstate' . "\n" . names(), stderr => \my $said, timeout => 60, timed_out => \my $waited);
+like($waited ? 'waits' : $said, qr/QE701/, 'nobody waits for who writes into a pipe');
+write_key(0640, $key);
 unlike(slurp_file($node->logfile), qr/$key/, 'nothing says what is in it');
 my $log = -s $node->logfile;
 my (undef, undef, $stderr) = $node->psql('shop', names());
