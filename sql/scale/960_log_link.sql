@@ -27,7 +27,7 @@ COMMENT ON TABLE cqrs_es.followed_logs IS
     'logs that this database receives from others; kept by follow_log';
 COMMENT ON COLUMN cqrs_es.followed_logs.subscription IS 'of PostgreSQL';
 COMMENT ON COLUMN cqrs_es.followed_logs.follower IS 'the server and database that follows it: another one, restored from a dump, does not';
-COMMENT ON COLUMN cqrs_es.followed_logs.declarations IS 'are aggregates, boundaries, reducers, upcasters and tags received as well?';
+COMMENT ON COLUMN cqrs_es.followed_logs.declarations IS 'are aggregates, boundaries, reducers, upcasters, tags and personal data received as well?';
 SELECT pg_catalog.pg_extension_config_dump('cqrs_es.followed_logs', '');
 
 CREATE TRIGGER registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
@@ -78,6 +78,15 @@ ALTER TABLE cqrs_es.tag_definitions ENABLE REPLICA TRIGGER registry_row_received
 CREATE TRIGGER registry_row_received AFTER INSERT OR UPDATE OR DELETE ON cqrs_es.boundaries
     FOR EACH ROW EXECUTE FUNCTION cqrs_es.registry_changed();
 ALTER TABLE cqrs_es.boundaries ENABLE REPLICA TRIGGER registry_row_received;
+CREATE TRIGGER registry_row_received AFTER INSERT OR UPDATE OR DELETE ON cqrs_es.personal_data
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.personal_data ENABLE REPLICA TRIGGER registry_row_received;
+CREATE TRIGGER registry_row_received AFTER UPDATE OR DELETE ON cqrs_es.personal_data_keys
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.personal_data_keys ENABLE REPLICA TRIGGER registry_row_received;
+CREATE TRIGGER registry_row_received AFTER INSERT OR UPDATE OR DELETE ON cqrs_es.forgotten_subjects
+    FOR EACH ROW EXECUTE FUNCTION cqrs_es.registry_changed();
+ALTER TABLE cqrs_es.forgotten_subjects ENABLE REPLICA TRIGGER registry_row_received;
 
 -- What would collide with what is received, or would never run, is refused.
 
@@ -99,6 +108,11 @@ CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE OR DELETE OR TRUNC
 CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cqrs_es.tag_definitions
     FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.refuse_while_following('declarations');
 CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cqrs_es.boundaries
+    FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.refuse_while_following('declarations');
+CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cqrs_es.personal_data
+    FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.refuse_while_following('declarations');
+-- keys of events that are appended here have ids of their own
+CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cqrs_es.forgotten_subjects
     FOR EACH STATEMENT EXECUTE FUNCTION cqrs_es.refuse_while_following('declarations');
 CREATE TRIGGER refuse_while_following BEFORE INSERT OR UPDATE ON cqrs_es.projections
     FOR EACH ROW EXECUTE FUNCTION cqrs_es.refuse_while_following('projections');

@@ -72,7 +72,8 @@
 	" WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cqrs_es'::pg_catalog.regnamespace AND a.attnum OPERATOR(pg_catalog.>) 0" \
 	" AND NOT a.attisdropped AND a.attgenerated OPERATOR(pg_catalog.=) ''" \
 	" AND c.relname IN ('events', 'event_tags', 'published_positions', 'published_logs', 'log_histories'," \
-	" 'aggregates', 'boundaries', 'reducers', 'upcasters', 'tag_definitions')"
+	" 'aggregates', 'boundaries', 'reducers', 'upcasters', 'tag_definitions'," \
+	" 'personal_data', 'personal_data_keys', 'forgotten_subjects')"
 
 /* What a publisher says of itself. */
 typedef struct Publisher
@@ -403,10 +404,12 @@ require_nothing_here(const Publisher *publisher, bool declarations)
 	else if (declarations &&
 			 (LogLinkGet()->receives_declarations ||
 			  is_there("SELECT FROM cqrs_es.aggregates WHERE $1 >= 0 UNION ALL SELECT FROM cqrs_es.boundaries UNION ALL SELECT FROM cqrs_es.reducers"
-					   " UNION ALL SELECT FROM cqrs_es.upcasters UNION ALL SELECT FROM cqrs_es.tag_definitions LIMIT 1", publisher->node_id)))
+					   " UNION ALL SELECT FROM cqrs_es.upcasters UNION ALL SELECT FROM cqrs_es.tag_definitions"
+					   " UNION ALL SELECT FROM cqrs_es.personal_data UNION ALL SELECT FROM cqrs_es.personal_data_keys"
+					   " UNION ALL SELECT FROM cqrs_es.forgotten_subjects LIMIT 1", publisher->node_id)))
 	{
 		found = "declarations";
-		hint = "Drop aggregates, boundaries, reducers, upcasters and tags, which are received; or follow with declarations => false.";
+		hint = "Drop aggregates, boundaries, reducers, upcasters, tags and personal data, which are received; or follow with declarations => false.";
 	}
 	else if (publisher->node_id == PositionNode() &&
 			 is_there("SELECT FROM cqrs_es.projections AS p WHERE p.mode <> 'async' AND $1 >= 0 LIMIT 1", publisher->node_id))

@@ -61,7 +61,8 @@
 
 /* in the order in which they are copied, more or less; names are constants, and need no quotes */
 #define LOG_TABLES "cqrs_es.published_logs, cqrs_es.log_histories, cqrs_es.event_tags, cqrs_es.events, cqrs_es.published_positions"
-#define DECLARATION_TABLES "cqrs_es.aggregates, cqrs_es.boundaries, cqrs_es.reducers, cqrs_es.upcasters, cqrs_es.tag_definitions"
+#define DECLARATION_TABLES "cqrs_es.aggregates, cqrs_es.boundaries, cqrs_es.reducers, cqrs_es.upcasters, cqrs_es.tag_definitions," \
+	" cqrs_es.personal_data, cqrs_es.personal_data_keys, cqrs_es.forgotten_subjects"
 
 /* what was told last, by this process: up to which number drawn; -1: not to its end */
 static int64 told_number = -1;

@@ -1,7 +1,7 @@
 # Personal data that are encrypted: nothing of them is in a dump, in any file or in the log of the server, unless
 # something keeps it in clear. Forgotten subjects stay forgotten over dump and restore, and an older backup forgets them
 # again by a newer list; keys can be left out of a dump, and restored from another one. A standby reads,
-# and hears of what is forgotten. The file of the master key, which others must not be able to read.
+# and hears of what is forgotten, and so does a read node. The file of the master key, which others must not be able to read.
 
 use strict;
 use warnings FATAL => 'all';
@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('personal');
-$node->init(allows_streaming => 1);
+$node->init(allows_streaming => 'logical');
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $file = "$dir/master key";
 my $key = '0123456789abcdef' x 4;
@@ -153,6 +153,28 @@ is(sql(q{SELECT cqrs_es.append_event('customer', 'kim', 'Registered', '{"id": "k
 write_key(0600, $key);
 is(state_of('shop', names()), 'QE701', 'the old one is of no use any more');
 is(state_of('older', names()), 'Eve', 'but for older backups');
+
+# a read node has the definitions, the keys, and the list: it opens what the file lets it, and goes on when it takes over
+
+write_key(0600, $other);
+$node->safe_psql('postgres', 'CREATE DATABASE reader');
+$node->safe_psql('reader', 'CREATE EXTENSION cqrs_es');
+sql('SELECT cqrs_es.publish_log()');
+$node->safe_psql('reader', sprintf q{SELECT cqrs_es.follow_log('%s')}, $node->connstr('shop') =~ s/'/''/gr);
+$node->poll_query_until('reader', 'SELECT bool_and(copied) FROM cqrs_es.followed_log_status');
+my $session = $node->background_psql('reader', on_error_stop => 0);
+is($session->query(names()), 'Eve Kim', 'a read node opens what is received');
+is(state_of('reader', q{SELECT cqrs_es.define_personal_data('Registered', '/id', '{/note}')}), 'QE601', 'what is personal is said at the publisher');
+is(state_of('reader', q{SELECT cqrs_es.forget_subject('kim', 'r')}), 'QE601', 'and who is forgotten');
+sql(q{SELECT cqrs_es.append_event('customer', 'lee', 'Registered', '{"id": "lee", "name": "Lee"}'), cqrs_es.forget_subject('kim', 'r')});
+$node->wait_for_catchup('cqrs_es_log_0');
+is($session->query(names()), 'Eve Lee', 'it forgets, too, in sessions that had the key');
+sql('SELECT cqrs_es.hand_over_log()');
+$node->safe_psql('reader', 'SELECT cqrs_es.take_over_log()');
+is($node->safe_psql('reader', q{SELECT cqrs_es.append_event('customer', 'mia', 'Registered', '{"id": "mia", "name": "Mia"}') IS NOT NULL;
+	SELECT payload->>'name' LIKE '$personal:%' FROM cqrs_es.events WHERE aggregate_id = 'mia'}), "t\nt", 'and encrypts when it has taken over');
+is(state_of('reader', q{SELECT cqrs_es.append_event('customer', 'kim2', 'Registered', '{"id": "kim", "name": "Kim"}')}), 'QE702', 'nothing about who was forgotten');
+$session->quit;
 
 $node->stop;
 done_testing();
