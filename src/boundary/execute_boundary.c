@@ -230,7 +230,7 @@ run_command(const Command *command, CommandRun *run)
 static void
 lock_log_to_write(void)
 {
-	table_close(table_open(EventsTableGet().relid, RowExclusiveLock), NoLock);
+	(void) EventsLock(RowExclusiveLock);
 }
 
 /* The slots that can be known before the decision. */

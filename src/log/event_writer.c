@@ -88,7 +88,7 @@ static EventWriterOutcome insert_generic(const EventWriter *writer, Event *event
 void
 EventWriterOpen(EventWriter *writer)
 {
-	writer->rel = table_open(EventsTableGet().relid, RowExclusiveLock);
+	writer->rel = table_open(EventsLock(RowExclusiveLock), NoLock);
 	writer->table = EventsTableGet();
 	writer->reads_straight = EventsReadStraight(&writer->table);
 	writer->straight = EventsWriteStraight(&writer->table);

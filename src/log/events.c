@@ -53,6 +53,7 @@
 #include "base/extension.h"
 #include "base/errors.h"
 #include "base/internal_query.h"
+#include "base/lock_holders.h"
 #include "base/registry.h"
 #include "base/relation_change.h"
 #include "base/setting.h"
@@ -121,12 +122,15 @@ EventsTableGet(void)
 	if (events_table_valid)
 		return events_table;
 
-	started = events_table_invalidations;
-	events_table.relid = InvalidOid;
-	fresh.relid = ExtensionRelid("events");
-	if (started == events_table_invalidations)
-		events_table.relid = fresh.relid;	/* others do not count any more */
-	rel = table_open(fresh.relid, AccessShareLock);
+	do
+	{
+		started = events_table_invalidations;
+		events_table.relid = InvalidOid;
+		fresh.relid = ExtensionRelid("events");
+		if (started == events_table_invalidations)
+			events_table.relid = fresh.relid;	/* others do not count any more */
+		rel = try_table_open(fresh.relid, AccessShareLock);
+	} while (rel == NULL);		/* another table has its name since we looked */
 	EventColumnsOf(rel, &fresh.columns);
 	indexes = StreamIndexesOf(rel, &fresh.columns);
 	fresh.stream_index = indexes.guard;
@@ -322,13 +326,52 @@ EventsForceGenericPath(void)
 Relation
 EventsOpenStraight(EventsTable *table)
 {
-	Relation	heap = table_open(EventsTableGet().relid, AccessShareLock);
+	Relation	heap = table_open(EventsLock(AccessShareLock), NoLock);
 
 	*table = EventsTableGet();
 	if (EventsReadStraight(table))
 		return heap;
 	table_close(heap, AccessShareLock);
 	return NULL;
+}
+
+/*
+ * Lock the log, whichever table that is when the lock is there: who has it to himself may be about to make it
+ * another one (partition_log).  Returns its oid.
+ */
+Oid
+EventsLock(LOCKMODE mode)
+{
+	Oid			relid = EventsTableGet().relid;
+
+	for (;;)
+	{
+		Oid			locked = relid;
+
+		LockRelationOid(locked, mode);
+		relid = EventsTableGet().relid;
+		if (relid == locked)
+			return relid;
+		/* another table has its name since we looked */
+		UnlockRelationOid(locked, mode);
+	}
+}
+
+/*
+ * ShareRowExclusiveLock on the log and its partitions: waits for all who have appended, first without
+ * standing in the way of others, and keeps those off who want to, until the transaction ends.
+ */
+void
+EventsLockOutWriters(void)
+{
+	LockHolders holders = {0};
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, EventsTableGet().relid);
+	LockHoldersAdd(&holders, &tag, ShareRowExclusiveLock);
+	LockHoldersAwait(&holders);
+	/* rows can be inserted into a partition by its own name */
+	list_free(find_all_inheritors(EventsLock(ShareRowExclusiveLock), ShareRowExclusiveLock, NULL));
 }
 
 /*
@@ -341,19 +384,8 @@ EventsOpenStraight(EventsTable *table)
 LogSnapshot
 EventsSnapshotTake(bool newest)
 {
-	LogSnapshot taken = {.relid = EventsTableGet().relid};
+	LogSnapshot taken = {.relid = EventsLock(AccessShareLock)};
 
-	for (;;)
-	{
-		Oid			locked = taken.relid;
-
-		LockRelationOid(locked, AccessShareLock);
-		taken.relid = EventsTableGet().relid;
-		if (taken.relid == locked)
-			break;
-		/* another table has its name since we looked */
-		UnlockRelationOid(locked, AccessShareLock);
-	}
 	/* partitions stay locked to the end, as any SQL that reads them leaves them */
 	if (get_rel_relkind(taken.relid) == RELKIND_PARTITIONED_TABLE)
 		list_free(find_all_inheritors(taken.relid, AccessShareLock, NULL));

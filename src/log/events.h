@@ -78,6 +78,8 @@ extern void EventsRequireAdmitted(void);
 extern void EventsRequireRights(AclMode mode);
 extern void EventsCheckRights(AclMode mode);
 extern bool EventsMayRead(void);
+extern Oid	EventsLock(LOCKMODE mode);
+extern void EventsLockOutWriters(void);
 extern LogSnapshot EventsSnapshotTake(bool newest);
 extern void EventsSnapshotRelease(LogSnapshot snapshot);
 extern bool EventsWriteStraight(const EventsTable *table);

@@ -135,7 +135,7 @@ LogEnd(int64 bound, bool exact, Relation open_index)
 			return position;
 	}
 
-	heap = table_open(table.relid, AccessShareLock);
+	heap = table_open(EventsLock(AccessShareLock), NoLock);
 	table = EventsTableGet();
 	if (table.by_position && !exact && last_of_ranges(bound, &position))
 		;

@@ -43,12 +43,12 @@
 #include "base/errors.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
-#include "base/lock_holders.h"
 #include "base/master_key.h"
 #include "base/read_only.h"
 #include "base/registry.h"
 #include "base/tenancy.h"
 #include "base/text.h"
+#include "log/events.h"
 #include "log/personal_data.h"
 #include "log/reserved_type.h"
 #include "log/subject_key.h"
@@ -100,7 +100,6 @@ PG_FUNCTION_INFO_V1(cqrs_es_reveal_personal_data);
 
 static void pointer_arg(const char *what, char *source, JsonPointer *pointer);
 static Datum members_arg(NullableDatum arg, const JsonPointer *subject, JsonPointer **paths, int *n);
-static void lock_log(void);
 static void add_members(Definition *definition, ArrayType *pointers, bool is_past);
 static int	by_depth(const void *a, const void *b);
 static const Definition *definition_of(const text *event_type);
@@ -171,7 +170,8 @@ cqrs_es_define_personal_data(PG_FUNCTION_ARGS)
 	(void) MasterKeyCurrent();
 	LockRelationOid(ExtensionRelid("personal_data"), ShareRowExclusiveLock);
 	check_others(event_type, members, n);
-	lock_log();
+	/* who appends looks at the definitions behind his lock on the log */
+	EventsLockOutWriters();
 	(void) RegistryWrite(&define, values, NULL);
 	PG_RETURN_VOID();
 }
@@ -289,23 +289,6 @@ members_arg(NullableDatum arg, const JsonPointer *subject, JsonPointer **paths, 
 		}
 	}
 	return PointerGetDatum(array);
-}
-
-/*
- * Who appends looks at the definitions behind his lock on the log: they are waited for, first
- * without standing in the way of others.
- */
-static void
-lock_log(void)
-{
-	Oid			relid = EventsTableGet().relid;
-	LockHolders holders = {0};
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	LockHoldersAdd(&holders, &tag, ShareRowExclusiveLock);
-	LockHoldersAwait(&holders);
-	LockRelationOid(relid, ShareRowExclusiveLock);
 }
 
 /*-------------------------------------------------------------------------

@@ -138,7 +138,7 @@ void
 LockedProjectionAwaitAppends(const LockedProjection *locked)
 {
 	if (locked->written_here)
-		LockRelationOid(EventsTableGet().relid, ShareLock);
+		(void) EventsLock(ShareLock);
 	else
 		HorizonAwaitWriters();
 }

@@ -25,7 +25,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -41,7 +40,6 @@
 #include "base/compat.h"
 #include "base/extension.h"
 #include "base/internal_query.h"
-#include "base/lock_holders.h"
 #include "base/read_only.h"
 #include "base/registry.h"
 #include "base/role_switch.h"
@@ -85,7 +83,6 @@ static int64 settled_part(void);
 static void find_added(Datum *values, TagDefinition *added);
 static int64 find_event(const text *event_type, int64 after, int64 up_to, bool first);
 static int64 history_end(void);
-static void lock_log(void);
 static const text *concerning_tag(const TagDefinition *definition, const EventFilter *filter);
 static bool could_give(const TagDefinition *definition, const text *tag);
 pg_noreturn static void report_untagged(const TagDefinition *definition, const text *tag);
@@ -149,7 +146,7 @@ cqrs_es_define_tags(PG_FUNCTION_ARGS)
 	find_added(values, &added);
 	if (has_history && followers && followers(&added, start + 1, false))
 		first = find_event(event_type, start, settled, true);
-	lock_log();
+	EventsLockOutWriters();
 	find_added(values, &added);
 	if (!has_history)
 	{
@@ -304,7 +301,7 @@ cqrs_es_drop_tags(PG_FUNCTION_ARGS)
 	/* for nothing nobody need be waited for */
 	if (RegistryHas(&row, &value, NULL))
 	{
-		lock_log();
+		EventsLockOutWriters();
 		is_dropped = RegistryDrop(&row, &drop, &value);
 	}
 	if (!is_dropped)
@@ -364,7 +361,7 @@ find_event(const text *event_type, int64 after, int64 up_to, bool first)
 
 /*
  * Up to where are there events, in the newest snapshot, this transaction's own among them, or
- * can there be some of those who have drawn positions?  Behind lock_log.
+ * can there be some of those who have drawn positions?  Behind EventsLockOutWriters.
  */
 static int64
 history_end(void)
@@ -380,35 +377,6 @@ history_end(void)
 	EventScanEnd(scan);
 	EventsSnapshotRelease(snapshot);
 	return end;
-}
-
-/*
- * ShareRowExclusiveLock on the log and its partitions: waits for all who have appended, and
- * keeps those off who want to, until the transaction ends.
- */
-static void
-lock_log(void)
-{
-	Oid			relid = EventsTableGet().relid;
-
-	for (;;)
-	{
-		Oid			locked = relid;
-		LockHolders holders = {0};
-		LOCKTAG		tag;
-
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, locked);
-		LockHoldersAdd(&holders, &tag, ShareRowExclusiveLock);
-		LockHoldersAwait(&holders);
-		LockRelationOid(locked, ShareRowExclusiveLock);
-		relid = EventsTableGet().relid;
-		if (relid == locked)
-			break;
-		UnlockRelationOid(locked, ShareRowExclusiveLock);	/* another table has its name
-															 * now */
-	}
-	/* rows can be inserted into a partition by its own name */
-	list_free(find_all_inheritors(relid, ShareRowExclusiveLock, NULL));
 }
 
 /*-------------------------------------------------------------------------
