@@ -1,4 +1,4 @@
--- 517_personal_data: members of payloads that are stored encrypted
+-- 516_personal_data: members of payloads that are stored encrypted
 
 CREATE TABLE cqrs_es.personal_data (
     event_type   text COLLATE "C" PRIMARY KEY,

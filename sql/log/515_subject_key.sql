@@ -1,4 +1,4 @@
--- 516_subject_key: the keys of those whom personal data are about, and who has been forgotten
+-- 515_subject_key: the keys of those whom personal data are about, and who has been forgotten
 
 CREATE TABLE cqrs_es.personal_data_keys (
     key_id         uuid NOT NULL,

@@ -1,4 +1,4 @@
--- 518_forget_subject: what was encrypted about somebody can be read by nobody any more
+-- 517_forget_subject: what was encrypted about somebody can be read by nobody any more
 
 CREATE FUNCTION cqrs_es.forget_subject(subject text, reason text) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -1,4 +1,4 @@
--- 515_redaction: members of events are replaced, by rule
+-- 513_redaction: members of events are replaced, by rule
 
 CREATE TABLE cqrs_es.redactions (
     global_position bigint NOT NULL,

@@ -1,4 +1,4 @@
--- 516_deleted_stream: streams that are removed from the log
+-- 514_deleted_stream: streams that are removed from the log
 
 CREATE FUNCTION cqrs_es.delete_stream(aggregate_type text, aggregate_id text, reason text) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE
