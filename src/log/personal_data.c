@@ -94,6 +94,9 @@ static RegistryCache definition_cache = {
 
 static PersonalDataCheck check_others = NULL;
 
+/* in this generation of the registries there are no definitions */
+static uint64 none_in_generation = 0;
+
 PG_FUNCTION_INFO_V1(cqrs_es_define_personal_data);
 PG_FUNCTION_INFO_V1(cqrs_es_drop_personal_data);
 PG_FUNCTION_INFO_V1(cqrs_es_reveal_personal_data);
@@ -102,7 +105,9 @@ static void pointer_arg(const char *what, char *source, JsonPointer *pointer);
 static Datum members_arg(NullableDatum arg, const JsonPointer *subject, JsonPointer **paths, int *n);
 static void add_members(Definition *definition, ArrayType *pointers, bool is_past);
 static int	by_depth(const void *a, const void *b);
+static const Definition *definition_for(const Event *event);
 static const Definition *definition_of(const text *event_type);
+static inline bool none_is_known(void);
 static const Definitions *definitions_if_any(void);
 static text *subject_of(const Definition *definition, const Event *event);
 static bool is_marked(const JsonbValue *value);
@@ -354,6 +359,13 @@ by_depth(const void *a, const void *b)
 	return ((const Member *) b)->path.nkeys - ((const Member *) a)->path.nkeys;
 }
 
+/* The definition for an event; where there are none, as in most databases, the event is not looked at. */
+static const Definition *
+definition_for(const Event *event)
+{
+	return none_is_known() ? NULL : definition_of(EventText(event, EVENT_EVENT_TYPE));
+}
+
 /* NULL for most event types; good as long as an entry of the cache is (registry.c). */
 static const Definition *
 definition_of(const text *event_type)
@@ -367,17 +379,24 @@ definition_of(const text *event_type)
 	return NULL;
 }
 
-/* All definitions, NULL when there are none, as in most databases: once per generation that is found out. */
+/* Has it been found out that there are none, and has nothing been declared since? */
+static inline bool
+none_is_known(void)
+{
+	return none_in_generation == RegistryGeneration();
+}
+
+/* All definitions, NULL when there are none: once per generation that is found out. */
 static const Definitions *
 definitions_if_any(void)
 {
-	static uint64 none_in_generation = 0;
-	uint64		generation = RegistryGeneration();
+	uint64		generation;
 	const Definitions *all;
 	bool		is_empty;
 
-	if (none_in_generation == generation)
+	if (none_is_known())
 		return NULL;
+	generation = RegistryGeneration();
 	/* who finds none needs nothing to stay until the transaction ends */
 	RegistryEnter();
 	all = RegistryLookup(&definition_cache, NULL);
@@ -393,7 +412,7 @@ definitions_if_any(void)
 bool
 PersonalDataConcerns(const Event *event)
 {
-	return definition_of(EventText(event, EVENT_EVENT_TYPE)) != NULL;
+	return definition_for(event) != NULL;
 }
 
 /* SQL, palloc'd: is the expression an event type with such members? */
@@ -472,7 +491,7 @@ by_text(const ListCell *a, const ListCell *b)
 bool
 PersonalDataLose(const Event *event, const text *subject, const pg_uuid_t *keys, int nkeys, Event *after)
 {
-	const Definition *definition = definition_of(EventText(event, EVENT_EVENT_TYPE));
+	const Definition *definition = definition_for(event);
 	text	   *its_subject = definition ? subject_of(definition, event) : NULL;
 	bool		is_about = its_subject && TextEqual(its_subject, subject);
 	bool		found = false;
@@ -565,6 +584,8 @@ PersonalDataProtect(AppendRequest *append)
 	int			i;
 
 	append->stored = NULL;
+	if (none_is_known())
+		return;
 	RegistryEnter();
 	if (definitions_if_any() == NULL)
 	{
@@ -605,7 +626,7 @@ PersonalDataProtected(const Event *event)
 	int			i;
 
 	RegistryEnter();
-	definition = definition_of(EventText(event, EVENT_EVENT_TYPE));
+	definition = definition_for(event);
 	if (definition == NULL)
 	{
 		RegistryLeave();
@@ -760,7 +781,7 @@ PersonalDataHide(Event *event)
 static void
 change_members(Event *event, bool sees)
 {
-	const Definition *definition = definition_of(EventText(event, EVENT_EVENT_TYPE));
+	const Definition *definition = definition_for(event);
 	Jsonb	   *before;
 	Jsonb	   *payload;
 	int			i;
