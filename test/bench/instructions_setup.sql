@@ -49,6 +49,14 @@ SELECT cqrs_es.create_aggregate('stated', '{"balance": 0}') \g /dev/null
 SELECT cqrs_es.define_reducer('stated', 'Deposited', '[{"op": "increment", "path": "/balance", "from": "/amount"}]') \g /dev/null
 SELECT cqrs_es.create_projection('states', state_of => 'stated', read_models => '{bench.states}') \g /dev/null
 
+-- each stream of these has been met, and has its rows: to insert one is not what it is to change it
+SELECT cqrs_es.append_event(aggregate_type, (1 + n * 7919 % 1000)::text, 'Deposited', :'payload')
+FROM generate_series(1, 1000) AS n, unnest('{one,five,stated}'::text[]) AS aggregate_type \g /dev/null
+INSERT INTO bench.events_1 (aggregate_type, aggregate_id, sequence, event_type, payload)
+	SELECT 'one', 1 + n * 7919 % 1000, n, 'Deposited', :'payload' FROM generate_series(1, 1000) AS n;
+INSERT INTO bench.events_5 (aggregate_type, aggregate_id, sequence, event_type, payload)
+	SELECT 'five', 1 + n * 7919 % 1000, n, 'Deposited', :'payload' FROM generate_series(1, 1000) AS n;
+
 -- accounts of 1,000 events with a snapshot each 100, and one that keeps its state in a row
 SELECT cqrs_es.create_aggregate('commanded', '{"balance": 0}', snapshot_every => 100) \g /dev/null
 SELECT cqrs_es.define_reducer('commanded', 'Deposited', '[{"op": "increment", "path": "/balance", "from": "/amount"}]') \g /dev/null
