@@ -112,7 +112,7 @@ BEGIN
         first := node + (first - node) / every * every;
         first := greatest(first, (SELECT max(p.to_position) FROM cqrs_es.log_partitions AS p WHERE p.to_position BETWEEN first AND first + every - 1));
         name := 'events_p' || first;
-        EXECUTE format('CREATE TABLE cqrs_es.%I (LIKE cqrs_es.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)%s',
+        EXECUTE format('CREATE TABLE cqrs_es.%I (LIKE cqrs_es.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION)%s',
             name, coalesce(options, ''));
         -- by default privileges: whoever reads a partition by its name, reads it without the policy of the log
         FOR given IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
@@ -210,7 +210,7 @@ BEGIN
     old := log;
 
     EXECUTE format('CREATE TABLE cqrs_es.events (LIKE cqrs_es.unpartitioned_events
-            INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMMENTS) PARTITION BY %s',
+            INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING STATISTICS INCLUDING COMMENTS) PARTITION BY %s',
         CASE by WHEN 'position' THEN 'RANGE (global_position)' ELSE 'HASH (aggregate_id)' END);
     EXECUTE format('COMMENT ON TABLE cqrs_es.events IS %L', obj_description(old, 'pg_class'));
     CREATE INDEX events_global_position_idx ON cqrs_es.events (global_position);

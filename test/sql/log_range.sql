@@ -3,7 +3,7 @@
 -- particular, where a stream goes on over the partitions.  (Races: log_range_race; dumps, tools: 100_partitions.)
 -- Partitions are of ten positions, so it begins at the same one of them whatever ran before.
 BEGIN;
-SELECT plan(50);
+SELECT plan(52);
 -- what other files have left is not this one's
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
@@ -37,6 +37,8 @@ ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO range_stranger, PUBLIC;
 SET LOCAL client_min_messages = warning;
 ALTER TABLE cqrs_es.events ADD COLUMN note text;
 CREATE INDEX events_of_time ON cqrs_es.events (created_at);
+ALTER TABLE cqrs_es.events ALTER COLUMN payload SET COMPRESSION pglz;
+CREATE STATISTICS cqrs_es.types_of_events (dependencies) ON aggregate_type, event_type FROM cqrs_es.events;
 SELECT FROM generate_series(1, 25) AS n, LATERAL cqrs_es.append_event('account', (n % 5)::text, 'Added', format('{"n": %s}', n)::jsonb) AS a \g /dev/null
 SELECT max(global_position) AS last, max(global_position) / 10 * 10 AS edge FROM cqrs_es.events \gset
 CREATE TEMP TABLE before AS SELECT * FROM cqrs_es.events;
@@ -46,6 +48,9 @@ SELECT cmp_ok((SELECT count(*) FROM cqrs_es.log_partitions WHERE state = 'ahead'
 SELECT is((SELECT count(*) FROM pg_indexes WHERE schemaname = 'cqrs_es' AND indexdef LIKE '%ON ONLY cqrs_es.events USING btree (created_at)'), 1::bigint, 'an index of my own is there');
 SELECT is_empty('SELECT FROM cqrs_es.verify_log() WHERE problem IS NOT NULL', 'it is whole');
 SELECT cqrs_es.keep_partitions(3) \g /dev/null
+SELECT is_empty($$SELECT FROM pg_attribute AS a WHERE a.attname = 'payload' AND a.attcompression <> 'p'
+    AND a.attrelid IN (SELECT 'cqrs_es.events'::regclass UNION ALL SELECT partition FROM cqrs_es.log_partitions)$$, 'payloads are compressed as they were');
+SELECT is((SELECT count(*) FROM pg_statistic_ext WHERE stxrelid = 'cqrs_es.events'::regclass), 1::bigint, 'extended statistics are there');
 SELECT is_empty($$SELECT c.relname, a.grantee::regrole FROM pg_class AS c, aclexplode(c.relacl) AS a
     WHERE (c.relname = 'events' AND a.grantee <> 'range_writer'::regrole OR c.oid IN (SELECT partition FROM cqrs_es.log_partitions)) AND a.grantee <> c.relowner$$,
     'default privileges let nobody read a partition behind the policy of the log');
