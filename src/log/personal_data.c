@@ -6,7 +6,7 @@
  * whom they are about, the subject.  What is appended from then on is stored with a text in the place of
  * each: a mark, and in base64 the id of the key (subject_key.c) and what was sealed with it
  * (aead.c).  Sealed is the JSON text of the value, filled up with blanks, so that its length tells little;
- * it is bound to tenant, type and id of the event and to the member, so it cannot be moved.  Nothing else
+ * it is bound to stream, type and id of the event and to the member, so it cannot be moved.  Nothing else
  * of the log knows: seals, dumps, replicas, the table itself have what is stored.
  *
  * It is encrypted where the append begins, before the end of a stream is looked at.  All that follows
@@ -735,12 +735,16 @@ static StringInfoData
 about_member(const Event *event, const Member *member)
 {
 	const text *tenant_id = EventText(event, EVENT_TENANT_ID);
+	const text *aggregate_type = EventText(event, EVENT_AGGREGATE_TYPE);
+	const text *aggregate_id = EventText(event, EVENT_AGGREGATE_ID);
 	const text *event_type = EventText(event, EVENT_EVENT_TYPE);
 	StringInfoData about;
 
 	initStringInfo(&about);
 	AeadAddTo(&about, "member", 6);
 	AeadAddTo(&about, VARDATA_ANY(tenant_id), VARSIZE_ANY_EXHDR(tenant_id));
+	AeadAddTo(&about, VARDATA_ANY(aggregate_type), VARSIZE_ANY_EXHDR(aggregate_type));
+	AeadAddTo(&about, VARDATA_ANY(aggregate_id), VARSIZE_ANY_EXHDR(aggregate_id));
 	AeadAddTo(&about, VARDATA_ANY(event_type), VARSIZE_ANY_EXHDR(event_type));
 	AeadAddTo(&about, DatumGetUUIDP(event->values[EVENT_EVENT_ID])->data, UUID_LEN);
 	AeadAddTo(&about, member->pointer, strlen(member->pointer));

@@ -1,7 +1,7 @@
 \i test/include/setup.sql
 -- Personal data: what is defined, stored, opened, hidden and refused; other master keys.
 BEGIN;
-SELECT plan(91);
+SELECT plan(92);
 -- what other files have left is not this one's
 SET LOCAL session_replication_role = replica;
 DELETE FROM cqrs_es.events;
@@ -101,6 +101,10 @@ UPDATE cqrs_es.events SET payload = (SELECT payload FROM cqrs_es.events WHERE ag
 SELECT is(pg_temp.state_of($$SELECT pg_temp.payloads('row')$$), 'QE703', 'what was moved to another event is not opened');
 SELECT is(pg_temp.error_of($$SELECT pg_temp.payloads('row')$$, '{hint}'), ARRAY[format('redact_event(%s, ...) removes it.', (SELECT global_position FROM cqrs_es.events WHERE aggregate_id = 'row'))],
 	'and how to get rid of it is said');
+ROLLBACK TO moved;
+INSERT INTO cqrs_es.events SELECT (e).* FROM (SELECT (jsonb_populate_record(e, jsonb_build_object('global_position', global_position + 1000000, 'aggregate_id', 'copied'))) AS e
+	FROM cqrs_es.events AS e WHERE aggregate_id = 'row') AS c;
+SELECT is(pg_temp.state_of($$SELECT pg_temp.payloads('copied')$$), 'QE703', 'nor what is in another stream, whose readers nobody would tell that it is gone');
 ROLLBACK TO moved;
 SET LOCAL session_replication_role = replica;
 UPDATE cqrs_es.personal_data_keys SET subject = '2' WHERE aggregate_id = 'row';
