@@ -83,6 +83,24 @@ COMMENT ON FUNCTION cqrs_es.receive_declarations(jsonb) IS
     'internal: makes what is declared on this node what is declared on the coordinator';
 REVOKE EXECUTE ON FUNCTION cqrs_es.receive_declarations(jsonb) FROM PUBLIC;
 
+-- Rights on the schema of an extension are not passed on by Citus.  To be called before anything is locked.
+CREATE FUNCTION cqrs_es.grant_usage_on_workers() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    users text := (SELECT string_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, ', ')
+        FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+        WHERE n.nspname = 'cqrs_es' AND a.privilege_type = 'USAGE' AND a.grantee <> n.nspowner);
+BEGIN
+    IF users IS NOT NULL THEN
+        PERFORM run_command_on_workers('GRANT USAGE ON SCHEMA cqrs_es TO ' || users);
+    END IF;
+END $$;
+COMMENT ON FUNCTION cqrs_es.grant_usage_on_workers() IS
+    'internal: whoever has USAGE on the schema on the coordinator gets it on each worker';
+REVOKE EXECUTE ON FUNCTION cqrs_es.grant_usage_on_workers() FROM PUBLIC;
+
 CREATE FUNCTION cqrs_es.admit_nodes() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -99,6 +117,7 @@ BEGIN
         RAISE EXCEPTION 'admit_nodes() is to be called on the coordinator'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    PERFORM cqrs_es.grant_usage_on_workers();
     -- a node that is new has no copy of the row
     PERFORM replicate_reference_tables('block_writes');
     -- who is declaring something has done so, or waits

@@ -113,19 +113,12 @@ DECLARE
     citus   text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'citus');
     member  regclass;
     problem record;
-    users   text;
 BEGIN
     IF citus IS NULL OR citus NOT LIKE '13.2-%' THEN
         RAISE EXCEPTION 'the log can be distributed by Citus 13.2'
             USING ERRCODE = 'feature_not_supported', DETAIL = coalesce('This is Citus ' || citus || '.', 'There is none in this database.');
     END IF;
-    -- rights on the schema of an extension are not passed on; before anything is locked
-    SELECT string_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, ', ') INTO users
-        FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-        WHERE n.nspname = 'cqrs_es' AND a.privilege_type = 'USAGE' AND a.grantee <> n.nspowner;
-    IF users IS NOT NULL THEN
-        PERFORM run_command_on_workers('GRANT USAGE ON SCHEMA cqrs_es TO ' || users);
-    END IF;
+    PERFORM cqrs_es.grant_usage_on_workers();
     LOCK TABLE cqrs_es.events IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'cqrs_es.events'::regclass) THEN
         RAISE EXCEPTION 'the log is distributed already'

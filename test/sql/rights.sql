@@ -243,6 +243,7 @@ INSERT INTO calls (needs, call) VALUES
 	('{OWNER}', $$SELECT cqrs_es.admit_nodes()$$),
 	('{OWNER}', $$SELECT cqrs_es.distribute_read_model(NULL, NULL)$$),
 	('{OWNER}', $$SELECT cqrs_es.declarations_here(true)$$),
+	('{OWNER}', $$SELECT cqrs_es.grant_usage_on_workers()$$),
 	('{OWNER}', $$SELECT cqrs_es.receive_declarations('{}')$$),
 	('{OWNER}', $$SELECT cqrs_es.distribution_status()$$),
 	('{SELECT}', $$SELECT cqrs_es.read_shards()$$),

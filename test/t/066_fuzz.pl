@@ -129,6 +129,7 @@ my %pools = (
 	regprocedure => [ qw(NULL 0::oid 1::oid 4294967295::oid), map { "'$_'" } 'f(jsonb,cqrs_es.event)', 'lift(jsonb)', 'handle(cqrs_es.event)', 'decide(jsonb,jsonb)', 'fails(jsonb,cqrs_es.event)', 'sum(int)',
 		'row_number()', 'int4in(cstring)', 'generate_series(int,int)', 'cqrs_es.forget_messages(interval)', 'cqrs_es.registry_changed()', 'jsonb_build_object()', 'jsonb_concat(jsonb,jsonb)' ],
 	regrole => [ qw(NULL 0::oid 4294967295::oid 'plain' 'owner' 'pg_monitor'), "'$user'" ],
+	name => [ qw(NULL 'pg_default' 'pg_global' 'no' '') ],
 	oid => [ qw(NULL 0 1 4294967295), q{'f(jsonb,cqrs_es.event)'::regprocedure}, q{'reject'::regproc} ],
 	pg_ddl_command => ['NULL'],
 	'cqrs_es.event' => [ qw(NULL), q{(NULL, 1, now(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)}, q{(-1, 0, 'infinity', gen_random_uuid(), '', 'a', '1', 'e', '1', '[]', '1')},

@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my ($publisher, $reader) = map { PostgreSQL::Test::Cluster->new($_) } qw(publisher reader);
-$_->init(allows_streaming => 'logical') foreach $publisher, $reader;
+$_->init(allows_streaming => 'logical', extra => ['--no-instructions']) foreach $publisher, $reader;		# systems of their own
 $publisher->append_conf('postgresql.conf', 'autovacuum = off');
 foreach my $node ($publisher, $reader)
 {
