@@ -25,6 +25,9 @@ sub settings
 # what it stands for is dropped before it is used, and where two change one row of the catalog.
 my $of_the_server = qr/^(?:cache lookup failed for|could not open relation with OID|could not find tuple for|tuple concurrently (?:updated|deleted))/;
 
+# What the functions for advisory locks say to whoever gives back one that he has not.
+my $advisory = qr/^you don't own a lock of type (?:Share|Exclusive)Lock/;
+
 # Files that warn of what a transaction has not given back, or of memory that is damaged.
 my $guards = qr/^(?:resowner|snapmgr|relcache|catcache|bufmgr|localbuf|spi|xact|lock|lwlock|lmgr|predicate|portalmem|aset|generation|slab|mcxt|procarray|tupdesc|plancache|dsm|fd|trigger|inval)\.c/;
 
@@ -42,7 +45,7 @@ sub in_log
 		$file //= '';
 		push @faults, $entry
 		  if $severity ne 'WARNING' && $state =~ /^XX/ && !($may{concurrent} && $message =~ $of_the_server && !$ours{$file}) && !($may{server} && !$ours{$file})
-		  || $severity eq 'WARNING' && $file =~ $guards && $state !~ /^25/;
+		  || $severity eq 'WARNING' && $file =~ $guards && $state !~ /^25/ && !($may{server} && $message =~ $advisory);
 	}
 	return @faults;
 }

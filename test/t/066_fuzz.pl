@@ -87,6 +87,7 @@ $node->safe_psql('world', q{
 	SELECT cqrs_es.create_projection('p', '{a}', '{rows}'), cqrs_es.create_projection('async', '{a}', '{rows2}', mode => 'async', per_stream => true),
 		cqrs_es.create_projection('st', read_models => '{states}', state_of => 'a'), cqrs_es.create_projection('kept', read_models => '{kept_rows}');
 	SELECT cqrs_es.define_handler('p', 'e', 'handle(cqrs_es.event)'), cqrs_es.define_handler('async', 'e', 'INSERT INTO rows2 VALUES (event.aggregate_id, event.sequence)'),
+		cqrs_es.define_handler('kept', '$deleted', $$UPDATE kept_rows SET events = 1 WHERE (aggregate_type, aggregate_id, tenant_id) = (event.aggregate_type, event.aggregate_id, event.tenant_id)$$),
 		cqrs_es.define_handler('kept', '*', $$INSERT INTO kept_rows AS k VALUES (event.aggregate_type, event.aggregate_id, event.tenant_id, 1)
 			ON CONFLICT (aggregate_type, aggregate_id, tenant_id) DO UPDATE SET events = k.events + 1$$);
 	SELECT cqrs_es.create_subscription('s', lease => '1 ms', max_attempts => 2, retry_delay => '1 ms'), cqrs_es.create_subscription('log', ordering => 'log'),
